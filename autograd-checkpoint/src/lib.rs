@@ -1,0 +1,1 @@
+//! Recomputation: plans and policies that trade time for memory.

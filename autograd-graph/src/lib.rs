@@ -1,0 +1,1 @@
+//! Static graphs: capture, passes and execution.

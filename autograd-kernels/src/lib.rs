@@ -1,0 +1,14 @@
+//! Slices in, slices out: the CPU kernels of candle-autograd, its one thread pool and its buffer
+//! pool.
+//!
+//! This crate knows no tensor library and no derivative. Kernels read [`View`]s and write slices
+//! that the caller gives, so that eager mode and static graphs share them. All CPU `unsafe` of the
+//! workspace lives here.
+
+pub mod expr;
+mod shape;
+mod slice;
+
+pub use half::{bf16, f16};
+pub use shape::{Layout, MAX_RANK, Shape};
+pub use slice::{Element, Kind, Slice, SliceMut, View};

@@ -1,0 +1,302 @@
+//! Shapes and layouts, inline and `Copy`: nothing in this crate allocates to describe a tensor.
+
+use std::fmt;
+
+/// The largest number of dimensions a shape can have.
+pub const MAX_RANK: usize = 8;
+
+/// The extent of each dimension, outermost first; at most [`MAX_RANK`] of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shape {
+    rank: u8,
+    dims: [usize; MAX_RANK],
+}
+
+impl Shape {
+    /// The shape of a scalar: no dimension, one element.
+    pub const SCALAR: Shape = Shape { rank: 0, dims: [0; MAX_RANK] };
+
+    /// The shape with these extents, or `None` where there are more than [`MAX_RANK`].
+    pub fn try_new(dims: &[usize]) -> Option<Self> {
+        let mut shape = Self::SCALAR;
+        shape.dims.get_mut(..dims.len())?.copy_from_slice(dims);
+        shape.rank = dims.len() as u8;
+        Some(shape)
+    }
+
+    /// The shape with these extents.
+    ///
+    /// # Panics
+    /// Panics on more than [`MAX_RANK`] dimensions; callers that take outside data use
+    /// [`Shape::try_new`].
+    pub fn new(dims: &[usize]) -> Self {
+        Self::try_new(dims).expect("a shape has at most MAX_RANK dimensions")
+    }
+
+    /// The number of dimensions.
+    #[inline]
+    pub fn rank(&self) -> usize {
+        self.rank as usize
+    }
+
+    /// The extents.
+    #[inline]
+    pub fn dims(&self) -> &[usize] {
+        &self.dims[..self.rank as usize]
+    }
+
+    /// The extents, to be changed in place.
+    #[inline]
+    pub fn dims_mut(&mut self) -> &mut [usize] {
+        &mut self.dims[..self.rank as usize]
+    }
+
+    /// The number of elements: the product of the extents, 1 for a scalar.
+    #[inline]
+    pub fn elements(&self) -> usize {
+        self.dims().iter().product()
+    }
+
+    /// This shape with one more dimension of extent `dim` at the end; `None` at [`MAX_RANK`].
+    pub fn push(mut self, dim: usize) -> Option<Self> {
+        *self.dims.get_mut(self.rank as usize)? = dim;
+        self.rank += 1;
+        Some(self)
+    }
+
+    /// The NumPy broadcast of two shapes, or `None` where they do not fit.
+    pub fn broadcast(&self, other: &Self) -> Option<Self> {
+        if self == other {
+            return Some(*self);
+        }
+        let rank = self.rank().max(other.rank());
+        let mut out = Self { rank: rank as u8, dims: [0; MAX_RANK] };
+        for i in 0..rank {
+            let a = (i + self.rank()).checked_sub(rank).map_or(1, |j| self.dims[j]);
+            let b = (i + other.rank()).checked_sub(rank).map_or(1, |j| other.dims[j]);
+            out.dims[i] = match (a, b) {
+                (a, b) if a == b => a,
+                (1, b) => b,
+                (a, 1) => a,
+                _ => return None,
+            };
+        }
+        Some(out)
+    }
+
+    /// Row-major strides, in elements.
+    pub fn contiguous_strides(&self) -> [usize; MAX_RANK] {
+        let mut strides = [0; MAX_RANK];
+        let mut step = 1;
+        for i in (0..self.rank()).rev() {
+            strides[i] = step;
+            step *= self.dims[i].max(1);
+        }
+        strides
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.dims()).finish()
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Where the elements of a tensor lie in its buffer: a shape, a stride for each dimension (in
+/// elements, 0 along a broadcast dimension) and the offset of the first element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    shape: Shape,
+    strides: [usize; MAX_RANK],
+    offset: usize,
+}
+
+impl Layout {
+    /// The row-major layout of `shape`, starting at the buffer's first element.
+    pub fn contiguous(shape: Shape) -> Self {
+        Self { shape, strides: shape.contiguous_strides(), offset: 0 }
+    }
+
+    /// A layout given in full.
+    ///
+    /// # Panics
+    /// Panics where there is not one stride for each dimension.
+    pub fn new(shape: Shape, strides: &[usize], offset: usize) -> Self {
+        assert_eq!(shape.rank(), strides.len(), "a layout has one stride for each dimension");
+        let mut all = [0; MAX_RANK];
+        all[..strides.len()].copy_from_slice(strides);
+        Self { shape, strides: all, offset }
+    }
+
+    /// The shape.
+    #[inline]
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The extents.
+    #[inline]
+    pub fn dims(&self) -> &[usize] {
+        self.shape.dims()
+    }
+
+    /// The number of dimensions.
+    #[inline]
+    pub fn rank(&self) -> usize {
+        self.shape.rank()
+    }
+
+    /// The strides, in elements.
+    #[inline]
+    pub fn strides(&self) -> &[usize] {
+        &self.strides[..self.shape.rank()]
+    }
+
+    /// The index of the first element in the buffer.
+    #[inline]
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// The number of elements of the tensor (not of its buffer).
+    #[inline]
+    pub fn elements(&self) -> usize {
+        self.shape.elements()
+    }
+
+    /// Whether the elements lie one after the other in row-major order, at any offset.
+    #[inline]
+    pub fn is_contiguous(&self) -> bool {
+        let mut step = 1;
+        for i in (0..self.rank()).rev() {
+            let dim = self.shape.dims[i];
+            if dim != 1 && self.strides[i] != step {
+                return self.elements() == 0;
+            }
+            step *= dim;
+        }
+        true
+    }
+
+    /// One past the largest buffer index that an element has: the buffer must be this long.
+    pub fn end(&self) -> usize {
+        if self.elements() == 0 {
+            return self.offset;
+        }
+        let last: usize = self.dims().iter().zip(self.strides()).map(|(d, s)| (d - 1) * s).sum();
+        self.offset + last + 1
+    }
+
+    /// The layout read as the larger `shape` by NumPy's rules (stride 0 where a dimension is
+    /// repeated), or `None` where it does not broadcast to it.
+    pub fn broadcast_to(&self, shape: &Shape) -> Option<Self> {
+        let lead = shape.rank().checked_sub(self.rank())?;
+        let mut strides = [0; MAX_RANK];
+        for i in 0..self.rank() {
+            let (have, want) = (self.shape.dims[i], shape.dims[i + lead]);
+            strides[i + lead] = match have {
+                _ if have == want => self.strides[i],
+                1 => 0,
+                _ => return None,
+            };
+        }
+        Some(Self { shape: *shape, strides, offset: self.offset })
+    }
+
+    /// The layout with its dimensions in the order `order` (a permutation).
+    pub fn permute(&self, order: &[usize]) -> Self {
+        let mut out = *self;
+        for (to, &from) in order.iter().enumerate() {
+            out.shape.dims[to] = self.shape.dims[from];
+            out.strides[to] = self.strides[from];
+        }
+        out
+    }
+
+    /// The elements `start .. start + len` of dimension `dim`.
+    pub fn narrow(&self, dim: usize, start: usize, len: usize) -> Self {
+        let mut out = *self;
+        out.shape.dims[dim] = len;
+        out.offset += start * self.strides[dim];
+        out
+    }
+
+    /// The same elements under another shape without moving them, or `None` where they would
+    /// have to be copied first.
+    pub fn reshape(&self, shape: Shape) -> Option<Self> {
+        if self.is_contiguous() {
+            return Some(Self { offset: self.offset, ..Self::contiguous(shape) });
+        }
+        // Match runs of old dimensions against runs of new ones with the same product.
+        let (old, new) = (self.dims(), shape.dims());
+        let mut strides = [0; MAX_RANK];
+        let (mut i, mut j) = (0, 0);
+        while i < old.len() && j < new.len() {
+            let (i0, j0) = (i, j);
+            let (mut a, mut b) = (old[i], new[j]);
+            while a != b {
+                if a < b {
+                    i += 1;
+                    a *= *old.get(i)?;
+                } else {
+                    j += 1;
+                    b *= *new.get(j)?;
+                }
+            }
+            for k in i0..i {
+                if old[k] != 1 && self.strides[k] != self.strides[k + 1] * old[k + 1] {
+                    return None;
+                }
+            }
+            let mut step = self.strides[i];
+            for k in (j0..=j).rev() {
+                strides[k] = step;
+                step *= new[k];
+            }
+            i += 1;
+            j += 1;
+        }
+        if old[i..].iter().any(|&d| d != 1) {
+            return None;
+        }
+        Some(Self { shape, strides, offset: self.offset })
+    }
+
+    /// The buffer index of every element in row-major order, one call for each run along the
+    /// last dimension: `f(first element's number, first index, length, stride)`.
+    pub fn for_each_run(&self, mut f: impl FnMut(usize, usize, usize, usize)) {
+        let total = self.elements();
+        if total == 0 {
+            return;
+        }
+        let rank = self.rank();
+        if rank == 0 {
+            return f(0, self.offset, 1, 1);
+        }
+        let (len, stride) = (self.shape.dims[rank - 1], self.strides[rank - 1]);
+        let mut index = [0usize; MAX_RANK];
+        let (mut at, mut done) = (self.offset, 0);
+        loop {
+            f(done, at, len, stride);
+            done += len;
+            if done == total {
+                return;
+            }
+            for d in (0..rank - 1).rev() {
+                index[d] += 1;
+                at += self.strides[d];
+                if index[d] < self.shape.dims[d] {
+                    break;
+                }
+                at -= self.strides[d] * index[d];
+                index[d] = 0;
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! At home with candle: variables, gradient stores and optimisers.

@@ -1,0 +1,1 @@
+//! The op gradient registry: every operation with its rule, kernel and checks.

@@ -1,0 +1,1 @@
+//! Reverse mode: gradient tapes over candle tensors.

@@ -1,0 +1,1 @@
+//! Composable transforms: vmap, grad, jvp, Jacobians and checks.
