@@ -5,9 +5,17 @@
 //! that the caller gives, so that eager mode and static graphs share them. All CPU `unsafe` of the
 //! workspace lives here.
 
+pub mod copy;
 pub mod expr;
+pub mod machine;
+pub mod math;
+pub mod memory;
+pub mod norm;
+pub mod reduce;
 mod shape;
 mod slice;
+pub mod softmax;
+pub mod threads;
 
 pub use half::{bf16, f16};
 pub use shape::{Layout, MAX_RANK, Shape};
