@@ -5,7 +5,13 @@
 //! that the caller gives, so that eager mode and static graphs share them. All CPU `unsafe` of the
 //! workspace lives here.
 
+pub mod conv2d;
 pub mod expr;
+mod float;
+pub mod index;
+pub mod matmul;
+mod operand;
+pub mod pool2d;
 mod shape;
 mod slice;
 
