@@ -129,7 +129,7 @@ impl Pointwise {
             });
         }
         let targets: SmallVec<[Shape; 2]> = wanted.iter().map(|i| saved.inputs[i].shape).collect();
-        let out = fused(self.name(), &reverse.expr, &self.params, &inputs, saved.outputs[0].shape, &targets)?;
+        let out = self.fused(&reverse.definition, &inputs, saved.outputs[0].shape, &targets)?;
         for (i, ct) in wanted.iter().zip(out) {
             grads[i] = Some(ct);
         }
@@ -159,27 +159,25 @@ impl Pointwise {
         reads.extend(tangents.iter().flatten());
         let shape = *outputs[0].shape();
         let targets: SmallVec<[Shape; 2]> = outputs.iter().map(|_| shape).collect();
-        let out = fused(self.name(), &forward.expr, &self.params, &reads, shape, &targets)?;
+        let out = self.fused(&forward.definition, &reads, shape, &targets)?;
         Ok(out.into_iter().map(Some).collect())
     }
-}
 
-/// Evaluates an expression over `shape` and sums each output down to its target.
-fn fused(
-    name: &'static str,
-    expr: &ScalarExpr,
-    params: &Params,
-    inputs: &[&TrackedTensor],
-    shape: Shape,
-    targets: &[Shape],
-) -> Result<Values> {
-    let definition = Arc::new(Definition::new(name, expr.clone()));
-    let op = Pointwise { definition: DefinitionRef::Shared(definition), params: params.clone() };
-    let whole = inputs.iter().any(|x| *x.shape() == shape);
-    if whole && targets.iter().all(|target| *target == shape) {
-        return apply(&op, inputs);
+    /// Evaluates a derived expression over `shape` and sums each output down to its target.
+    fn fused(
+        &self,
+        definition: &Arc<Definition>,
+        inputs: &[&TrackedTensor],
+        shape: Shape,
+        targets: &[Shape],
+    ) -> Result<Values> {
+        let op = Self { definition: DefinitionRef::Shared(definition.clone()), params: self.params.clone() };
+        let whole = inputs.iter().any(|x| *x.shape() == shape);
+        if whole && targets.iter().all(|target| *target == shape) {
+            return apply(&op, inputs);
+        }
+        apply(&ReducedPointwise { op, shape, targets: SmallVec::from_slice(targets) }, inputs)
     }
-    apply(&ReducedPointwise { op, shape, targets: SmallVec::from_slice(targets) }, inputs)
 }
 
 impl fmt::Debug for Pointwise {

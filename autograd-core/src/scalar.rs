@@ -1,6 +1,7 @@
 //! Scalar expressions that differentiate themselves.
 
 use crate::mask::Mask;
+use crate::pointwise::Definition;
 use crate::rule::Residual;
 use autograd_kernels::expr::{Binary, Builder, Node, Program, Reg, Unary};
 use std::collections::HashMap;
@@ -26,8 +27,8 @@ struct Inner {
 /// residuals, with one output for each wanted input.
 #[derive(Debug)]
 pub struct Reverse {
-    /// The expression.
-    pub expr: ScalarExpr,
+    /// The expression, as an op.
+    pub definition: Arc<Definition>,
     /// What it reads after the cotangents.
     pub residuals: Vec<Residual>,
 }
@@ -36,8 +37,8 @@ pub struct Reverse {
 /// output for each output.
 #[derive(Debug)]
 pub struct Forward {
-    /// The expression.
-    pub expr: ScalarExpr,
+    /// The expression, as an op.
+    pub definition: Arc<Definition>,
     /// What it reads before the tangents.
     pub residuals: Vec<Residual>,
 }
@@ -486,7 +487,7 @@ fn make_reverse(program: &Program, wanted: Mask, cts: Mask) -> Reverse {
     let zero = p.c(0.0);
     let results: Vec<Reg> = wanted.iter().map(|i| results.get(&i).copied().unwrap_or(zero)).collect();
     let (expr, residuals) = p.finish(&results, program.params(), 0);
-    Reverse { expr, residuals }
+    Reverse { definition: Arc::new(Definition::new("pointwise_vjp", expr)), residuals }
 }
 
 /// Tangents pushed forward through the expression's own nodes, the tangents being its last
@@ -530,7 +531,7 @@ fn make_forward(program: &Program, tangents: Mask) -> Forward {
     let zero = p.c(0.0);
     let results: Vec<Reg> = program.outputs().iter().map(|&o| moving[o as usize].unwrap_or(zero)).collect();
     let (expr, residuals) = p.finish(&results, program.params(), tangents.len());
-    Forward { expr, residuals }
+    Forward { definition: Arc::new(Definition::new("pointwise_jvp", expr)), residuals }
 }
 
 /// Which nodes depend on a wanted input.

@@ -5,12 +5,18 @@
 //! that the caller gives, so that eager mode and static graphs share them. All CPU `unsafe` of the
 //! workspace lives here.
 
+pub mod conv2d;
 pub mod copy;
 pub mod expr;
+mod float;
+pub mod index;
 pub mod machine;
 pub mod math;
+pub mod matmul;
 pub mod memory;
 pub mod norm;
+mod operand;
+pub mod pool2d;
 pub mod reduce;
 mod shape;
 mod slice;
