@@ -151,7 +151,9 @@ pub enum Error {
         at: At,
     },
     /// An integer tensor cannot be a variable: it has no derivative.
-    #[error("a tensor of {dtype:?} has no derivative and cannot be a variable; convert it with to_dtype first{at}")]
+    #[error(
+        "a tensor of {dtype:?} has no derivative and cannot be a variable; convert it with to_dtype first{at}"
+    )]
     NotDifferentiable {
         /// The element type.
         dtype: DType,
@@ -159,7 +161,9 @@ pub enum Error {
         at: At,
     },
     /// A target of several elements needs a seed.
-    #[error("the target has shape {shape}, not one element: reduce it, or give a seed with gradient_with{at}")]
+    #[error(
+        "the target has shape {shape}, not one element: reduce it, or give a seed with gradient_with{at}"
+    )]
     NonScalarTarget {
         /// The target's shape.
         shape: Shape,
@@ -167,7 +171,9 @@ pub enum Error {
         at: At,
     },
     /// A target or source that no tape recorded.
-    #[error("the {role} is not recorded on any live tape: compute it from tape.variable(..) and outside no_grad{at}")]
+    #[error(
+        "the {role} is not recorded on any live tape: compute it from tape.variable(..) and outside no_grad{at}"
+    )]
     Untracked {
         /// "target" or "source".
         role: &'static str,
@@ -185,7 +191,9 @@ pub enum Error {
         at: At,
     },
     /// A tape whose nodes were consumed by an earlier gradient.
-    #[error("the tape was spent by the gradient at {spent_at}: ask for all gradients in one call, or make the tape persistent(){at}")]
+    #[error(
+        "the tape was spent by the gradient at {spent_at}: ask for all gradients in one call, or make the tape persistent(){at}"
+    )]
     SpentTape {
         /// The line that consumed it.
         spent_at: Site,
@@ -193,7 +201,9 @@ pub enum Error {
         at: At,
     },
     /// A value whose tape no longer exists.
-    #[error("the {role} belongs to a tape that was dropped; keep the tape until its gradients are taken{at}")]
+    #[error(
+        "the {role} belongs to a tape that was dropped; keep the tape until its gradients are taken{at}"
+    )]
     DroppedTape {
         /// "target" or "source".
         role: &'static str,
@@ -201,7 +211,9 @@ pub enum Error {
         at: At,
     },
     /// A value of a younger transform given to an older tape.
-    #[error("level inversion: this tape took its first variable at {tape_at}, before the transform that made the value ({value_at}); make the tape inside that transform{at}")]
+    #[error(
+        "level inversion: this tape took its first variable at {tape_at}, before the transform that made the value ({value_at}); make the tape inside that transform{at}"
+    )]
     LevelInversion {
         /// Where the tape took its first variable.
         tape_at: Site,
@@ -211,7 +223,9 @@ pub enum Error {
         at: At,
     },
     /// A seed or tangent that does not match its value.
-    #[error("{what}: shape {got} and type {got_dtype:?} given, {want} and {want_dtype:?} needed{at}")]
+    #[error(
+        "{what}: shape {got} and type {got_dtype:?} given, {want} and {want_dtype:?} needed{at}"
+    )]
     Mismatch {
         /// What was given.
         what: &'static str,
@@ -227,7 +241,9 @@ pub enum Error {
         at: At,
     },
     /// A value was read while a function is being captured.
-    #[error("the value is being captured into a graph and has no number yet; compute with select instead of reading it{at}")]
+    #[error(
+        "the value is being captured into a graph and has no number yet; compute with select instead of reading it{at}"
+    )]
     ReadWhileCapturing {
         /// The user's line.
         at: At,
@@ -271,27 +287,50 @@ impl Error {
 
     /// Shapes that do not fit.
     pub fn shape(op: &'static str, shapes: &[Shape], reason: impl Into<String>) -> Self {
-        Self::Shape { op, shapes: shapes.to_vec(), reason: reason.into(), at: At::default() }
+        Self::Shape {
+            op,
+            shapes: shapes.to_vec(),
+            reason: reason.into(),
+            at: At::default(),
+        }
     }
 
     /// An argument out of range.
     pub fn argument(op: &'static str, reason: impl Into<String>) -> Self {
-        Self::InvalidArgument { op, reason: reason.into(), at: At::default() }
+        Self::InvalidArgument {
+            op,
+            reason: reason.into(),
+            at: At::default(),
+        }
     }
 
     /// An op that a mode cannot go through.
     pub fn mode(op: &'static str, mode: &'static str, reason: impl Into<String>) -> Self {
-        Self::UnsupportedMode { op, mode, reason: reason.into(), at: At::default() }
+        Self::UnsupportedMode {
+            op,
+            mode,
+            reason: reason.into(),
+            at: At::default(),
+        }
     }
 
     /// An element type that an op does not take.
     pub fn dtype(op: &'static str, dtype: DType, hint: &'static str) -> Self {
-        Self::UnsupportedDType { op, dtype, hint, at: At::default() }
+        Self::UnsupportedDType {
+            op,
+            dtype,
+            hint,
+            at: At::default(),
+        }
     }
 
     /// A bug in a primitive.
     pub fn internal(op: &'static str, reason: impl Into<String>) -> Self {
-        Self::Internal { op, reason: reason.into(), at: At::default() }
+        Self::Internal {
+            op,
+            reason: reason.into(),
+            at: At::default(),
+        }
     }
 
     /// The user's line, where it is known.
@@ -361,7 +400,10 @@ impl Error {
 impl From<candle_core::Error> for Error {
     #[track_caller]
     fn from(source: candle_core::Error) -> Self {
-        Self::Candle { source: Arc::new(source), at: Site::caller().into() }
+        Self::Candle {
+            source: Arc::new(source),
+            at: Site::caller().into(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::meta::{Meta, kind_of};
 use autograd_kernels::{Kind, Layout, Shape, Slice, SliceMut, View, bf16, f16, memory};
 use candle_core::{CpuStorage, DType, Device, DeviceLocation, Storage, Tensor};
 use smallvec::SmallVec;
-use std::sync::{Arc, RwLockReadGuard};
+use std::sync::Arc;
 
 /// Memory with numbers in it. Dropping it returns the memory to the pool.
 #[derive(Debug)]
@@ -103,7 +103,11 @@ impl Plain {
             let reason = format!("{} elements given", data.len());
             return Err(Error::shape("from_vec", &[shape], reason));
         }
-        let meta = Meta { shape, dtype: T::DTYPE, device: DeviceLocation::Cpu };
+        let meta = Meta {
+            shape,
+            dtype: T::DTYPE,
+            device: DeviceLocation::Cpu,
+        };
         Ok(Self::own(Buffer::from(data), meta))
     }
 
@@ -111,16 +115,28 @@ impl Plain {
     pub fn from_candle(tensor: &Tensor) -> Result<Arc<Self>> {
         let tensor = tensor.detach();
         let Some(shape) = Shape::try_new(tensor.dims()) else {
-            let reason = format!("rank {} is above the limit of {}", tensor.rank(), autograd_kernels::MAX_RANK);
+            let reason = format!(
+                "rank {} is above the limit of {}",
+                tensor.rank(),
+                autograd_kernels::MAX_RANK
+            );
             return Err(Error::argument("from_candle", reason));
         };
         let (identity, layout) = {
             let (storage, layout) = tensor.storage_and_layout();
-            let address = std::ptr::from_ref::<Storage>(&storage) as usize;
-            (address, Layout::new(shape, layout.stride(), layout.start_offset()))
+            let address = std::ptr::from_ref::<Storage>(&storage).addr();
+            (
+                address,
+                Layout::new(shape, layout.stride(), layout.start_offset()),
+            )
         };
         let (dtype, device) = (tensor.dtype(), tensor.device().location());
-        Ok(Arc::new(Self { layout, dtype, device, memory: Memory::Own(Buffer::Candle(tensor, identity)) }))
+        Ok(Arc::new(Self {
+            layout,
+            dtype,
+            device,
+            memory: Memory::Own(Buffer::Candle(tensor, identity)),
+        }))
     }
 
     /// The layout.
@@ -148,7 +164,11 @@ impl Plain {
 
     /// Shape, element type and device.
     pub fn meta(&self) -> Meta {
-        Meta { shape: *self.layout.shape(), dtype: self.dtype, device: self.device }
+        Meta {
+            shape: *self.layout.shape(),
+            dtype: self.dtype,
+            device: self.device,
+        }
     }
 
     /// The buffer, which views share with their owner.
@@ -165,7 +185,12 @@ impl Plain {
             Memory::Own(_) => self.clone(),
             Memory::Of(owner) => owner.clone(),
         };
-        Arc::new(Self { layout, dtype: self.dtype, device: self.device, memory: Memory::Of(owner) })
+        Arc::new(Self {
+            layout,
+            dtype: self.dtype,
+            device: self.device,
+            memory: Memory::Of(owner),
+        })
     }
 
     /// The elements to change in place, where nobody else can see them.
@@ -182,9 +207,11 @@ impl Plain {
     pub(crate) fn into_tensor(self: Arc<Self>) -> Result<Tensor> {
         let whole = self.layout.is_contiguous() && self.layout.offset() == 0;
         match Arc::try_unwrap(self) {
-            Ok(Self { layout, memory: Memory::Own(buffer), .. })
-                if whole && buffer.slice().is_some_and(|s| s.len() == layout.elements()) =>
-            {
+            Ok(Self {
+                layout,
+                memory: Memory::Own(buffer),
+                ..
+            }) if whole && buffer.slice().is_some_and(|s| s.len() == layout.elements()) => {
                 buffer.into_tensor(layout.dims())
             }
             Ok(plain) => plain.to_tensor(),
@@ -195,15 +222,23 @@ impl Plain {
     /// A candle tensor with the same numbers in memory of its own. A value that came from candle
     /// and was never rearranged is that tensor again.
     pub(crate) fn to_tensor(&self) -> Result<Tensor> {
-        if let (Memory::Own(Buffer::Candle(tensor, _)), true) = (&self.memory, self.device == DeviceLocation::Cpu) {
+        if let (Memory::Own(Buffer::Candle(tensor, _)), true) =
+            (&self.memory, self.device == DeviceLocation::Cpu)
+        {
             return Ok(tensor.clone());
         }
         let Some(kind) = kind_of(self.dtype) else {
-            return Err(Error::dtype("to_tensor", self.dtype, "move or convert it with candle first"));
+            return Err(Error::dtype(
+                "to_tensor",
+                self.dtype,
+                "move or convert it with candle first",
+            ));
         };
         let mut out = Buffer::take(kind, self.layout.elements());
         open("to_tensor", &[self], |views| {
-            let slice = out.slice_mut().ok_or_else(|| Error::internal("to_tensor", "no memory of its own"))?;
+            let slice = out
+                .slice_mut()
+                .ok_or_else(|| Error::internal("to_tensor", "no memory of its own"))?;
             autograd_kernels::copy::copy(views[0], slice);
             Ok(())
         })?;
@@ -230,7 +265,7 @@ pub(crate) fn open<R>(
     inputs: &[&Plain],
     kernel: impl FnOnce(&[View<'_>]) -> Result<R>,
 ) -> Result<R> {
-    let mut guards: SmallVec<[(usize, RwLockReadGuard<'_, Storage>); 2]> = SmallVec::new();
+    let mut guards: SmallVec<[(usize, _); 2]> = SmallVec::new();
     for plain in inputs {
         if let Buffer::Candle(tensor, identity) = plain.buffer()
             && guards.iter().all(|(known, _)| known != identity)
@@ -252,7 +287,10 @@ pub(crate) fn open<R>(
             }
             _ => return Err(unsupported(op, plain)),
         };
-        views.push(View { data, layout: &plain.layout });
+        views.push(View {
+            data,
+            layout: &plain.layout,
+        });
     }
     kernel(&views)
 }
@@ -261,12 +299,18 @@ fn unsupported(op: &'static str, plain: &Plain) -> Error {
     if plain.device == DeviceLocation::Cpu {
         Error::dtype(op, plain.dtype, "f64, f32, bf16, f16, u8, u32 and i64 are")
     } else {
-        Error::UnsupportedDevice { op, device: plain.device, at: Default::default() }
+        Error::UnsupportedDevice {
+            op,
+            device: plain.device,
+            at: Default::default(),
+        }
     }
 }
 
 fn candle_slice(storage: &Storage) -> Option<Slice<'_>> {
-    let Storage::Cpu(cpu) = storage else { return None };
+    let Storage::Cpu(cpu) = storage else {
+        return None;
+    };
     Some(match cpu {
         CpuStorage::F64(v) => Slice::F64(v),
         CpuStorage::F32(v) => Slice::F32(v),

@@ -16,6 +16,7 @@ pub mod matmul;
 pub mod memory;
 pub mod norm;
 mod operand;
+pub mod place;
 pub mod pool2d;
 pub mod reduce;
 mod shape;

@@ -11,13 +11,26 @@ fn evaluate(
     inputs: &[View<'_>],
     shape: &Shape,
 ) -> Vec<Vec<f64>> {
-    assert_eq!(inputs.len(), program.inputs(), "a program gets as many inputs as it reads");
-    assert!(params.len() >= program.params(), "a program gets all its parameters");
+    assert_eq!(
+        inputs.len(),
+        program.inputs(),
+        "a program gets as many inputs as it reads"
+    );
+    assert!(
+        params.len() >= program.params(),
+        "a program gets all its parameters"
+    );
     let inputs: Vec<Vec<f64>> = inputs
         .iter()
         .map(|x| {
-            let layout = x.layout.broadcast_to(shape).expect("every input broadcasts to the shape");
-            to_f64(View { data: x.data, layout: &layout })
+            let layout = x
+                .layout
+                .broadcast_to(shape)
+                .expect("every input broadcasts to the shape");
+            to_f64(View {
+                data: x.data,
+                layout: &layout,
+            })
         })
         .collect();
     let n = shape.elements();
@@ -45,7 +58,9 @@ fn evaluate(
 
 fn store(values: &mut [f64], out: SliceMut<'_>) {
     if out.kind() == crate::Kind::U8 {
-        values.iter_mut().for_each(|v| *v = f64::from(u8::from(*v != 0.0)));
+        values
+            .iter_mut()
+            .for_each(|v| *v = f64::from(u8::from(*v != 0.0)));
     }
     from_f64(values, out);
 }
@@ -72,8 +87,16 @@ pub fn run_reduced(
     outputs: &mut [SliceMut<'_>],
     targets: &[Shape],
 ) {
-    assert_eq!(outputs.len(), program.outputs().len(), "a program writes all its outputs");
-    assert_eq!(outputs.len(), targets.len(), "each output has a target shape");
+    assert_eq!(
+        outputs.len(),
+        program.outputs().len(),
+        "a program writes all its outputs"
+    );
+    assert_eq!(
+        outputs.len(),
+        targets.len(),
+        "each output has a target shape"
+    );
     let results = evaluate(program, params, inputs, shape);
     for ((values, out), target) in results.iter().zip(outputs).zip(targets) {
         let layout = Layout::contiguous(*target)

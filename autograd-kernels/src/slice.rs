@@ -169,6 +169,8 @@ impl<'a> View<'a> {
         if len == 0 {
             return Some(&[]);
         }
-        self.layout.is_contiguous().then(|| &data[start..start + len])
+        self.layout
+            .is_contiguous()
+            .then(|| &data[start..start + len])
     }
 }
