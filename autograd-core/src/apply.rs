@@ -47,22 +47,14 @@ pub fn apply(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Result<Values> {
 #[track_caller]
 pub fn apply_one(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Result<TrackedTensor> {
     let outputs = apply_call(op, inputs, false, Site::caller())?.outputs;
-    outputs
-        .into_iter()
-        .next()
-        .ok_or_else(|| Error::internal(op.name(), "it has no output"))
+    outputs.into_iter().next().ok_or_else(|| Error::internal(op.name(), "it has no output"))
 }
 
 /// Applies an op on behalf of a level: auxiliary outputs on demand, the user's line given.
 ///
 /// # Errors
 /// As [`apply`].
-pub fn apply_call(
-    op: &dyn Primitive,
-    inputs: &[&TrackedTensor],
-    aux: bool,
-    site: Site,
-) -> Result<Applied> {
+pub fn apply_call(op: &dyn Primitive, inputs: &[&TrackedTensor], aux: bool, site: Site) -> Result<Applied> {
     let mut top: Option<&Arc<dyn Tracer>> = None;
     let mut silent = false;
     for input in inputs {
@@ -84,12 +76,7 @@ pub fn apply_call(
     }
     match top {
         None => evaluate(op, inputs, aux, site),
-        Some(tracer) => tracer.process(&Call {
-            op,
-            inputs,
-            aux,
-            site,
-        }),
+        Some(tracer) => tracer.process(&Call { op, inputs, aux, site }),
     }
     .map_err(|error| error.or_at(site))
 }
@@ -112,84 +99,46 @@ pub fn watcher(x: &TrackedTensor) -> Option<&Arc<dyn Tracer>> {
 }
 
 /// Evaluates an op on plain values.
-fn evaluate(
-    op: &dyn Primitive,
-    inputs: &[&TrackedTensor],
-    aux: bool,
-    site: Site,
-) -> Result<Applied> {
+fn evaluate(op: &dyn Primitive, inputs: &[&TrackedTensor], aux: bool, site: Site) -> Result<Applied> {
     let plains: SmallVec<[&Arc<Plain>; 4]> = inputs.iter().filter_map(|x| x.plain()).collect();
     if let Some(first) = plains.first()
         && plains.iter().any(|p| p.device() != first.device())
     {
         let devices = plains.iter().map(|p| p.device()).collect();
-        return Err(Error::DeviceMismatch {
-            op: op.name(),
-            devices,
-            at: At::from(site),
-        });
+        return Err(Error::DeviceMismatch { op: op.name(), devices, at: At::from(site) });
     }
     if let Rule::Opaque(opaque) = op.rule() {
         let outputs = opaque.forward(inputs)?;
-        return Ok(Applied {
-            outputs,
-            aux: Values::new(),
-        });
+        return Ok(Applied { outputs, aux: Values::new() });
     }
     let metas: SmallVec<[Meta; 4]> = plains.iter().map(|p| p.meta()).collect();
     let signature = op.infer(&metas)?;
     if let [output] = signature.outputs[..]
-        && let Some((input, layout)) = op.view(
-            &output,
-            &plains
-                .iter()
-                .map(|p| *p.layout())
-                .collect::<SmallVec<[_; 4]>>(),
-        )
+        && let Some((input, layout)) =
+            op.view(&output, &plains.iter().map(|p| *p.layout()).collect::<SmallVec<[_; 4]>>())
     {
         let view = TrackedTensor::from_plain(plains[input].view(layout));
-        return Ok(Applied {
-            outputs: smallvec::smallvec![view],
-            aux: Values::new(),
-        });
+        return Ok(Applied { outputs: smallvec::smallvec![view], aux: Values::new() });
     }
     let count = signature.outputs.len();
-    let made = signature
-        .outputs
-        .iter()
-        .chain(signature.aux.iter().take(if aux { usize::MAX } else { 0 }));
+    let made = signature.outputs.iter().chain(signature.aux.iter().take(if aux { usize::MAX } else { 0 }));
     let mut buffers: SmallVec<[(Buffer, Meta); 2]> = SmallVec::new();
     for meta in made {
         if meta.device != DeviceLocation::Cpu {
-            return Err(Error::UnsupportedDevice {
-                op: op.name(),
-                device: meta.device,
-                at: At::from(site),
-            });
+            return Err(Error::UnsupportedDevice { op: op.name(), device: meta.device, at: At::from(site) });
         }
         let Some(kind) = kind_of(meta.dtype) else {
-            return Err(Error::dtype(
-                op.name(),
-                meta.dtype,
-                "f64, f32, bf16, f16, u8, u32 and i64 are",
-            ));
+            return Err(Error::dtype(op.name(), meta.dtype, "f64, f32, bf16, f16, u8, u32 and i64 are"));
         };
         buffers.push((Buffer::take(kind, meta.elements()), *meta));
     }
     let plains: SmallVec<[&Plain; 4]> = plains.iter().map(|p| &***p).collect();
     open(op.name(), &plains, |views| {
-        let mut slices: SmallVec<[SliceMut<'_>; 2]> = buffers
-            .iter_mut()
-            .filter_map(|(buffer, _)| buffer.slice_mut())
-            .collect();
+        let mut slices: SmallVec<[SliceMut<'_>; 2]> =
+            buffers.iter_mut().filter_map(|(buffer, _)| buffer.slice_mut()).collect();
         op.eval_into(views, &mut slices)
     })?;
-    let mut values = buffers
-        .into_iter()
-        .map(|(b, meta)| TrackedTensor::from_plain(Plain::own(b, meta)));
+    let mut values = buffers.into_iter().map(|(b, meta)| TrackedTensor::from_plain(Plain::own(b, meta)));
     let outputs: Values = values.by_ref().take(count).collect();
-    Ok(Applied {
-        outputs,
-        aux: values.collect(),
-    })
+    Ok(Applied { outputs, aux: values.collect() })
 }

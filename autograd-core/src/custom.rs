@@ -90,11 +90,7 @@ impl fmt::Debug for Custom {
 }
 
 fn no_inference(name: &'static str) -> Error {
-    Error::mode(
-        name,
-        "static shape",
-        "the shape of a user's op is known only when it runs",
-    )
+    Error::mode(name, "static shape", "the shape of a user's op is known only when it runs")
 }
 
 impl Primitive for Custom {
@@ -123,24 +119,13 @@ impl Opaque for Custom {
     fn forward(&self, inputs: &[&TrackedTensor]) -> Result<Values> {
         let tensors = tensors(inputs)?;
         let refs: SmallVec<[&Tensor; 4]> = tensors.iter().collect();
-        Ok(smallvec::smallvec![TrackedTensor::from_candle(
-            &self.0.forward(&refs)?
-        )?])
+        Ok(smallvec::smallvec![TrackedTensor::from_candle(&self.0.forward(&refs)?)?])
     }
 
-    fn backward(
-        &self,
-        wanted: Mask,
-        ct: &TrackedTensor,
-        inputs: &[&TrackedTensor],
-    ) -> Result<Grads> {
+    fn backward(&self, wanted: Mask, ct: &TrackedTensor, inputs: &[&TrackedTensor]) -> Result<Grads> {
         let mut all: SmallVec<[&TrackedTensor; 4]> = smallvec::smallvec![ct];
         all.extend_from_slice(inputs);
-        let op = CustomBackward {
-            op: self.0.clone(),
-            wanted,
-            inputs: inputs.len(),
-        };
+        let op = CustomBackward { op: self.0.clone(), wanted, inputs: inputs.len() };
         let made = crate::apply::apply(&op, &all)?;
         let mut grads: Grads = smallvec::smallvec![None; inputs.len()];
         for (i, grad) in wanted.iter().zip(made) {
@@ -161,13 +146,7 @@ struct CustomBackward {
 
 impl fmt::Debug for CustomBackward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "CustomBackward({}, {:p}, {:?})",
-            self.op.name(),
-            Arc::as_ptr(&self.op),
-            self.wanted
-        )
+        write!(f, "CustomBackward({}, {:p}, {:?})", self.op.name(), Arc::as_ptr(&self.op), self.wanted)
     }
 }
 
@@ -196,11 +175,7 @@ impl Opaque for CustomBackward {
         let grads = self.op.backward(&tensors[0], &refs)?;
         let name = self.op.name();
         if grads.len() != self.inputs {
-            let reason = format!(
-                "backward gave {} gradients for {} inputs",
-                grads.len(),
-                self.inputs
-            );
+            let reason = format!("backward gave {} gradients for {} inputs", grads.len(), self.inputs);
             return Err(Error::argument(name, reason));
         }
         let mut made = Values::new();
@@ -221,7 +196,8 @@ impl Opaque for CustomBackward {
     }
 
     fn backward(&self, _: Mask, _: &TrackedTensor, _: &[&TrackedTensor]) -> Result<Grads> {
-        let reason = "a CustomOp is differentiable once; write it as custom_vjp over values for higher orders";
+        let reason =
+            "a CustomOp is differentiable once; write it as custom_vjp over values for higher orders";
         Err(Error::mode(self.op.name(), "second order", reason))
     }
 }

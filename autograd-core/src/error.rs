@@ -201,9 +201,7 @@ pub enum Error {
         at: At,
     },
     /// A value whose tape no longer exists.
-    #[error(
-        "the {role} belongs to a tape that was dropped; keep the tape until its gradients are taken{at}"
-    )]
+    #[error("the {role} belongs to a tape that was dropped; keep the tape until its gradients are taken{at}")]
     DroppedTape {
         /// "target" or "source".
         role: &'static str,
@@ -223,9 +221,7 @@ pub enum Error {
         at: At,
     },
     /// A seed or tangent that does not match its value.
-    #[error(
-        "{what}: shape {got} and type {got_dtype:?} given, {want} and {want_dtype:?} needed{at}"
-    )]
+    #[error("{what}: shape {got} and type {got_dtype:?} given, {want} and {want_dtype:?} needed{at}")]
     Mismatch {
         /// What was given.
         what: &'static str,
@@ -287,50 +283,27 @@ impl Error {
 
     /// Shapes that do not fit.
     pub fn shape(op: &'static str, shapes: &[Shape], reason: impl Into<String>) -> Self {
-        Self::Shape {
-            op,
-            shapes: shapes.to_vec(),
-            reason: reason.into(),
-            at: At::default(),
-        }
+        Self::Shape { op, shapes: shapes.to_vec(), reason: reason.into(), at: At::default() }
     }
 
     /// An argument out of range.
     pub fn argument(op: &'static str, reason: impl Into<String>) -> Self {
-        Self::InvalidArgument {
-            op,
-            reason: reason.into(),
-            at: At::default(),
-        }
+        Self::InvalidArgument { op, reason: reason.into(), at: At::default() }
     }
 
     /// An op that a mode cannot go through.
     pub fn mode(op: &'static str, mode: &'static str, reason: impl Into<String>) -> Self {
-        Self::UnsupportedMode {
-            op,
-            mode,
-            reason: reason.into(),
-            at: At::default(),
-        }
+        Self::UnsupportedMode { op, mode, reason: reason.into(), at: At::default() }
     }
 
     /// An element type that an op does not take.
     pub fn dtype(op: &'static str, dtype: DType, hint: &'static str) -> Self {
-        Self::UnsupportedDType {
-            op,
-            dtype,
-            hint,
-            at: At::default(),
-        }
+        Self::UnsupportedDType { op, dtype, hint, at: At::default() }
     }
 
     /// A bug in a primitive.
     pub fn internal(op: &'static str, reason: impl Into<String>) -> Self {
-        Self::Internal {
-            op,
-            reason: reason.into(),
-            at: At::default(),
-        }
+        Self::Internal { op, reason: reason.into(), at: At::default() }
     }
 
     /// The user's line, where it is known.
@@ -400,10 +373,7 @@ impl Error {
 impl From<candle_core::Error> for Error {
     #[track_caller]
     fn from(source: candle_core::Error) -> Self {
-        Self::Candle {
-            source: Arc::new(source),
-            at: Site::caller().into(),
-        }
+        Self::Candle { source: Arc::new(source), at: Site::caller().into() }
     }
 }
 

@@ -43,10 +43,7 @@ pub struct Pauses {
 impl Pauses {
     /// This thread's pauses.
     pub fn current() -> Self {
-        Self {
-            below: SILENT_BELOW.get(),
-            single: SILENT.with_borrow(Clone::clone),
-        }
+        Self { below: SILENT_BELOW.get(), single: SILENT.with_borrow(Clone::clone) }
     }
 
     /// Runs `f` under these pauses, whatever the thread's own are.
@@ -83,11 +80,7 @@ pub fn is_recording(level: Level) -> bool {
 /// assert_eq!(no_grad(|| 1 + 1), 2);
 /// ```
 pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
-    Pauses {
-        below: Level::fresh().0,
-        single: Vec::new(),
-    }
-    .scope(f)
+    Pauses { below: Level::fresh().0, single: Vec::new() }.scope(f)
 }
 
 /// Runs `f` while one reverse level records nothing on this thread.

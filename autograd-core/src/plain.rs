@@ -103,11 +103,7 @@ impl Plain {
             let reason = format!("{} elements given", data.len());
             return Err(Error::shape("from_vec", &[shape], reason));
         }
-        let meta = Meta {
-            shape,
-            dtype: T::DTYPE,
-            device: DeviceLocation::Cpu,
-        };
+        let meta = Meta { shape, dtype: T::DTYPE, device: DeviceLocation::Cpu };
         Ok(Self::own(Buffer::from(data), meta))
     }
 
@@ -115,28 +111,17 @@ impl Plain {
     pub fn from_candle(tensor: &Tensor) -> Result<Arc<Self>> {
         let tensor = tensor.detach();
         let Some(shape) = Shape::try_new(tensor.dims()) else {
-            let reason = format!(
-                "rank {} is above the limit of {}",
-                tensor.rank(),
-                autograd_kernels::MAX_RANK
-            );
+            let reason =
+                format!("rank {} is above the limit of {}", tensor.rank(), autograd_kernels::MAX_RANK);
             return Err(Error::argument("from_candle", reason));
         };
         let (identity, layout) = {
             let (storage, layout) = tensor.storage_and_layout();
             let address = std::ptr::from_ref::<Storage>(&storage).addr();
-            (
-                address,
-                Layout::new(shape, layout.stride(), layout.start_offset()),
-            )
+            (address, Layout::new(shape, layout.stride(), layout.start_offset()))
         };
         let (dtype, device) = (tensor.dtype(), tensor.device().location());
-        Ok(Arc::new(Self {
-            layout,
-            dtype,
-            device,
-            memory: Memory::Own(Buffer::Candle(tensor, identity)),
-        }))
+        Ok(Arc::new(Self { layout, dtype, device, memory: Memory::Own(Buffer::Candle(tensor, identity)) }))
     }
 
     /// The layout.
@@ -164,11 +149,7 @@ impl Plain {
 
     /// Shape, element type and device.
     pub fn meta(&self) -> Meta {
-        Meta {
-            shape: *self.layout.shape(),
-            dtype: self.dtype,
-            device: self.device,
-        }
+        Meta { shape: *self.layout.shape(), dtype: self.dtype, device: self.device }
     }
 
     /// The buffer, which views share with their owner.
@@ -185,12 +166,7 @@ impl Plain {
             Memory::Own(_) => self.clone(),
             Memory::Of(owner) => owner.clone(),
         };
-        Arc::new(Self {
-            layout,
-            dtype: self.dtype,
-            device: self.device,
-            memory: Memory::Of(owner),
-        })
+        Arc::new(Self { layout, dtype: self.dtype, device: self.device, memory: Memory::Of(owner) })
     }
 
     /// The elements to change in place, where nobody else can see them.
@@ -207,11 +183,9 @@ impl Plain {
     pub(crate) fn into_tensor(self: Arc<Self>) -> Result<Tensor> {
         let whole = self.layout.is_contiguous() && self.layout.offset() == 0;
         match Arc::try_unwrap(self) {
-            Ok(Self {
-                layout,
-                memory: Memory::Own(buffer),
-                ..
-            }) if whole && buffer.slice().is_some_and(|s| s.len() == layout.elements()) => {
+            Ok(Self { layout, memory: Memory::Own(buffer), .. })
+                if whole && buffer.slice().is_some_and(|s| s.len() == layout.elements()) =>
+            {
                 buffer.into_tensor(layout.dims())
             }
             Ok(plain) => plain.to_tensor(),
@@ -228,17 +202,12 @@ impl Plain {
             return Ok(tensor.clone());
         }
         let Some(kind) = kind_of(self.dtype) else {
-            return Err(Error::dtype(
-                "to_tensor",
-                self.dtype,
-                "move or convert it with candle first",
-            ));
+            return Err(Error::dtype("to_tensor", self.dtype, "move or convert it with candle first"));
         };
         let mut out = Buffer::take(kind, self.layout.elements());
         open("to_tensor", &[self], |views| {
-            let slice = out
-                .slice_mut()
-                .ok_or_else(|| Error::internal("to_tensor", "no memory of its own"))?;
+            let slice =
+                out.slice_mut().ok_or_else(|| Error::internal("to_tensor", "no memory of its own"))?;
             autograd_kernels::copy::copy(views[0], slice);
             Ok(())
         })?;
@@ -281,16 +250,11 @@ pub(crate) fn open<R>(
             (None, Buffer::Candle(_, identity)) => {
                 let found = guards.iter().find(|(known, _)| known == identity);
                 let storage = found.map(|(_, guard)| &**guard);
-                storage
-                    .and_then(candle_slice)
-                    .ok_or_else(|| unsupported(op, plain))?
+                storage.and_then(candle_slice).ok_or_else(|| unsupported(op, plain))?
             }
             _ => return Err(unsupported(op, plain)),
         };
-        views.push(View {
-            data,
-            layout: &plain.layout,
-        });
+        views.push(View { data, layout: &plain.layout });
     }
     kernel(&views)
 }
@@ -299,11 +263,7 @@ fn unsupported(op: &'static str, plain: &Plain) -> Error {
     if plain.device == DeviceLocation::Cpu {
         Error::dtype(op, plain.dtype, "f64, f32, bf16, f16, u8, u32 and i64 are")
     } else {
-        Error::UnsupportedDevice {
-            op,
-            device: plain.device,
-            at: Default::default(),
-        }
+        Error::UnsupportedDevice { op, device: plain.device, at: Default::default() }
     }
 }
 

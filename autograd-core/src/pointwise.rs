@@ -35,30 +35,17 @@ pub struct Definition {
 impl Definition {
     /// A differentiable op of floats.
     pub fn new(name: &'static str, expr: ScalarExpr) -> Self {
-        Self {
-            name,
-            expr,
-            masks: Mask::EMPTY,
-            to_mask: false,
-            flat: false,
-        }
+        Self { name, expr, masks: Mask::EMPTY, to_mask: false, flat: false }
     }
 
     /// An op whose derivative is zero almost everywhere.
     pub fn flat(name: &'static str, expr: ScalarExpr) -> Self {
-        Self {
-            flat: true,
-            ..Self::new(name, expr)
-        }
+        Self { flat: true, ..Self::new(name, expr) }
     }
 
     /// A flat op whose result is a mask of bytes, 0 or 1.
     pub fn mask(name: &'static str, expr: ScalarExpr) -> Self {
-        Self {
-            to_mask: true,
-            flat: true,
-            ..Self::new(name, expr)
-        }
+        Self { to_mask: true, flat: true, ..Self::new(name, expr) }
     }
 }
 
@@ -81,26 +68,17 @@ pub struct Pointwise {
 impl Pointwise {
     /// An op without parameters.
     pub fn of(definition: &'static Definition) -> Self {
-        Self {
-            definition: DefinitionRef::Static(definition),
-            params: Params::new(),
-        }
+        Self { definition: DefinitionRef::Static(definition), params: Params::new() }
     }
 
     /// An op with parameters.
     pub fn with(definition: &'static Definition, params: &[f64]) -> Self {
-        Self {
-            definition: DefinitionRef::Static(definition),
-            params: SmallVec::from_slice(params),
-        }
+        Self { definition: DefinitionRef::Static(definition), params: SmallVec::from_slice(params) }
     }
 
     /// An op made at run time.
     pub fn shared(definition: Arc<Definition>, params: &[f64]) -> Self {
-        Self {
-            definition: DefinitionRef::Shared(definition),
-            params: SmallVec::from_slice(params),
-        }
+        Self { definition: DefinitionRef::Shared(definition), params: SmallVec::from_slice(params) }
     }
 
     /// The definition.
@@ -127,12 +105,7 @@ impl Pointwise {
 
     /// The residuals of the reverse rule: those of the expression.
     pub fn residuals(&self, wanted: Mask, outputs: usize) -> Residuals {
-        self.expr()
-            .reverse(wanted, Mask::first(outputs))
-            .residuals
-            .iter()
-            .copied()
-            .collect()
+        self.expr().reverse(wanted, Mask::first(outputs)).residuals.iter().copied().collect()
     }
 
     /// The cotangents of the wanted inputs: one fused pass, with the sums over broadcast
@@ -158,12 +131,7 @@ impl Pointwise {
             });
         }
         let targets: SmallVec<[Shape; 2]> = wanted.iter().map(|i| saved.inputs[i].shape).collect();
-        let out = self.fused(
-            &reverse.definition,
-            &inputs,
-            saved.outputs[0].shape,
-            &targets,
-        )?;
+        let out = self.fused(&reverse.definition, &inputs, saved.outputs[0].shape, &targets)?;
         for (i, ct) in wanted.iter().zip(out) {
             grads[i] = Some(ct);
         }
@@ -207,34 +175,18 @@ impl Pointwise {
         shape: Shape,
         targets: &[Shape],
     ) -> Result<Values> {
-        let op = Self {
-            definition: DefinitionRef::Shared(definition.clone()),
-            params: self.params.clone(),
-        };
+        let op = Self { definition: DefinitionRef::Shared(definition.clone()), params: self.params.clone() };
         let whole = inputs.iter().any(|x| *x.shape() == shape);
         if whole && targets.iter().all(|target| *target == shape) {
             return apply(&op, inputs);
         }
-        apply(
-            &ReducedPointwise {
-                op,
-                shape,
-                targets: SmallVec::from_slice(targets),
-            },
-            inputs,
-        )
+        apply(&ReducedPointwise { op, shape, targets: SmallVec::from_slice(targets) }, inputs)
     }
 }
 
 impl fmt::Debug for Pointwise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}({:?}) {:?}",
-            self.name(),
-            self.params,
-            self.expr().program()
-        )
+        write!(f, "{}({:?}) {:?}", self.name(), self.params, self.expr().program())
     }
 }
 
@@ -242,42 +194,26 @@ impl fmt::Debug for Pointwise {
 fn common(op: &Pointwise, inputs: &[Meta]) -> Result<Meta> {
     let definition = op.definition();
     let mut whole: Option<Meta> = None;
-    for (i, meta) in inputs
-        .iter()
-        .enumerate()
-        .filter(|(i, _)| !definition.masks.has(*i))
-    {
+    for (i, meta) in inputs.iter().enumerate().filter(|(i, _)| !definition.masks.has(*i)) {
         let Some(so_far) = whole else {
             whole = Some(*meta);
             continue;
         };
         if so_far.dtype != meta.dtype {
             let dtypes = inputs.iter().map(|m| m.dtype).collect();
-            return Err(Error::DTypeMismatch {
-                op: definition.name,
-                dtypes,
-                at: At::default(),
-            });
+            return Err(Error::DTypeMismatch { op: definition.name, dtypes, at: At::default() });
         }
         let _ = i;
     }
     let mut whole = whole.ok_or_else(|| Error::internal(definition.name, "it has only masks"))?;
     if !is_float(whole.dtype) && !definition.to_mask {
-        return Err(Error::dtype(
-            definition.name,
-            whole.dtype,
-            "convert to a float type with to_dtype",
-        ));
+        return Err(Error::dtype(definition.name, whole.dtype, "convert to a float type with to_dtype"));
     }
     for meta in inputs {
         if whole.shape != meta.shape {
             whole.shape = whole.shape.broadcast(&meta.shape).ok_or_else(|| {
                 let shapes: Vec<Shape> = inputs.iter().map(|m| m.shape).collect();
-                Error::shape(
-                    definition.name,
-                    &shapes,
-                    "they do not broadcast to one shape",
-                )
+                Error::shape(definition.name, &shapes, "they do not broadcast to one shape")
             })?;
         }
     }
@@ -301,17 +237,8 @@ impl Primitive for Pointwise {
         if self.definition().to_mask {
             meta.dtype = DType::U8;
         }
-        let outputs = self
-            .expr()
-            .program()
-            .outputs()
-            .iter()
-            .map(|_| meta)
-            .collect();
-        Ok(Signature {
-            outputs,
-            aux: SmallVec::new(),
-        })
+        let outputs = self.expr().program().outputs().iter().map(|_| meta).collect();
+        Ok(Signature { outputs, aux: SmallVec::new() })
     }
 
     fn may_alias(&self, _: usize, _: usize) -> bool {
@@ -323,9 +250,9 @@ impl Primitive for Pointwise {
         for view in &inputs[1..] {
             let other = view.layout.shape();
             if *other != shape {
-                shape = shape.broadcast(other).ok_or_else(|| {
-                    Error::shape(self.name(), &[shape, *other], "they do not broadcast")
-                })?;
+                shape = shape
+                    .broadcast(other)
+                    .ok_or_else(|| Error::shape(self.name(), &[shape, *other], "they do not broadcast"))?;
             }
         }
         machine::run(self.expr().program(), &self.params, inputs, &shape, outputs);
@@ -333,11 +260,7 @@ impl Primitive for Pointwise {
     }
 
     fn rule(&self) -> Rule<'_> {
-        if self.definition().flat {
-            Rule::Flat
-        } else {
-            Rule::Pointwise(self)
-        }
+        if self.definition().flat { Rule::Flat } else { Rule::Pointwise(self) }
     }
 
     fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], _: usize) -> Result<Option<Values>> {
@@ -380,27 +303,13 @@ impl Primitive for ReducedPointwise {
 
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         let whole = common(&self.op, inputs)?;
-        let outputs = self
-            .targets
-            .iter()
-            .map(|target| whole.with_shape(*target))
-            .collect();
-        Ok(Signature {
-            outputs,
-            aux: SmallVec::new(),
-        })
+        let outputs = self.targets.iter().map(|target| whole.with_shape(*target)).collect();
+        Ok(Signature { outputs, aux: SmallVec::new() })
     }
 
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         let program = self.op.expr().program();
-        machine::run_reduced(
-            program,
-            &self.op.params,
-            inputs,
-            &self.shape,
-            outputs,
-            &self.targets,
-        );
+        machine::run_reduced(program, &self.op.params, inputs, &self.shape, outputs, &self.targets);
         Ok(())
     }
 
@@ -415,10 +324,7 @@ impl Primitive for ReducedPointwise {
         }
         let refs: SmallVec<[&TrackedTensor; 4]> = wide.iter().collect();
         let whole = apply(&self.op, &refs)?;
-        let parts = whole
-            .iter()
-            .zip(&self.targets)
-            .map(|(x, target)| algebra::sum_to(x, target));
+        let parts = whole.iter().zip(&self.targets).map(|(x, target)| algebra::sum_to(x, target));
         Ok(Some(parts.collect::<Result<_>>()?))
     }
 }

@@ -27,10 +27,7 @@ impl Signature {
     pub fn one(output: Meta) -> Self {
         let mut outputs = SmallVec::new();
         outputs.push(output);
-        Self {
-            outputs,
-            aux: SmallVec::new(),
-        }
+        Self { outputs, aux: SmallVec::new() }
     }
 }
 
@@ -92,12 +89,7 @@ pub trait Primitive: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// Whatever the ops that it applies report.
-    fn batch(
-        &self,
-        batched: Mask,
-        inputs: &[&TrackedTensor],
-        size: usize,
-    ) -> Result<Option<Values>> {
+    fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
         let _ = (batched, inputs, size);
         Ok(None)
     }

@@ -63,20 +63,13 @@ impl Program {
     /// or type; whatever a primitive reports.
     pub fn run(&self, inputs: &[&TrackedTensor]) -> Result<Vec<TrackedTensor>> {
         if inputs.len() != self.inputs.len() {
-            let reason = format!(
-                "{} inputs given, {} recorded",
-                inputs.len(),
-                self.inputs.len()
-            );
+            let reason = format!("{} inputs given, {} recorded", inputs.len(), self.inputs.len());
             return Err(Error::argument("program", reason));
         }
         for (i, (input, meta)) in inputs.iter().zip(&self.inputs).enumerate() {
             if input.shape() != &meta.shape || input.dtype() != meta.dtype {
                 let got = format!("{} {:?}", input.shape(), input.dtype());
-                let reason = format!(
-                    "input {i} is {got}, recorded for {} {:?}",
-                    meta.shape, meta.dtype
-                );
+                let reason = format!("input {i} is {got}, recorded for {} {:?}", meta.shape, meta.dtype);
                 return Err(Error::argument("program", reason));
             }
         }
@@ -84,38 +77,24 @@ impl Program {
         let mut results: Vec<Values> = vec![Values::new(); self.instructions.len()];
         for (i, instruction) in self.instructions.iter().enumerate() {
             let applied = {
-                let operands: SmallVec<[&TrackedTensor; 4]> = instruction
-                    .operands
-                    .iter()
-                    .map(|o| self.read(*o, inputs, &results))
-                    .collect();
+                let operands: SmallVec<[&TrackedTensor; 4]> =
+                    instruction.operands.iter().map(|o| self.read(*o, inputs, &results)).collect();
                 on_behalf_of(instruction.site, || {
-                    apply_call(
-                        &*instruction.op,
-                        &operands,
-                        instruction.aux > 0,
-                        instruction.site,
-                    )
+                    apply_call(&*instruction.op, &operands, instruction.aux > 0, instruction.site)
                 })?
             };
             let mut made = applied.outputs;
             made.extend(applied.aux);
             results[i] = made;
             for operand in &instruction.operands {
-                if let Operand::Result {
-                    instruction: from, ..
-                } = *operand
+                if let Operand::Result { instruction: from, .. } = *operand
                     && last[from] == i
                 {
                     results[from].clear();
                 }
             }
         }
-        Ok(self
-            .outputs
-            .iter()
-            .map(|o| self.read(*o, inputs, &results).clone())
-            .collect())
+        Ok(self.outputs.iter().map(|o| self.read(*o, inputs, &results).clone()).collect())
     }
 
     fn read<'a>(
@@ -127,10 +106,7 @@ impl Program {
         match operand {
             Operand::Input(i) => inputs[i],
             Operand::Constant(i) => &self.constants[i],
-            Operand::Result {
-                instruction,
-                output,
-            } => &results[instruction][output],
+            Operand::Result { instruction, output } => &results[instruction][output],
         }
     }
 
@@ -139,10 +115,7 @@ impl Program {
         let mut last = vec![0; self.instructions.len()];
         for (i, instruction) in self.instructions.iter().enumerate() {
             for operand in &instruction.operands {
-                if let Operand::Result {
-                    instruction: from, ..
-                } = *operand
-                {
+                if let Operand::Result { instruction: from, .. } = *operand {
                     last[from] = i;
                 }
             }
@@ -161,14 +134,8 @@ impl fmt::Display for Operand {
         match self {
             Operand::Input(i) => write!(f, "x{i}"),
             Operand::Constant(i) => write!(f, "c{i}"),
-            Operand::Result {
-                instruction,
-                output: 0,
-            } => write!(f, "%{instruction}"),
-            Operand::Result {
-                instruction,
-                output,
-            } => write!(f, "%{instruction}.{output}"),
+            Operand::Result { instruction, output: 0 } => write!(f, "%{instruction}"),
+            Operand::Result { instruction, output } => write!(f, "%{instruction}.{output}"),
         }
     }
 }

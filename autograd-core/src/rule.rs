@@ -73,10 +73,7 @@ impl Saved<'_> {
 
     fn need(&self, residual: Residual) -> Result<&TrackedTensor> {
         self.find(residual).ok_or_else(|| {
-            Error::internal(
-                self.op,
-                format!("its rule reads {residual:?}, which it does not declare"),
-            )
+            Error::internal(self.op, format!("its rule reads {residual:?}, which it does not declare"))
         })
     }
 
@@ -109,20 +106,13 @@ pub trait Transpose: Debug {
     fn residuals(&self, wanted: Mask, inputs: usize, rule: Rule<'_>) -> Residuals {
         match rule {
             Rule::Bilinear(a, b, _) => (0..inputs)
-                .filter(|&i| {
-                    (i != a && i != b) || (i == a && wanted.has(b)) || (i == b && wanted.has(a))
-                })
+                .filter(|&i| (i != a && i != b) || (i == a && wanted.has(b)) || (i == b && wanted.has(a)))
                 .map(Residual::Input)
                 .collect(),
-            Rule::Linear(linear, _) => (0..inputs)
-                .filter(|&i| !linear.has(i))
-                .map(Residual::Input)
-                .collect(),
-            Rule::Pointwise(_)
-            | Rule::General(_)
-            | Rule::Composite
-            | Rule::Flat
-            | Rule::Opaque(_) => Residuals::new(),
+            Rule::Linear(linear, _) => (0..inputs).filter(|&i| !linear.has(i)).map(Residual::Input).collect(),
+            Rule::Pointwise(_) | Rule::General(_) | Rule::Composite | Rule::Flat | Rule::Opaque(_) => {
+                Residuals::new()
+            }
         }
     }
 
@@ -130,12 +120,7 @@ pub trait Transpose: Debug {
     ///
     /// # Errors
     /// Whatever the ops that it applies report.
-    fn transpose(
-        &self,
-        wanted: Mask,
-        cts: &[Option<TrackedTensor>],
-        saved: &Saved<'_>,
-    ) -> Result<Grads>;
+    fn transpose(&self, wanted: Mask, cts: &[Option<TrackedTensor>], saved: &Saved<'_>) -> Result<Grads>;
 }
 
 /// Rules of an op that is neither an expression nor linear.
@@ -179,10 +164,5 @@ pub trait Opaque: Debug {
     ///
     /// # Errors
     /// Whatever the user's function reports, or [`Error::UnsupportedMode`] where there is no rule.
-    fn backward(
-        &self,
-        wanted: Mask,
-        ct: &TrackedTensor,
-        inputs: &[&TrackedTensor],
-    ) -> Result<Grads>;
+    fn backward(&self, wanted: Mask, ct: &TrackedTensor, inputs: &[&TrackedTensor]) -> Result<Grads>;
 }

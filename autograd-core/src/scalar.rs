@@ -56,11 +56,7 @@ impl ScalarExpr {
 
     /// An expression of one output, written with a builder: `f` gets the registers of the inputs
     /// and of the parameters.
-    pub fn build(
-        inputs: usize,
-        params: usize,
-        f: impl FnOnce(&mut Builder, &[Reg], &[Reg]) -> Reg,
-    ) -> Self {
+    pub fn build(inputs: usize, params: usize, f: impl FnOnce(&mut Builder, &[Reg], &[Reg]) -> Reg) -> Self {
         let mut b = Builder::new();
         let xs: Vec<Reg> = (0..inputs).map(|i| b.input(i)).collect();
         let ps: Vec<Reg> = (0..params).map(|i| b.param(i)).collect();
@@ -81,25 +77,14 @@ impl ScalarExpr {
         {
             return slot.get_or_init(make).clone();
         }
-        let mut known = self
-            .0
-            .reverse
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.reverse.lock().unwrap_or_else(PoisonError::into_inner);
         known.entry((wanted, cts)).or_insert_with(make).clone()
     }
 
     /// The forward rule, given tangents for these inputs.
     pub fn forward(&self, tangents: Mask) -> Arc<Forward> {
-        let mut known = self
-            .0
-            .forward
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        known
-            .entry(tangents)
-            .or_insert_with(|| Arc::new(make_forward(&self.0.program, tangents)))
-            .clone()
+        let mut known = self.0.forward.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(tangents).or_insert_with(|| Arc::new(make_forward(&self.0.program, tangents))).clone()
     }
 }
 
@@ -123,20 +108,11 @@ impl Primal {
         let ps: Vec<Reg> = (0..program.params()).map(|i| b.param(i)).collect();
         let mut at = b.inline(program, &xs, &ps);
         for (j, &out) in program.outputs().iter().enumerate() {
-            if !matches!(
-                program.nodes()[out as usize],
-                Node::Input(_) | Node::Const(_) | Node::Param(_)
-            ) {
+            if !matches!(program.nodes()[out as usize], Node::Input(_) | Node::Const(_) | Node::Param(_)) {
                 at[out as usize] = b.input(before + inputs + j);
             }
         }
-        Self {
-            b,
-            at,
-            before,
-            inputs,
-            outputs,
-        }
+        Self { b, at, before, inputs, outputs }
     }
 
     fn c(&mut self, value: f64) -> Reg {
@@ -231,11 +207,7 @@ impl Primal {
                 let d = self.sub(one, a2);
                 let p = self.f(Unary::Rsqrt, d);
                 let p = self.mul(t, p);
-                if f == Unary::Acos {
-                    self.f(Unary::Neg, p)
-                } else {
-                    p
-                }
+                if f == Unary::Acos { self.f(Unary::Neg, p) } else { p }
             }
             // arctan' = 1/(1 + x²).
             Unary::Atan => {
@@ -411,13 +383,9 @@ impl Primal {
                 self.mul(t, p)
             }
             // The integral exponent is a parameter, never an input.
-            Binary::Powi
-            | Binary::Lt
-            | Binary::Le
-            | Binary::Gt
-            | Binary::Ge
-            | Binary::Eq
-            | Binary::Ne => zero,
+            Binary::Powi | Binary::Lt | Binary::Le | Binary::Gt | Binary::Ge | Binary::Eq | Binary::Ne => {
+                zero
+            }
         }
     }
 
@@ -469,10 +437,7 @@ impl Primal {
         let ps: Vec<Reg> = (0..params).map(|i| b.param(i)).collect();
         let at = b.inline(&wide, &map, &ps);
         let outputs: Vec<Reg> = wide.outputs().iter().map(|&r| at[r as usize]).collect();
-        (
-            ScalarExpr::new(b.finish(&outputs, inputs, params)),
-            residuals,
-        )
+        (ScalarExpr::new(b.finish(&outputs, inputs, params)), residuals)
     }
 }
 
@@ -530,15 +495,9 @@ fn make_reverse(program: &Program, wanted: Mask, cts: Mask) -> Reverse {
         }
     }
     let zero = p.c(0.0);
-    let results: Vec<Reg> = wanted
-        .iter()
-        .map(|i| results.get(&i).copied().unwrap_or(zero))
-        .collect();
+    let results: Vec<Reg> = wanted.iter().map(|i| results.get(&i).copied().unwrap_or(zero)).collect();
     let (expr, residuals) = p.finish(&results, program.params(), 0);
-    Reverse {
-        definition: Arc::new(Definition::new("pointwise_vjp", expr)),
-        residuals,
-    }
+    Reverse { definition: Arc::new(Definition::new("pointwise_vjp", expr)), residuals }
 }
 
 /// Tangents pushed forward through the expression's own nodes, the tangents being its last
@@ -580,16 +539,9 @@ fn make_forward(program: &Program, tangents: Mask) -> Forward {
         moving.push(next);
     }
     let zero = p.c(0.0);
-    let results: Vec<Reg> = program
-        .outputs()
-        .iter()
-        .map(|&o| moving[o as usize].unwrap_or(zero))
-        .collect();
+    let results: Vec<Reg> = program.outputs().iter().map(|&o| moving[o as usize].unwrap_or(zero)).collect();
     let (expr, residuals) = p.finish(&results, program.params(), tangents.len());
-    Forward {
-        definition: Arc::new(Definition::new("pointwise_jvp", expr)),
-        residuals,
-    }
+    Forward { definition: Arc::new(Definition::new("pointwise_jvp", expr)), residuals }
 }
 
 /// Which nodes depend on a wanted input.

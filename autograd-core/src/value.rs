@@ -41,18 +41,12 @@ impl TrackedTensor {
     {
         let site = Site::caller();
         let shape = checked_shape("from_vec", shape).map_err(|e| e.or_at(site))?;
-        Plain::from_vec(data, shape)
-            .map(Self::from_plain)
-            .map_err(|e| e.or_at(site))
+        Plain::from_vec(data, shape).map(Self::from_plain).map_err(|e| e.or_at(site))
     }
 
     /// A single number of type f64 without dimensions.
     pub fn scalar(value: f64) -> Self {
-        let meta = Meta {
-            shape: Shape::SCALAR,
-            dtype: DType::F64,
-            device: DeviceLocation::Cpu,
-        };
+        let meta = Meta { shape: Shape::SCALAR, dtype: DType::F64, device: DeviceLocation::Cpu };
         Self::from_plain(Plain::own(Buffer::F64(vec![value]), meta))
     }
 
@@ -63,9 +57,7 @@ impl TrackedTensor {
     #[track_caller]
     pub fn from_candle(tensor: &Tensor) -> Result<Self> {
         let site = Site::caller();
-        Plain::from_candle(tensor)
-            .map(Self::from_plain)
-            .map_err(|e| e.or_at(site))
+        Plain::from_candle(tensor).map(Self::from_plain).map_err(|e| e.or_at(site))
     }
 
     /// A value that a transform watches.
@@ -147,11 +139,8 @@ impl TrackedTensor {
     pub fn dim(&self, dim: isize) -> Result<usize> {
         let found = resolve_dim(dim, self.rank()).map(|d| self.dims()[d]);
         found.ok_or_else(|| {
-            Error::argument(
-                "dim",
-                format!("no dimension {dim} in shape {}", self.shape()),
-            )
-            .or_at(Site::caller())
+            Error::argument("dim", format!("no dimension {dim} in shape {}", self.shape()))
+                .or_at(Site::caller())
         })
     }
 
@@ -180,17 +169,12 @@ impl TrackedTensor {
 
     /// The candle device that holds the elements.
     pub fn device(&self) -> Device {
-        self.bottom()
-            .map_or(Device::Cpu, |plain| plain.candle_device())
+        self.bottom().map_or(Device::Cpu, |plain| plain.candle_device())
     }
 
     /// Shape, element type and device.
     pub fn meta(&self) -> Meta {
-        Meta {
-            shape: *self.shape(),
-            dtype: self.dtype(),
-            device: self.location(),
-        }
+        Meta { shape: *self.shape(), dtype: self.dtype(), device: self.location() }
     }
 
     /// The numbers below all watchers; `None` while they are being captured or never were.
@@ -304,11 +288,7 @@ pub fn checked_shape(op: &'static str, dims: &[usize]) -> Result<Shape> {
     Shape::try_new(dims).ok_or_else(|| {
         Error::argument(
             op,
-            format!(
-                "rank {} is above the limit of {}",
-                dims.len(),
-                autograd_kernels::MAX_RANK
-            ),
+            format!("rank {} is above the limit of {}", dims.len(), autograd_kernels::MAX_RANK),
         )
     })
 }
@@ -338,12 +318,7 @@ impl fmt::Debug for TrackedTensor {
         match &self.0 {
             Repr::Plain(_) => write!(f, "TrackedTensor({:?}, {:?})", self.shape(), self.dtype()),
             Repr::Traced(tracer) => {
-                write!(
-                    f,
-                    "TrackedTensor({:?}, {:?}, {tracer:?})",
-                    self.shape(),
-                    self.dtype()
-                )
+                write!(f, "TrackedTensor({:?}, {:?}, {tracer:?})", self.shape(), self.dtype())
             }
             Repr::Failed(error) => write!(f, "TrackedTensor(failed: {error})"),
         }

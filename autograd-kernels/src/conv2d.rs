@@ -36,24 +36,12 @@ pub struct Conv2d {
 impl Conv2d {
     /// OH: ⌊(H + 2·padding − dilation·(KH − 1) − 1) / stride⌋ + 1; 0 where the kernel does not fit.
     pub fn out_height(&self) -> usize {
-        out_extent(
-            self.height,
-            self.kernel_h,
-            self.stride[0],
-            self.padding[0],
-            self.dilation[0],
-        )
+        out_extent(self.height, self.kernel_h, self.stride[0], self.padding[0], self.dilation[0])
     }
 
     /// OW, as [`Conv2d::out_height`].
     pub fn out_width(&self) -> usize {
-        out_extent(
-            self.width,
-            self.kernel_w,
-            self.stride[1],
-            self.padding[1],
-            self.dilation[1],
-        )
+        out_extent(self.width, self.kernel_w, self.stride[1], self.padding[1], self.dilation[1])
     }
 
     fn x_dims(&self) -> [usize; 4] {
@@ -61,59 +49,28 @@ impl Conv2d {
     }
 
     fn k_dims(&self) -> [usize; 4] {
-        [
-            self.out_channels,
-            self.in_channels / self.groups,
-            self.kernel_h,
-            self.kernel_w,
-        ]
+        [self.out_channels, self.in_channels / self.groups, self.kernel_h, self.kernel_w]
     }
 
     fn y_dims(&self) -> [usize; 4] {
-        [
-            self.batch,
-            self.out_channels,
-            self.out_height(),
-            self.out_width(),
-        ]
+        [self.batch, self.out_channels, self.out_height(), self.out_width()]
     }
 
     fn assert_valid(&self) {
-        let Self {
-            in_channels,
-            out_channels,
-            groups,
-            stride,
-            dilation,
-            ..
-        } = *self;
+        let Self { in_channels, out_channels, groups, stride, dilation, .. } = *self;
         assert!(
             groups > 0 && in_channels % groups == 0 && out_channels % groups == 0,
             "{groups} groups of {in_channels} input and {out_channels} output channels"
         );
         assert!(!stride.contains(&0), "a convolution of stride {stride:?}");
-        assert!(
-            !dilation.contains(&0),
-            "a convolution of dilation {dilation:?}"
-        );
-        assert!(
-            self.kernel_h > 0 && self.kernel_w > 0,
-            "a convolution with an empty kernel"
-        );
+        assert!(!dilation.contains(&0), "a convolution of dilation {dilation:?}");
+        assert!(self.kernel_h > 0 && self.kernel_w > 0, "a convolution with an empty kernel");
     }
 }
 
-fn out_extent(
-    extent: usize,
-    kernel: usize,
-    stride: usize,
-    padding: usize,
-    dilation: usize,
-) -> usize {
+fn out_extent(extent: usize, kernel: usize, stride: usize, padding: usize, dilation: usize) -> usize {
     let reach = dilation * kernel.saturating_sub(1) + 1;
-    (extent + 2 * padding)
-        .checked_sub(reach)
-        .map_or(0, |room| room / stride + 1)
+    (extent + 2 * padding).checked_sub(reach).map_or(0, |room| room / stride + 1)
 }
 
 /// y[n, o, i, j] = Σ_{c, p, q} k[o, c, p, q] · x[n, c, i·s − pad + p·d, j·s − pad + q·d], zero
@@ -189,16 +146,8 @@ fn forward<T: Float>(g: &Conv2d, x: &[T], k: &[T], y: &mut [T]) {
         let (group, x) = (i % g.groups, &x[i * e.c * e.pixels..][..e.c * e.pixels]);
         let y = &mut y[i * e.o * e.out_pixels..][..e.o * e.out_pixels];
         unfold(g, x, &mut columns);
-        let k = Matrix {
-            data: &k[group * e.o * e.taps..],
-            row: e.taps,
-            column: 1,
-        };
-        let columns = Matrix {
-            data: &columns,
-            row: e.out_pixels,
-            column: 1,
-        };
+        let k = Matrix { data: &k[group * e.o * e.taps..], row: e.taps, column: 1 };
+        let columns = Matrix { data: &columns, row: e.out_pixels, column: 1 };
         multiply([e.o, e.taps, e.out_pixels], k, columns, y, false);
     }
 }
@@ -208,16 +157,8 @@ fn input_grad<T: Float>(g: &Conv2d, ct: &[T], k: &[T], dx: &mut [T]) {
     let mut columns = vec![T::ZERO; e.taps * e.out_pixels];
     for i in 0..g.batch * g.groups {
         let (group, ct) = (i % g.groups, &ct[i * e.o * e.out_pixels..]);
-        let k = Matrix {
-            data: &k[group * e.o * e.taps..],
-            row: 1,
-            column: e.taps,
-        };
-        let ct = Matrix {
-            data: ct,
-            row: e.out_pixels,
-            column: 1,
-        };
+        let k = Matrix { data: &k[group * e.o * e.taps..], row: 1, column: e.taps };
+        let ct = Matrix { data: ct, row: e.out_pixels, column: 1 };
         multiply([e.taps, e.o, e.out_pixels], k, ct, &mut columns, false);
         fold(g, &columns, &mut dx[i * e.c * e.pixels..][..e.c * e.pixels]);
     }
@@ -230,16 +171,8 @@ fn weight_grad<T: Float>(g: &Conv2d, x: &[T], ct: &[T], dk: &mut [T]) {
     for i in 0..g.batch * g.groups {
         let (group, x) = (i % g.groups, &x[i * e.c * e.pixels..][..e.c * e.pixels]);
         unfold(g, x, &mut columns);
-        let ct = Matrix {
-            data: &ct[i * e.o * e.out_pixels..],
-            row: e.out_pixels,
-            column: 1,
-        };
-        let columns = Matrix {
-            data: &columns,
-            row: 1,
-            column: e.out_pixels,
-        };
+        let ct = Matrix { data: &ct[i * e.o * e.out_pixels..], row: e.out_pixels, column: 1 };
+        let columns = Matrix { data: &columns, row: 1, column: e.out_pixels };
         let dk = &mut dk[group * e.o * e.taps..][..e.o * e.taps];
         multiply([e.o, e.out_pixels, e.taps], ct, columns, dk, true);
     }
@@ -258,15 +191,9 @@ fn inside(
     let shift = tap * dilation;
     // Input position of output i: i·stride + shift − padding.
     let first = padding.saturating_sub(shift).div_ceil(stride).min(outs);
-    let last = (extent + padding)
-        .checked_sub(shift + 1)
-        .map_or(0, |room| room / stride + 1);
+    let last = (extent + padding).checked_sub(shift + 1).map_or(0, |room| room / stride + 1);
     let last = last.min(outs).max(first);
-    (
-        first,
-        last,
-        (first * stride + shift).saturating_sub(padding),
-    )
+    (first, last, (first * stride + shift).saturating_sub(padding))
 }
 
 /// One channel's image, taken apart: columns[c, p, q, i, j] = x[c, i·s − pad + p·d, j·s − pad + q·d].
@@ -276,11 +203,7 @@ fn unfold<T: Float>(g: &Conv2d, x: &[T], columns: &mut [T]) {
         return;
     }
     for (at, plane) in columns.chunks_exact_mut(oh * ow).enumerate() {
-        let (c, p, q) = (
-            at / (g.kernel_h * g.kernel_w),
-            at / g.kernel_w % g.kernel_h,
-            at % g.kernel_w,
-        );
+        let (c, p, q) = (at / (g.kernel_h * g.kernel_w), at / g.kernel_w % g.kernel_h, at % g.kernel_w);
         let x = &x[c * g.height * g.width..][..g.height * g.width];
         let (i0, i1, mut row) = inside(oh, g.height, p, g.stride[0], g.padding[0], g.dilation[0]);
         let (j0, j1, column) = inside(ow, g.width, q, g.stride[1], g.padding[1], g.dilation[1]);
@@ -311,11 +234,7 @@ fn fold<T: Float>(g: &Conv2d, columns: &[T], x: &mut [T]) {
         return;
     }
     for (at, plane) in columns.chunks_exact(oh * ow).enumerate() {
-        let (c, p, q) = (
-            at / (g.kernel_h * g.kernel_w),
-            at / g.kernel_w % g.kernel_h,
-            at % g.kernel_w,
-        );
+        let (c, p, q) = (at / (g.kernel_h * g.kernel_w), at / g.kernel_w % g.kernel_h, at % g.kernel_w);
         let x = &mut x[c * g.height * g.width..][..g.height * g.width];
         let (i0, i1, mut row) = inside(oh, g.height, p, g.stride[0], g.padding[0], g.dilation[0]);
         let (j0, j1, column) = inside(ow, g.width, q, g.stride[1], g.padding[1], g.dilation[1]);

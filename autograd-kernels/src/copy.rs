@@ -129,11 +129,7 @@ fn gather<S: Element + Cast<T>, T: Element>(src: &[S], x: &View<'_>, out: &mut [
 /// # Panics
 /// Panics where `out` has not as many elements as `x`.
 pub fn copy(x: View<'_>, out: SliceMut<'_>) {
-    assert_eq!(
-        x.layout.elements(),
-        out.len(),
-        "copy: the output has as many elements as the input"
-    );
+    assert_eq!(x.layout.elements(), out.len(), "copy: the output has as many elements as the input");
     each_kind!(SliceMut, out, out => each_kind!(Slice, x.data, src => gather(src, &x, out)));
 }
 
@@ -147,17 +143,10 @@ pub fn fill(value: f64, out: SliceMut<'_>) {
 /// # Panics
 /// Panics where `acc` has not as many elements as `x`.
 pub fn add_assign(mut acc: SliceMut<'_>, x: View<'_>) {
-    assert_eq!(
-        x.layout.elements(),
-        acc.len(),
-        "add_assign: both sides have as many elements"
-    );
+    assert_eq!(x.layout.elements(), acc.len(), "add_assign: both sides have as many elements");
     let mut sum = to_f64(x);
     let layout = crate::Layout::contiguous(crate::Shape::new(&[acc.len()]));
-    let old = to_f64(View {
-        data: acc.as_slice(),
-        layout: &layout,
-    });
+    let old = to_f64(View { data: acc.as_slice(), layout: &layout });
     sum.iter_mut().zip(old).for_each(|(s, o)| *s += o);
     from_f64(&sum, acc.reborrow());
 }
@@ -172,11 +161,5 @@ pub(crate) fn to_f64(x: View<'_>) -> Vec<f64> {
 /// Writes f64s in the type of `out`.
 pub(crate) fn from_f64(values: &[f64], out: SliceMut<'_>) {
     let layout = crate::Layout::contiguous(crate::Shape::new(&[values.len()]));
-    copy(
-        View {
-            data: Slice::F64(values),
-            layout: &layout,
-        },
-        out,
-    );
+    copy(View { data: Slice::F64(values), layout: &layout }, out);
 }

@@ -217,9 +217,7 @@ impl Program {
 
     /// Whether any node reads input `i`.
     pub fn reads(&self, i: usize) -> bool {
-        self.nodes
-            .iter()
-            .any(|n| matches!(n, Node::Input(j) if usize::from(*j) == i))
+        self.nodes.iter().any(|n| matches!(n, Node::Input(j) if usize::from(*j) == i))
     }
 }
 
@@ -245,8 +243,7 @@ impl Builder {
         if let Some(&reg) = self.known.get(&node) {
             return reg;
         }
-        let reg =
-            Reg::try_from(self.nodes.len()).expect("an expression has fewer than 65536 nodes");
+        let reg = Reg::try_from(self.nodes.len()).expect("an expression has fewer than 65536 nodes");
         self.nodes.push(node);
         self.known.insert(node, reg);
         reg
@@ -261,16 +258,12 @@ impl Builder {
 
     /// The element of input `i`.
     pub fn input(&mut self, i: usize) -> Reg {
-        self.push(Node::Input(
-            u8::try_from(i).expect("an expression has at most 256 inputs"),
-        ))
+        self.push(Node::Input(u8::try_from(i).expect("an expression has at most 256 inputs")))
     }
 
     /// Parameter `i`.
     pub fn param(&mut self, i: usize) -> Reg {
-        self.push(Node::Param(
-            u8::try_from(i).expect("an expression has at most 256 parameters"),
-        ))
+        self.push(Node::Param(u8::try_from(i).expect("an expression has at most 256 parameters")))
     }
 
     /// A fixed number.
@@ -391,12 +384,6 @@ impl Builder {
             nodes.push(node);
         }
         let outputs = outputs.iter().map(|&reg| to[reg as usize]).collect();
-        Program {
-            nodes,
-            outputs,
-            inputs,
-            params,
-            uniform,
-        }
+        Program { nodes, outputs, inputs, params, uniform }
     }
 }

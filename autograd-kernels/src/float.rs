@@ -4,9 +4,7 @@ use crate::Element;
 use std::ops::{Add, AddAssign, Mul};
 
 /// A float type that kernels compute in; bf16 and f16 are computed in f32.
-pub(crate) trait Float:
-    Element + Add<Output = Self> + Mul<Output = Self> + AddAssign
-{
+pub(crate) trait Float: Element + Add<Output = Self> + Mul<Output = Self> + AddAssign {
     /// Zero.
     const ZERO: Self;
     /// Negative infinity: smaller than any number.

@@ -25,12 +25,7 @@ pub fn check_indices(indices: View<'_>, bound: usize) -> Result<(), (usize, i64)
 }
 
 fn for_each_index(indices: View<'_>, f: impl FnMut(usize, i64)) {
-    fn each<T: Copy>(
-        layout: &Layout,
-        data: &[T],
-        to: impl Fn(T) -> i64,
-        mut f: impl FnMut(usize, i64),
-    ) {
+    fn each<T: Copy>(layout: &Layout, data: &[T], to: impl Fn(T) -> i64, mut f: impl FnMut(usize, i64)) {
         layout.for_each_run(|first, at, len, stride| {
             for i in 0..len {
                 f(first + i, to(data[at + i * stride]));
@@ -145,10 +140,7 @@ fn widened(half: &SliceMut<'_>) -> Vec<f32> {
 }
 
 fn assert_dim(shape: &[usize], dim: usize) {
-    assert!(
-        dim < shape.len(),
-        "dimension {dim} of a tensor of shape {shape:?}"
-    );
+    assert!(dim < shape.len(), "dimension {dim} of a tensor of shape {shape:?}");
 }
 
 /// `dims` with the extent of `dim` replaced.
@@ -166,11 +158,7 @@ fn with_extent(dims: &[usize], dim: usize, extent: usize) -> Shape {
 /// buffer.
 pub fn index_select(x: View<'_>, dim: usize, indices: View<'_>, out: SliceMut<'_>) {
     assert_dim(x.layout.dims(), dim);
-    assert!(
-        indices.layout.rank() == 1,
-        "indices of rank {}, not 1",
-        indices.layout.rank()
-    );
+    assert!(indices.layout.rank() == 1, "indices of rank {}, not 1", indices.layout.rank());
     assert_kind("the input", x, out.kind());
     assert_in_bounds(x);
     let indices = checked(indices, x.layout.dims()[dim]);
@@ -194,19 +182,17 @@ fn select<T: Element>(x: View<'_>, dim: usize, indices: &[usize], shape: &Shape,
         return;
     }
     for (j, &index) in indices.iter().enumerate() {
-        x.layout
-            .narrow(dim, index, 1)
-            .for_each_run(|first, at, len, stride| {
-                // A run lies inside one row of `inner` elements, or has one element.
-                let (o, within) = (first / inner.max(1), first % inner.max(1));
-                if dim + 1 == shape.rank() {
-                    out[o * count + j] = data[at];
-                    return;
-                }
-                for i in 0..len {
-                    out[(o * count + j) * inner + within + i] = data[at + i * stride];
-                }
-            });
+        x.layout.narrow(dim, index, 1).for_each_run(|first, at, len, stride| {
+            // A run lies inside one row of `inner` elements, or has one element.
+            let (o, within) = (first / inner.max(1), first % inner.max(1));
+            if dim + 1 == shape.rank() {
+                out[o * count + j] = data[at];
+                return;
+            }
+            for i in 0..len {
+                out[(o * count + j) * inner + within + i] = data[at + i * stride];
+            }
+        });
     }
 }
 
@@ -216,27 +202,15 @@ fn select<T: Element>(x: View<'_>, dim: usize, indices: &[usize], shape: &Shape,
 ///
 /// # Panics
 /// As [`index_select`].
-pub fn index_add(
-    out: SliceMut<'_>,
-    out_shape: &Shape,
-    dim: usize,
-    indices: View<'_>,
-    src: View<'_>,
-) {
+pub fn index_add(out: SliceMut<'_>, out_shape: &Shape, dim: usize, indices: View<'_>, src: View<'_>) {
     assert_dim(out_shape.dims(), dim);
-    assert!(
-        indices.layout.rank() == 1,
-        "indices of rank {}, not 1",
-        indices.layout.rank()
-    );
+    assert!(indices.layout.rank() == 1, "indices of rank {}, not 1", indices.layout.rank());
     assert_kind("the source", src, out.kind());
     assert_len("the output", &out, out_shape.elements());
     let indices = checked(indices, out_shape.dims()[dim]);
     let want = with_extent(out_shape.dims(), dim, indices.len());
     crate::operand::assert_dims("the source", src, want.dims());
-    sum_into!(out, src, |out, src| add_rows(
-        out, out_shape, dim, &indices, &src
-    ));
+    sum_into!(out, src, |out, src| add_rows(out, out_shape, dim, &indices, &src));
 }
 
 fn add_rows<T: Sum>(out: &mut [T], shape: &Shape, dim: usize, indices: &[usize], src: &[T]) {
@@ -259,15 +233,8 @@ fn meeting(large: &Layout, dim: usize, indices: &[usize]) -> Layout {
     let dims = large.dims();
     assert_dim(dims, dim);
     let fits = dims.len() == indices.len()
-        && dims
-            .iter()
-            .zip(indices)
-            .enumerate()
-            .all(|(d, (large, small))| d == dim || small <= large);
-    assert!(
-        fits,
-        "indices of shape {indices:?} for a tensor of shape {dims:?} along {dim}"
-    );
+        && dims.iter().zip(indices).enumerate().all(|(d, (large, small))| d == dim || small <= large);
+    assert!(fits, "indices of shape {indices:?} for a tensor of shape {dims:?} along {dim}");
     let mut strides = [0; MAX_RANK];
     strides[..dims.len()].copy_from_slice(large.strides());
     strides[dim] = 0;
@@ -284,10 +251,7 @@ pub fn gather(x: View<'_>, dim: usize, indices: View<'_>, out: SliceMut<'_>) {
     assert_in_bounds(x);
     assert_kind("the input", x, out.kind());
     assert_len("the output", &out, walk.elements());
-    let (indices, step) = (
-        checked(indices, x.layout.dims()[dim]),
-        x.layout.strides()[dim],
-    );
+    let (indices, step) = (checked(indices, x.layout.dims()[dim]), x.layout.strides()[dim]);
     for_any_kind!(out, |out| read_at(&x, &walk, step, &indices, out));
 }
 
@@ -307,22 +271,9 @@ fn read_at<T: Element>(x: &View<'_>, walk: &Layout, step: usize, indices: &[usiz
 ///
 /// # Panics
 /// As [`index_select`].
-pub fn scatter_add(
-    out: SliceMut<'_>,
-    out_shape: &Shape,
-    dim: usize,
-    indices: View<'_>,
-    src: View<'_>,
-) {
+pub fn scatter_add(out: SliceMut<'_>, out_shape: &Shape, dim: usize, indices: View<'_>, src: View<'_>) {
     let (walk, step, indices) = scattering(&out, out_shape, dim, indices, src);
-    sum_into!(out, src, |out, src| write_at(
-        out,
-        &walk,
-        step,
-        &indices,
-        &src,
-        Sum::plus
-    ));
+    sum_into!(out, src, |out, src| write_at(out, &walk, step, &indices, &src, Sum::plus));
 }
 
 /// out[p with its coordinate along `dim` replaced by indices[p]] = src[p]; the last write in
@@ -335,14 +286,7 @@ pub fn scatter_add(
 /// As [`index_select`].
 pub fn scatter(out: SliceMut<'_>, out_shape: &Shape, dim: usize, indices: View<'_>, src: View<'_>) {
     let (walk, step, indices) = scattering(&out, out_shape, dim, indices, src);
-    for_any_kind!(out, |out| write_at(
-        out,
-        &walk,
-        step,
-        &indices,
-        &same(src),
-        |_, new| new
-    ));
+    for_any_kind!(out, |out| write_at(out, &walk, step, &indices, &same(src), |_, new| new));
 }
 
 fn scattering(
@@ -357,11 +301,7 @@ fn scattering(
     crate::operand::assert_dims("the source", src, indices.layout.dims());
     let large = Layout::contiguous(*out_shape);
     let walk = meeting(&large, dim, indices.layout.dims());
-    (
-        walk,
-        large.strides()[dim],
-        checked(indices, out_shape.dims()[dim]),
-    )
+    (walk, large.strides()[dim], checked(indices, out_shape.dims()[dim]))
 }
 
 fn write_at<T: Element>(

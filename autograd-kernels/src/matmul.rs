@@ -41,10 +41,7 @@ fn product(a: View<'_>, b: View<'_>, out: SliceMut<'_>, add: bool) {
         rank >= 2 && rank == db.len() && da[..rank - 2] == db[..rank - 2],
         "matrix product of shapes {da:?} and {db:?}: at least rank 2 and equal batch dimensions"
     );
-    assert!(
-        da[rank - 1] == db[rank - 2],
-        "matrix product of shapes {da:?} and {db:?}"
-    );
+    assert!(da[rank - 1] == db[rank - 2], "matrix product of shapes {da:?} and {db:?}");
     assert_kind("the left factor", a, out.kind());
     assert_kind("the right factor", b, out.kind());
     let batch: usize = da[..rank - 2].iter().product();
@@ -54,29 +51,15 @@ fn product(a: View<'_>, b: View<'_>, out: SliceMut<'_>, add: bool) {
         SliceMut::F64(out) => batched(a, b, out, add),
         mut out if out.kind().is_float() => {
             let (wa, wb) = (repeat_free(a.layout), repeat_free(b.layout));
-            let (xa, xb) = (
-                widen(View { layout: &wa, ..a }),
-                widen(View { layout: &wb, ..b }),
-            );
+            let (xa, xb) = (widen(View { layout: &wa, ..a }), widen(View { layout: &wb, ..b }));
             let (la, lb) = (repeated(&wa, a.layout), repeated(&wb, b.layout));
             let mut wide = vec![0f32; out.len()];
             if add {
                 let layout = Layout::contiguous(Shape::new(&[out.len()]));
-                wide.copy_from_slice(&widen(View {
-                    data: out.as_slice(),
-                    layout: &layout,
-                }));
+                wide.copy_from_slice(&widen(View { data: out.as_slice(), layout: &layout }));
             }
-            let (a, b) = (
-                View {
-                    data: f32::slice(&xa),
-                    layout: &la,
-                },
-                View {
-                    data: f32::slice(&xb),
-                    layout: &lb,
-                },
-            );
+            let (a, b) =
+                (View { data: f32::slice(&xa), layout: &la }, View { data: f32::slice(&xb), layout: &lb });
             batched(a, b, &mut wide, add);
             narrow(&wide, out.reborrow());
         }
@@ -97,24 +80,15 @@ fn repeat_free(layout: &Layout) -> Layout {
 
 /// The contiguous layout of `once`, repeated to the extents of `like`.
 fn repeated(once: &Layout, like: &Layout) -> Layout {
-    Layout::contiguous(*once.shape())
-        .broadcast_to(like.shape())
-        .expect("extents are 1 or equal")
+    Layout::contiguous(*once.shape()).broadcast_to(like.shape()).expect("extents are 1 or equal")
 }
 
 fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
     assert_in_bounds(a);
     assert_in_bounds(b);
-    let (xa, xb) = (
-        T::read(&a.data).expect("type checked"),
-        T::read(&b.data).expect("type checked"),
-    );
+    let (xa, xb) = (T::read(&a.data).expect("type checked"), T::read(&b.data).expect("type checked"));
     let rank = a.layout.rank();
-    let (m, k, n) = (
-        a.layout.dims()[rank - 2],
-        a.layout.dims()[rank - 1],
-        b.layout.dims()[rank - 1],
-    );
+    let (m, k, n) = (a.layout.dims()[rank - 2], a.layout.dims()[rank - 1], b.layout.dims()[rank - 1]);
     if out.is_empty() {
         return;
     }

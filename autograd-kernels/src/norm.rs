@@ -13,11 +13,7 @@ pub fn layer_norm(
     mean: Option<SliceMut<'_>>,
     rstd: Option<SliceMut<'_>>,
 ) {
-    let n = *x
-        .layout
-        .dims()
-        .last()
-        .expect("layer_norm: the input has a dimension");
+    let n = *x.layout.dims().last().expect("layer_norm: the input has a dimension");
     let (mut d, w, b) = (to_f64(x), weight.map(to_f64), bias.map(to_f64));
     let (mut means, mut rstds) = (Vec::new(), Vec::new());
     for row in d.chunks_mut(n.max(1)) {
@@ -58,20 +54,13 @@ pub fn layer_norm_vjp(
     dweight: Option<SliceMut<'_>>,
     dbias: Option<SliceMut<'_>>,
 ) {
-    let n = *x
-        .layout
-        .dims()
-        .last()
-        .expect("layer_norm: the input has a dimension");
+    let n = *x.layout.dims().last().expect("layer_norm: the input has a dimension");
     let (c, mut d, w) = (to_f64(ct), to_f64(x), weight.map(to_f64));
     let (means, rstds) = (mean.map(to_f64), rstd.map(to_f64));
     let (mut dw, mut db) = (vec![0.0; n], vec![0.0; n]);
     for (k, row) in d.chunks_mut(n.max(1)).enumerate() {
         let (m, r) = statistics(row, eps);
-        let (m, r) = (
-            means.as_ref().map_or(m, |v| v[k]),
-            rstds.as_ref().map_or(r, |v| v[k]),
-        );
+        let (m, r) = (means.as_ref().map_or(m, |v| v[k]), rstds.as_ref().map_or(r, |v| v[k]));
         let c = &c[k * n..][..n];
         let (mut s, mut t) = (0.0, 0.0);
         for i in 0..n {

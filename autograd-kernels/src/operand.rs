@@ -24,10 +24,7 @@ impl<T: Element> Deref for Operand<'_, T> {
 /// Asserts that every element of the view lies in its buffer.
 pub(crate) fn assert_in_bounds(view: View<'_>) {
     let (end, len) = (view.layout.end(), view.data.len());
-    assert!(
-        end <= len,
-        "a layout reaches element {end} of a buffer of {len}"
-    );
+    assert!(end <= len, "a layout reaches element {end} of a buffer of {len}");
 }
 
 /// The elements of a view of type `T`.
@@ -37,11 +34,7 @@ pub(crate) fn assert_in_bounds(view: View<'_>) {
 pub(crate) fn same<T: Element>(view: View<'_>) -> Operand<'_, T> {
     assert_in_bounds(view);
     let Some(data) = T::read(&view.data) else {
-        panic!(
-            "operand of type {:?} where {:?} is expected",
-            view.kind(),
-            T::KIND
-        )
+        panic!("operand of type {:?} where {:?} is expected", view.kind(), T::KIND)
     };
     match view.contiguous() {
         Some(data) => Operand::Borrowed(data),
@@ -102,28 +95,19 @@ pub(crate) fn narrow(wide: &[f32], out: SliceMut<'_>) {
 /// Asserts that an operand is of the output's type.
 pub(crate) fn assert_kind(what: &str, operand: View<'_>, kind: Kind) {
     let have = operand.kind();
-    assert!(
-        have == kind,
-        "{what} is of type {have:?}, the output of type {kind:?}"
-    );
+    assert!(have == kind, "{what} is of type {have:?}, the output of type {kind:?}");
 }
 
 /// Asserts that an operand has these extents.
 pub(crate) fn assert_dims(what: &str, operand: View<'_>, want: &[usize]) {
     let have = operand.layout.dims();
-    assert!(
-        have == want,
-        "{what} has shape {have:?} where {want:?} is expected"
-    );
+    assert!(have == want, "{what} has shape {have:?} where {want:?} is expected");
 }
 
 /// Asserts the length of an output.
 pub(crate) fn assert_len(what: &str, out: &SliceMut<'_>, want: usize) {
     let have = out.len();
-    assert!(
-        have == want,
-        "{what} has {have} elements where {want} are expected"
-    );
+    assert!(have == want, "{what} has {have} elements where {want} are expected");
 }
 
 /// Runs a function that is generic over the float type on float operands:

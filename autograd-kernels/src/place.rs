@@ -8,11 +8,7 @@ use crate::{Element, Layout, SliceMut, View};
 /// # Panics
 /// Panics where shapes or element types differ, or where `out` is shorter than `at` needs.
 pub fn place(x: View<'_>, mut out: SliceMut<'_>, at: &Layout) {
-    assert_eq!(
-        x.layout.shape(),
-        at.shape(),
-        "place: both sides have one shape"
-    );
+    assert_eq!(x.layout.shape(), at.shape(), "place: both sides have one shape");
     macro_rules! kinds {
         ($($variant:ident),*) => {
             match (x.data, out.reborrow()) {
@@ -29,11 +25,7 @@ fn place_typed<T: Element>(from: &[T], x: &Layout, to: &mut [T], at: &Layout) {
     if x.elements() == 0 {
         return;
     }
-    let (outer, last) = if rank == 0 {
-        (&[][..], 1)
-    } else {
-        (&x.dims()[..rank - 1], x.dims()[rank - 1])
-    };
+    let (outer, last) = if rank == 0 { (&[][..], 1) } else { (&x.dims()[..rank - 1], x.dims()[rank - 1]) };
     let stride = |layout: &Layout| layout.strides().last().copied().unwrap_or(1);
     let (step_from, step_to) = (stride(x), stride(at));
     let mut index = [0usize; crate::MAX_RANK];
@@ -75,22 +67,8 @@ mod tests {
         let x = [1f32, 2., 3., 4., 5., 6.];
         let from = Layout::contiguous(Shape::new(&[2, 3])).permute(&[1, 0]);
         let mut out = [0f32; 16];
-        let at = Layout::contiguous(Shape::new(&[4, 4]))
-            .narrow(0, 1, 3)
-            .narrow(1, 2, 2);
-        place(
-            View {
-                data: f32::slice(&x),
-                layout: &from,
-            },
-            f32::slice_mut(&mut out),
-            &at,
-        );
-        assert_eq!(
-            out,
-            [
-                0., 0., 0., 0., 0., 0., 1., 4., 0., 0., 2., 5., 0., 0., 3., 6.
-            ]
-        );
+        let at = Layout::contiguous(Shape::new(&[4, 4])).narrow(0, 1, 3).narrow(1, 2, 2);
+        place(View { data: f32::slice(&x), layout: &from }, f32::slice_mut(&mut out), &at);
+        assert_eq!(out, [0., 0., 0., 0., 0., 0., 1., 4., 0., 0., 2., 5., 0., 0., 3., 6.]);
     }
 }

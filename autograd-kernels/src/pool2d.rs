@@ -41,12 +41,7 @@ impl Pool2d {
     }
 
     fn assert_valid(&self) {
-        let Self {
-            kernel,
-            stride,
-            padding,
-            ..
-        } = *self;
+        let Self { kernel, stride, padding, .. } = *self;
         assert!(!stride.contains(&0), "a pooling of stride {stride:?}");
         // A window that lay in the border alone would have no maximum.
         assert!(
@@ -57,27 +52,20 @@ impl Pool2d {
 
     fn assert_operand(&self, what: &str, operand: View<'_>, want: usize) {
         let have = operand.layout.elements();
-        assert!(
-            have == want,
-            "{what} has {have} elements where {want} are expected"
-        );
+        assert!(have == want, "{what} has {have} elements where {want} are expected");
     }
 
     /// The part of window number `at` along `axis` that lies inside the plane.
     fn window(&self, axis: usize, at: usize) -> (usize, usize) {
         let extent = if axis == 0 { self.height } else { self.width };
         let start = at * self.stride[axis];
-        let end = (start + self.kernel[axis])
-            .saturating_sub(self.padding[axis])
-            .min(extent);
+        let end = (start + self.kernel[axis]).saturating_sub(self.padding[axis]).min(extent);
         (start.saturating_sub(self.padding[axis]), end)
     }
 }
 
 fn out_extent(extent: usize, kernel: usize, stride: usize, padding: usize) -> usize {
-    (extent + 2 * padding)
-        .checked_sub(kernel)
-        .map_or(0, |room| room / stride + 1)
+    (extent + 2 * padding).checked_sub(kernel).map_or(0, |room| room / stride + 1)
 }
 
 /// y = the maximum of each window; `indices`, where given, tells its flat index h·W + w within
@@ -100,10 +88,7 @@ pub fn max_pool2d(g: &Pool2d, x: View<'_>, y: SliceMut<'_>, indices: Option<Slic
     if let Some(indices) = &indices {
         let (have, want) = (indices.len(), g.planes * g.out_plane());
         assert!(have == want, "{have} indices where {want} are expected");
-        assert!(
-            g.in_plane() <= u32::MAX as usize,
-            "a plane of more than 2^32 - 1 elements"
-        );
+        assert!(g.in_plane() <= u32::MAX as usize, "a plane of more than 2^32 - 1 elements");
     }
     in_float!(y, (x), max_planes(g, indices));
 }
@@ -116,9 +101,7 @@ fn max_planes<T: Float>(g: &Pool2d, indices: Option<&mut [u32]>, x: &[T], y: &mu
     let mut indices = indices;
     for (plane, y) in y.chunks_exact_mut(outside).enumerate() {
         let x = &x[plane * inside..][..inside];
-        let mut indices = indices
-            .as_mut()
-            .map(|all| &mut all[plane * outside..][..outside]);
+        let mut indices = indices.as_mut().map(|all| &mut all[plane * outside..][..outside]);
         let ow = g.out_width();
         for (at, y) in y.iter_mut().enumerate() {
             let (value, index) = window_max(g, x, at / ow, at % ow);

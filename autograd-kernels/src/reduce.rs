@@ -26,22 +26,10 @@ pub enum Reduction {
 /// kept index.
 pub fn reduce(op: Reduction, x: View<'_>, over: &[bool], out: SliceMut<'_>) {
     let dims = x.layout.dims();
-    assert_eq!(
-        over.len(),
-        dims.len(),
-        "reduce: one mark for each dimension"
-    );
-    let target: Vec<usize> = dims
-        .iter()
-        .zip(over)
-        .map(|(&d, &r)| if r { 1 } else { d })
-        .collect();
+    assert_eq!(over.len(), dims.len(), "reduce: one mark for each dimension");
+    let target: Vec<usize> = dims.iter().zip(over).map(|(&d, &r)| if r { 1 } else { d }).collect();
     let target = Shape::new(&target);
-    assert_eq!(
-        target.elements(),
-        out.len(),
-        "reduce: one output for each kept index"
-    );
+    assert_eq!(target.elements(), out.len(), "reduce: one output for each kept index");
     let values = to_f64(x);
     let count = values.len() / out.len().max(1);
     let start = match op {
@@ -51,9 +39,7 @@ pub fn reduce(op: Reduction, x: View<'_>, over: &[bool], out: SliceMut<'_>) {
         Reduction::Min => f64::INFINITY,
     };
     let mut sums = vec![start; out.len()];
-    let layout = Layout::contiguous(target)
-        .broadcast_to(x.layout.shape())
-        .expect("1 broadcasts to all");
+    let layout = Layout::contiguous(target).broadcast_to(x.layout.shape()).expect("1 broadcasts to all");
     layout.for_each_run(|first, at, len, stride| {
         for i in 0..len {
             let (acc, v) = (&mut sums[at + i * stride], values[first + i]);
@@ -84,14 +70,9 @@ pub fn arg_reduce(max: bool, x: View<'_>, dim: usize, values: SliceMut<'_>, indi
     let (n, inner) = (dims[dim], dims[dim + 1..].iter().product::<usize>());
     let rows = x.layout.elements() / n.max(1);
     assert!(n > 0, "arg_reduce: the dimension is not empty");
-    assert!(
-        values.len() == rows && indices.len() == rows,
-        "arg_reduce: one output for each row"
-    );
+    assert!(values.len() == rows && indices.len() == rows, "arg_reduce: one output for each row");
     let data = to_f64(x);
-    let SliceMut::U32(indices) = indices else {
-        panic!("arg_reduce: the indices are U32")
-    };
+    let SliceMut::U32(indices) = indices else { panic!("arg_reduce: the indices are U32") };
     let mut best = vec![0.0; rows];
     for row in 0..rows {
         let start = row / inner * inner * n + row % inner;

@@ -14,10 +14,7 @@ pub struct Shape {
 
 impl Shape {
     /// The shape of a scalar: no dimension, one element.
-    pub const SCALAR: Shape = Shape {
-        rank: 0,
-        dims: [0; MAX_RANK],
-    };
+    pub const SCALAR: Shape = Shape { rank: 0, dims: [0; MAX_RANK] };
 
     /// The shape with these extents, or `None` where there are more than [`MAX_RANK`].
     pub fn try_new(dims: &[usize]) -> Option<Self> {
@@ -73,17 +70,10 @@ impl Shape {
             return Some(*self);
         }
         let rank = self.rank().max(other.rank());
-        let mut out = Self {
-            rank: rank as u8,
-            dims: [0; MAX_RANK],
-        };
+        let mut out = Self { rank: rank as u8, dims: [0; MAX_RANK] };
         for i in 0..rank {
-            let a = (i + self.rank())
-                .checked_sub(rank)
-                .map_or(1, |j| self.dims[j]);
-            let b = (i + other.rank())
-                .checked_sub(rank)
-                .map_or(1, |j| other.dims[j]);
+            let a = (i + self.rank()).checked_sub(rank).map_or(1, |j| self.dims[j]);
+            let b = (i + other.rank()).checked_sub(rank).map_or(1, |j| other.dims[j]);
             out.dims[i] = match (a, b) {
                 (a, b) if a == b => a,
                 (1, b) => b,
@@ -130,11 +120,7 @@ pub struct Layout {
 impl Layout {
     /// The row-major layout of `shape`, starting at the buffer's first element.
     pub fn contiguous(shape: Shape) -> Self {
-        Self {
-            shape,
-            strides: shape.contiguous_strides(),
-            offset: 0,
-        }
+        Self { shape, strides: shape.contiguous_strides(), offset: 0 }
     }
 
     /// A layout given in full.
@@ -142,18 +128,10 @@ impl Layout {
     /// # Panics
     /// Panics where there is not one stride for each dimension.
     pub fn new(shape: Shape, strides: &[usize], offset: usize) -> Self {
-        assert_eq!(
-            shape.rank(),
-            strides.len(),
-            "a layout has one stride for each dimension"
-        );
+        assert_eq!(shape.rank(), strides.len(), "a layout has one stride for each dimension");
         let mut all = [0; MAX_RANK];
         all[..strides.len()].copy_from_slice(strides);
-        Self {
-            shape,
-            strides: all,
-            offset,
-        }
+        Self { shape, strides: all, offset }
     }
 
     /// The shape.
@@ -211,12 +189,7 @@ impl Layout {
         if self.elements() == 0 {
             return self.offset;
         }
-        let last: usize = self
-            .dims()
-            .iter()
-            .zip(self.strides())
-            .map(|(d, s)| (d - 1) * s)
-            .sum();
+        let last: usize = self.dims().iter().zip(self.strides()).map(|(d, s)| (d - 1) * s).sum();
         self.offset + last + 1
     }
 
@@ -233,11 +206,7 @@ impl Layout {
                 _ => return None,
             };
         }
-        Some(Self {
-            shape: *shape,
-            strides,
-            offset: self.offset,
-        })
+        Some(Self { shape: *shape, strides, offset: self.offset })
     }
 
     /// The layout with its dimensions in the order `order` (a permutation).
@@ -262,10 +231,7 @@ impl Layout {
     /// have to be copied first.
     pub fn reshape(&self, shape: Shape) -> Option<Self> {
         if self.is_contiguous() {
-            return Some(Self {
-                offset: self.offset,
-                ..Self::contiguous(shape)
-            });
+            return Some(Self { offset: self.offset, ..Self::contiguous(shape) });
         }
         // Match runs of old dimensions against runs of new ones with the same product.
         let (old, new) = (self.dims(), shape.dims());
@@ -299,11 +265,7 @@ impl Layout {
         if old[i..].iter().any(|&d| d != 1) {
             return None;
         }
-        Some(Self {
-            shape,
-            strides,
-            offset: self.offset,
-        })
+        Some(Self { shape, strides, offset: self.offset })
     }
 
     /// The buffer index of every element in row-major order, one call for each run along the

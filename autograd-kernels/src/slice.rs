@@ -169,8 +169,6 @@ impl<'a> View<'a> {
         if len == 0 {
             return Some(&[]);
         }
-        self.layout
-            .is_contiguous()
-            .then(|| &data[start..start + len])
+        self.layout.is_contiguous().then(|| &data[start..start + len])
     }
 }

@@ -7,11 +7,7 @@ use crate::{SliceMut, View};
 fn split(x: &View<'_>, dim: usize) -> (usize, usize, usize) {
     let dims = x.layout.dims();
     assert!(dim < dims.len(), "softmax: the dimension exists");
-    (
-        dims[..dim].iter().product(),
-        dims[dim],
-        dims[dim + 1..].iter().product(),
-    )
+    (dims[..dim].iter().product(), dims[dim], dims[dim + 1..].iter().product())
 }
 
 fn rows(x: &View<'_>, dim: usize, mut f: impl FnMut(usize, &mut dyn Iterator<Item = usize>)) {
@@ -24,10 +20,7 @@ fn rows(x: &View<'_>, dim: usize, mut f: impl FnMut(usize, &mut dyn Iterator<Ite
 }
 
 fn log_sum_exp(row: &[f64]) -> f64 {
-    let max = row.iter().fold(
-        f64::NEG_INFINITY,
-        |m, &v| if v > m || v.is_nan() { v } else { m },
-    );
+    let max = row.iter().fold(f64::NEG_INFINITY, |m, &v| if v > m || v.is_nan() { v } else { m });
     if max.is_infinite() {
         return max;
     }
@@ -35,11 +28,7 @@ fn log_sum_exp(row: &[f64]) -> f64 {
 }
 
 fn map_rows(x: View<'_>, dim: usize, y: SliceMut<'_>, f: impl Fn(&mut [f64])) {
-    assert_eq!(
-        x.layout.elements(),
-        y.len(),
-        "softmax: the output has as many elements as the input"
-    );
+    assert_eq!(x.layout.elements(), y.len(), "softmax: the output has as many elements as the input");
     let mut data = to_f64(x);
     rows(&x, dim, |_, at| {
         let at: Vec<usize> = at.collect();
@@ -53,10 +42,7 @@ fn map_rows(x: View<'_>, dim: usize, y: SliceMut<'_>, f: impl Fn(&mut [f64])) {
 /// y = exp(x) / Σ exp(x) over `dim`. A row with +∞, or with nothing above −∞, is NaN.
 pub fn softmax(x: View<'_>, dim: usize, y: SliceMut<'_>) {
     map_rows(x, dim, y, |row| {
-        let max = row.iter().fold(
-            f64::NEG_INFINITY,
-            |m, &v| if v > m || v.is_nan() { v } else { m },
-        );
+        let max = row.iter().fold(f64::NEG_INFINITY, |m, &v| if v > m || v.is_nan() { v } else { m });
         row.iter_mut().for_each(|v| *v = (*v - max).exp());
         let sum: f64 = row.iter().sum();
         row.iter_mut().for_each(|v| *v /= sum);
@@ -77,9 +63,7 @@ pub fn logsumexp(x: View<'_>, dim: usize, y: SliceMut<'_>) {
     assert_eq!(outer * inner, y.len(), "logsumexp: one output for each row");
     let data = to_f64(x);
     let mut out = vec![0.0; outer * inner];
-    rows(&x, dim, |r, at| {
-        out[r] = log_sum_exp(&at.map(|i| data[i]).collect::<Vec<_>>())
-    });
+    rows(&x, dim, |r, at| out[r] = log_sum_exp(&at.map(|i| data[i]).collect::<Vec<_>>()));
     from_f64(&out, y);
 }
 
@@ -108,36 +92,20 @@ pub fn log_softmax_vjp(ct: View<'_>, y: View<'_>, dim: usize, dx: SliceMut<'_>) 
 /// dx = ct · exp(x − y), for y = log Σ exp(x).
 pub fn logsumexp_vjp(ct: View<'_>, x: View<'_>, y: View<'_>, dim: usize, dx: SliceMut<'_>) {
     let (c, mut d, l) = (to_f64(ct), to_f64(x), to_f64(y));
-    rows(&x, dim, |r, at| {
-        at.for_each(|i| d[i] = c[r] * (d[i] - l[r]).exp())
-    });
+    rows(&x, dim, |r, at| at.for_each(|i| d[i] = c[r] * (d[i] - l[r]).exp()));
     from_f64(&d, dx);
 }
 
 fn classes(logits: &View<'_>, targets: &View<'_>) -> (usize, usize, Vec<usize>) {
-    let &[rows, n] = logits.layout.dims() else {
-        panic!("cross_entropy: the logits are [rows, classes]")
-    };
-    assert_eq!(
-        targets.layout.elements(),
-        rows,
-        "cross_entropy: one target for each row"
-    );
+    let &[rows, n] = logits.layout.dims() else { panic!("cross_entropy: the logits are [rows, classes]") };
+    assert_eq!(targets.layout.elements(), rows, "cross_entropy: one target for each row");
     let targets: Vec<usize> = to_f64(*targets).iter().map(|&t| t as usize).collect();
-    assert!(
-        targets.iter().all(|&t| t < n),
-        "cross_entropy: every target is a class"
-    );
+    assert!(targets.iter().all(|&t| t < n), "cross_entropy: every target is a class");
     (rows, n, targets)
 }
 
 /// losses = log Σ exp(logits) − logits[target] for each row; `lse` gets the first term.
-pub fn cross_entropy(
-    logits: View<'_>,
-    targets: View<'_>,
-    losses: SliceMut<'_>,
-    lse: Option<SliceMut<'_>>,
-) {
+pub fn cross_entropy(logits: View<'_>, targets: View<'_>, losses: SliceMut<'_>, lse: Option<SliceMut<'_>>) {
     let (rows, n, targets) = classes(&logits, &targets);
     let x = to_f64(logits);
     let l: Vec<f64> = (0..rows).map(|r| log_sum_exp(&x[r * n..][..n])).collect();

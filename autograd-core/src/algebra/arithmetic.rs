@@ -36,55 +36,22 @@ macro_rules! binary {
     };
 }
 
-binary!(
-    ADD,
-    add,
-    Add,
-    "a + b, element by element, with broadcasting."
-);
-binary!(
-    SUB,
-    sub,
-    Sub,
-    "a − b, element by element, with broadcasting."
-);
-binary!(
-    MUL,
-    mul,
-    Mul,
-    "a · b, element by element, with broadcasting."
-);
-binary!(
-    DIV,
-    div,
-    Div,
-    "a / b, element by element, with broadcasting."
-);
+binary!(ADD, add, Add, "a + b, element by element, with broadcasting.");
+binary!(SUB, sub, Sub, "a − b, element by element, with broadcasting.");
+binary!(MUL, mul, Mul, "a · b, element by element, with broadcasting.");
+binary!(DIV, div, Div, "a / b, element by element, with broadcasting.");
 
-static NEG: LazyLock<Definition> = LazyLock::new(|| {
-    Definition::new(
-        "neg",
-        ScalarExpr::build(1, 0, |b, x, _| b.unary(Unary::Neg, x[0])),
-    )
-});
+static NEG: LazyLock<Definition> =
+    LazyLock::new(|| Definition::new("neg", ScalarExpr::build(1, 0, |b, x, _| b.unary(Unary::Neg, x[0]))));
 static SCALE: LazyLock<Definition> = LazyLock::new(|| {
-    Definition::new(
-        "scale",
-        ScalarExpr::build(1, 1, |b, x, p| b.binary(Binary::Mul, x[0], p[0])),
-    )
+    Definition::new("scale", ScalarExpr::build(1, 1, |b, x, p| b.binary(Binary::Mul, x[0], p[0])))
 });
 static SHIFT: LazyLock<Definition> = LazyLock::new(|| {
-    Definition::new(
-        "add_scalar",
-        ScalarExpr::build(1, 1, |b, x, p| b.binary(Binary::Add, x[0], p[0])),
-    )
+    Definition::new("add_scalar", ScalarExpr::build(1, 1, |b, x, p| b.binary(Binary::Add, x[0], p[0])))
 });
 static SELECT: LazyLock<Definition> = LazyLock::new(|| Definition {
     masks: Mask::one(0),
-    ..Definition::new(
-        "select",
-        ScalarExpr::build(3, 0, |b, x, _| b.select(x[0], x[1], x[2])),
-    )
+    ..Definition::new("select", ScalarExpr::build(3, 0, |b, x, _| b.select(x[0], x[1], x[2])))
 });
 
 /// −x.
@@ -150,11 +117,7 @@ struct FlatCast(DType);
 
 fn infer_cast(dtype: DType, input: &Meta) -> Result<Signature> {
     if kind_of(dtype).is_none() {
-        return Err(Error::dtype(
-            "to_dtype",
-            dtype,
-            "f64, f32, bf16, f16, u8, u32 and i64 are",
-        ));
+        return Err(Error::dtype("to_dtype", dtype, "f64, f32, bf16, f16, u8, u32 and i64 are"));
     }
     Ok(Signature::one(input.with_dtype(dtype)))
 }
@@ -186,12 +149,7 @@ impl Primitive for Cast {
 }
 
 impl Transpose for Cast {
-    fn transpose(
-        &self,
-        _: Mask,
-        cts: &[Option<TrackedTensor>],
-        saved: &Saved<'_>,
-    ) -> Result<Grads> {
+    fn transpose(&self, _: Mask, cts: &[Option<TrackedTensor>], saved: &Saved<'_>) -> Result<Grads> {
         let back = |ct: &TrackedTensor| cast(ct, saved.inputs[0].dtype);
         Ok(smallvec::smallvec![cts[0].as_ref().map(back).transpose()?])
     }

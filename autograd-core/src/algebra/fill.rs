@@ -14,11 +14,7 @@ use candle_core::{Device, DeviceLocation, Tensor};
 #[track_caller]
 pub fn fill(number: f64, meta: &Meta, like: &TrackedTensor) -> Result<TrackedTensor> {
     let Some(kind) = kind_of(meta.dtype) else {
-        return Err(Error::dtype(
-            "fill",
-            meta.dtype,
-            "f64, f32, bf16, f16, u8, u32 and i64 are",
-        ));
+        return Err(Error::dtype("fill", meta.dtype, "f64, f32, bf16, f16, u8, u32 and i64 are"));
     };
     let one = meta.with_shape(Shape::SCALAR);
     let plain = if meta.device == DeviceLocation::Cpu {

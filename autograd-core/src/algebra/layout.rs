@@ -116,16 +116,9 @@ impl Primitive for BroadcastTo {
         "broadcast_as"
     }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        if Layout::contiguous(inputs[0].shape)
-            .broadcast_to(&self.0)
-            .is_none()
-        {
+        if Layout::contiguous(inputs[0].shape).broadcast_to(&self.0).is_none() {
             let shapes = [inputs[0].shape, self.0];
-            return Err(Error::shape(
-                "broadcast_as",
-                &shapes,
-                "the first does not broadcast to the second",
-            ));
+            return Err(Error::shape("broadcast_as", &shapes, "the first does not broadcast to the second"));
         }
         Ok(Signature::one(inputs[0].with_shape(self.0)))
     }
@@ -134,15 +127,8 @@ impl Primitive for BroadcastTo {
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         let layout = inputs[0].layout.broadcast_to(&self.0);
-        let layout = layout
-            .ok_or_else(|| Error::internal("broadcast_as", "its shapes were not inferred"))?;
-        copy::copy(
-            View {
-                data: inputs[0].data,
-                layout: &layout,
-            },
-            outputs[0].reborrow(),
-        );
+        let layout = layout.ok_or_else(|| Error::internal("broadcast_as", "its shapes were not inferred"))?;
+        copy::copy(View { data: inputs[0].data, layout: &layout }, outputs[0].reborrow());
         Ok(())
     }
     fn batch(&self, _: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
@@ -153,20 +139,12 @@ impl Primitive for BroadcastTo {
         let aligned = reshape(x, &checked_shape("broadcast_as", &dims)?)?;
         dims.truncate(1);
         dims.extend_from_slice(self.0.dims());
-        Ok(Some(smallvec::smallvec![broadcast_to(
-            &aligned,
-            &checked_shape("broadcast_as", &dims)?
-        )?]))
+        Ok(Some(smallvec::smallvec![broadcast_to(&aligned, &checked_shape("broadcast_as", &dims)?)?]))
     }
 }
 
 impl Transpose for BroadcastTo {
-    fn transpose(
-        &self,
-        _: Mask,
-        cts: &[Option<TrackedTensor>],
-        saved: &Saved<'_>,
-    ) -> Result<Grads> {
+    fn transpose(&self, _: Mask, cts: &[Option<TrackedTensor>], saved: &Saved<'_>) -> Result<Grads> {
         let back = |ct: &TrackedTensor| sum_to(ct, &saved.inputs[0].shape);
         Ok(smallvec::smallvec![cts[0].as_ref().map(back).transpose()?])
     }
@@ -180,11 +158,7 @@ impl Primitive for Reshape {
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         if inputs[0].elements() != self.0.elements() {
             let shapes = [inputs[0].shape, self.0];
-            return Err(Error::shape(
-                "reshape",
-                &shapes,
-                "the numbers of elements differ",
-            ));
+            return Err(Error::shape("reshape", &shapes, "the numbers of elements differ"));
         }
         Ok(Signature::one(inputs[0].with_shape(self.0)))
     }
@@ -198,20 +172,12 @@ impl Primitive for Reshape {
     fn batch(&self, _: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
         let mut dims: SmallVec<[usize; 8]> = smallvec::smallvec![size];
         dims.extend_from_slice(self.0.dims());
-        Ok(Some(smallvec::smallvec![reshape(
-            inputs[0],
-            &checked_shape("reshape", &dims)?
-        )?]))
+        Ok(Some(smallvec::smallvec![reshape(inputs[0], &checked_shape("reshape", &dims)?)?]))
     }
 }
 
 impl Transpose for Reshape {
-    fn transpose(
-        &self,
-        _: Mask,
-        cts: &[Option<TrackedTensor>],
-        saved: &Saved<'_>,
-    ) -> Result<Grads> {
+    fn transpose(&self, _: Mask, cts: &[Option<TrackedTensor>], saved: &Saved<'_>) -> Result<Grads> {
         let back = |ct: &TrackedTensor| reshape(ct, &saved.inputs[0].shape);
         Ok(smallvec::smallvec![cts[0].as_ref().map(back).transpose()?])
     }
@@ -224,17 +190,10 @@ impl Primitive for Permute {
     }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         let shape = inputs[0].shape;
-        let seen: Mask = self
-            .0
-            .iter()
-            .copied()
-            .filter(|&d| d < shape.rank())
-            .collect();
+        let seen: Mask = self.0.iter().copied().filter(|&d| d < shape.rank()).collect();
         if self.0.len() != shape.rank() || seen.len() != shape.rank() {
-            let reason = format!(
-                "{:?} is not an order of the dimensions of shape {shape}",
-                self.0.as_slice()
-            );
+            let reason =
+                format!("{:?} is not an order of the dimensions of shape {shape}", self.0.as_slice());
             return Err(Error::argument("permute", reason));
         }
         let layout = Layout::contiguous(shape).permute(&self.0);
@@ -245,19 +204,11 @@ impl Primitive for Permute {
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         let layout = inputs[0].layout.permute(&self.0);
-        copy::copy(
-            View {
-                data: inputs[0].data,
-                layout: &layout,
-            },
-            outputs[0].reborrow(),
-        );
+        copy::copy(View { data: inputs[0].data, layout: &layout }, outputs[0].reborrow());
         Ok(())
     }
     fn batch(&self, _: Mask, inputs: &[&TrackedTensor], _: usize) -> Result<Option<Values>> {
-        let order: Order = std::iter::once(0)
-            .chain(self.0.iter().map(|d| d + 1))
-            .collect();
+        let order: Order = std::iter::once(0).chain(self.0.iter().map(|d| d + 1)).collect();
         Ok(Some(smallvec::smallvec![permute(inputs[0], &order)?]))
     }
 }
@@ -281,14 +232,9 @@ impl Primitive for Narrow {
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         let mut shape = inputs[0].shape;
         let extent = shape.dims().get(self.dim).copied();
-        if extent.is_none_or(|extent| {
-            self.start
-                .checked_add(self.len)
-                .is_none_or(|end| end > extent)
-        }) {
+        if extent.is_none_or(|extent| self.start.checked_add(self.len).is_none_or(|end| end > extent)) {
             let (dim, start, end) = (self.dim, self.start, self.start.saturating_add(self.len));
-            let reason =
-                format!("elements {start}..{end} of dimension {dim} are not all in shape {shape}");
+            let reason = format!("elements {start}..{end} of dimension {dim} are not all in shape {shape}");
             return Err(Error::argument("narrow", reason));
         }
         shape.dims_mut()[self.dim] = self.len;
@@ -299,44 +245,19 @@ impl Primitive for Narrow {
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         let layout = inputs[0].layout.narrow(self.dim, self.start, self.len);
-        copy::copy(
-            View {
-                data: inputs[0].data,
-                layout: &layout,
-            },
-            outputs[0].reborrow(),
-        );
+        copy::copy(View { data: inputs[0].data, layout: &layout }, outputs[0].reborrow());
         Ok(())
     }
     fn batch(&self, _: Mask, inputs: &[&TrackedTensor], _: usize) -> Result<Option<Values>> {
-        Ok(Some(smallvec::smallvec![narrow(
-            inputs[0],
-            self.dim + 1,
-            self.start,
-            self.len
-        )?]))
+        Ok(Some(smallvec::smallvec![narrow(inputs[0], self.dim + 1, self.start, self.len)?]))
     }
 }
 
 impl Transpose for Narrow {
     // The cotangent in its place, zeros around it.
-    fn transpose(
-        &self,
-        _: Mask,
-        cts: &[Option<TrackedTensor>],
-        saved: &Saved<'_>,
-    ) -> Result<Grads> {
+    fn transpose(&self, _: Mask, cts: &[Option<TrackedTensor>], saved: &Saved<'_>) -> Result<Grads> {
         let size = saved.inputs[0].shape.dims()[self.dim];
-        let back = |ct: &TrackedTensor| {
-            apply_one(
-                &Embed {
-                    dim: self.dim,
-                    start: self.start,
-                    size,
-                },
-                &[ct],
-            )
-        };
+        let back = |ct: &TrackedTensor| apply_one(&Embed { dim: self.dim, start: self.start, size }, &[ct]);
         Ok(smallvec::smallvec![cts[0].as_ref().map(back).transpose()?])
     }
 }
@@ -361,21 +282,13 @@ impl Primitive for Embed {
         Ok(())
     }
     fn batch(&self, _: Mask, inputs: &[&TrackedTensor], _: usize) -> Result<Option<Values>> {
-        let op = Self {
-            dim: self.dim + 1,
-            ..*self
-        };
+        let op = Self { dim: self.dim + 1, ..*self };
         Ok(Some(smallvec::smallvec![apply_one(&op, inputs)?]))
     }
 }
 
 impl Transpose for Embed {
-    fn transpose(
-        &self,
-        _: Mask,
-        cts: &[Option<TrackedTensor>],
-        saved: &Saved<'_>,
-    ) -> Result<Grads> {
+    fn transpose(&self, _: Mask, cts: &[Option<TrackedTensor>], saved: &Saved<'_>) -> Result<Grads> {
         let len = saved.inputs[0].shape.dims()[self.dim];
         let back = |ct: &TrackedTensor| narrow(ct, self.dim, self.start, len);
         Ok(smallvec::smallvec![cts[0].as_ref().map(back).transpose()?])

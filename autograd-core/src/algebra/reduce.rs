@@ -56,17 +56,9 @@ impl Primitive for SumTo {
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         let dims = inputs[0].layout.dims();
         let lead = dims.len() - self.target.rank();
-        let over: SmallVec<[bool; 8]> = dims
-            .iter()
-            .enumerate()
-            .map(|(i, &d)| i < lead || self.target.dims()[i - lead] != d)
-            .collect();
-        reduce::reduce(
-            reduce::Reduction::Sum,
-            inputs[0],
-            &over,
-            outputs[0].reborrow(),
-        );
+        let over: SmallVec<[bool; 8]> =
+            dims.iter().enumerate().map(|(i, &d)| i < lead || self.target.dims()[i - lead] != d).collect();
+        reduce::reduce(reduce::Reduction::Sum, inputs[0], &over, outputs[0].reborrow());
         Ok(())
     }
 
@@ -84,21 +76,13 @@ impl Primitive for SumTo {
         let summed = sum_to(x, &checked_shape("sum_to", &dims)?)?;
         dims.truncate(1);
         dims.extend_from_slice(self.target.dims());
-        Ok(Some(smallvec::smallvec![reshape(
-            &summed,
-            &checked_shape("sum_to", &dims)?
-        )?]))
+        Ok(Some(smallvec::smallvec![reshape(&summed, &checked_shape("sum_to", &dims)?)?]))
     }
 }
 
 impl Transpose for SumTo {
     // ∂(Σx)ᵀ: the cotangent repeated.
-    fn transpose(
-        &self,
-        _: Mask,
-        cts: &[Option<TrackedTensor>],
-        saved: &Saved<'_>,
-    ) -> Result<Grads> {
+    fn transpose(&self, _: Mask, cts: &[Option<TrackedTensor>], saved: &Saved<'_>) -> Result<Grads> {
         let back = |ct: &TrackedTensor| broadcast_to(ct, &saved.inputs[0].shape);
         Ok(smallvec::smallvec![cts[0].as_ref().map(back).transpose()?])
     }

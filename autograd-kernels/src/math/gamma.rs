@@ -87,11 +87,7 @@ pub(crate) fn polygamma(n: f64, x: f64) -> f64 {
     }
     // n! overflows from 171 on; such orders have no use and no finite value near.
     if n > 170.0 {
-        return if odd {
-            f64::INFINITY
-        } else {
-            f64::NEG_INFINITY
-        };
+        return if odd { f64::INFINITY } else { f64::NEG_INFINITY };
     }
     let order = n as u32;
     let sign = if odd { 1.0 } else { -1.0 };

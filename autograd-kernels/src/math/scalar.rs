@@ -46,11 +46,7 @@ pub fn unary(f: Unary, x: f64) -> f64 {
         Unary::Round => x.round_ties_even(),
         Unary::Sigmoid => {
             let e = (-x.abs()).exp();
-            if x < 0.0 {
-                e / (1.0 + e)
-            } else {
-                1.0 / (1.0 + e)
-            }
+            if x < 0.0 { e / (1.0 + e) } else { 1.0 / (1.0 + e) }
         }
         Unary::Relu => {
             if x > 0.0 || x.is_nan() {
@@ -106,11 +102,7 @@ pub fn binary(f: Binary, a: f64, b: f64) -> f64 {
 /// The remainder with the divisor's sign.
 fn remainder(a: f64, b: f64) -> f64 {
     let r = a % b;
-    if r != 0.0 && (r < 0.0) != (b < 0.0) {
-        r + b
-    } else {
-        r
-    }
+    if r != 0.0 && (r < 0.0) != (b < 0.0) { r + b } else { r }
 }
 
 /// aⁿ by the real power, which is exact in sign for integral n within ±2⁵³.

@@ -44,30 +44,13 @@ fn check<T: Number>(g: &Conv2d, seed: u64) {
     let what = format!("{g:?}");
     let mut random = Random::new(seed);
     let x_dims = [g.batch, g.in_channels, g.height, g.width];
-    let k_dims = [
-        g.out_channels,
-        g.in_channels / g.groups,
-        g.kernel_h,
-        g.kernel_w,
-    ];
+    let k_dims = [g.out_channels, g.in_channels / g.groups, g.kernel_h, g.kernel_w];
     let y_dims = [g.batch, g.out_channels, g.out_height(), g.out_width()];
     // Every third case has operands that are not contiguous.
-    let make = if seed % 3 == 0 {
-        Tensor::<T>::transposed
-    } else {
-        Tensor::<T>::random
-    };
-    let (x, k, ct) = (
-        make(&x_dims, &mut random),
-        make(&k_dims, &mut random),
-        make(&y_dims, &mut random),
-    );
+    let make = if seed % 3 == 0 { Tensor::<T>::transposed } else { Tensor::<T>::random };
+    let (x, k, ct) = (make(&x_dims, &mut random), make(&k_dims, &mut random), make(&y_dims, &mut random));
     let (vx, vk, vct) = (x.values(), k.values(), ct.values());
-    let (mut y, mut dx, mut dk) = (
-        vec![0.0; vct.len()],
-        vec![0.0; vx.len()],
-        vec![0.0; vk.len()],
-    );
+    let (mut y, mut dx, mut dk) = (vec![0.0; vct.len()], vec![0.0; vx.len()], vec![0.0; vk.len()]);
     for_each_product(g, |x, k, at| {
         y[at] += vx[x] * vk[k];
         dx[x] += vct[at] * vk[k];
@@ -118,13 +101,7 @@ fn sizes_of_the_plain_convolution() {
                 ([17, 4], [7, 33]),
                 ([16, 17], [11, 5]),
             ] {
-                check::<f32>(
-                    &Conv2d {
-                        padding,
-                        ..plain(2, channels, extent, kernel)
-                    },
-                    seed,
-                );
+                check::<f32>(&Conv2d { padding, ..plain(2, channels, extent, kernel) }, seed);
                 seed += 1;
             }
         }
@@ -139,16 +116,7 @@ fn strides_dilations_and_groups() {
             for groups in [1, 2, 6] {
                 for padding in [[0, 0], [1, 2], [4, 3]] {
                     let g = plain(3, [6, 12], [11, 9], [3, 2]);
-                    check::<f32>(
-                        &Conv2d {
-                            stride,
-                            dilation,
-                            groups,
-                            padding,
-                            ..g
-                        },
-                        seed,
-                    );
+                    check::<f32>(&Conv2d { stride, dilation, groups, padding, ..g }, seed);
                     seed += 1;
                 }
             }
@@ -160,60 +128,25 @@ fn strides_dilations_and_groups() {
 fn depthwise() {
     for (channels, stride) in [(8, [1, 1]), (19, [1, 1]), (8, [2, 2])] {
         let g = plain(2, [channels, channels], [12, 15], [3, 3]);
-        check::<f32>(
-            &Conv2d {
-                groups: channels,
-                padding: [1, 1],
-                stride,
-                ..g
-            },
-            1,
-        );
+        check::<f32>(&Conv2d { groups: channels, padding: [1, 1], stride, ..g }, 1);
         // Two outputs for each channel.
-        let g = Conv2d {
-            out_channels: 2 * channels,
-            ..g
-        };
-        check::<f32>(
-            &Conv2d {
-                groups: channels,
-                padding: [1, 1],
-                stride,
-                ..g
-            },
-            2,
-        );
+        let g = Conv2d { out_channels: 2 * channels, ..g };
+        check::<f32>(&Conv2d { groups: channels, padding: [1, 1], stride, ..g }, 2);
     }
 }
 
 #[test]
 fn pointwise() {
     check::<f32>(&plain(3, [33, 20], [9, 9], [1, 1]), 1);
-    check::<f32>(
-        &Conv2d {
-            groups: 4,
-            ..plain(2, [8, 12], [6, 5], [1, 1])
-        },
-        2,
-    );
-    check::<f32>(
-        &Conv2d {
-            stride: [2, 2],
-            ..plain(2, [8, 12], [7, 6], [1, 1])
-        },
-        4,
-    );
+    check::<f32>(&Conv2d { groups: 4, ..plain(2, [8, 12], [6, 5], [1, 1]) }, 2);
+    check::<f32>(&Conv2d { stride: [2, 2], ..plain(2, [8, 12], [7, 6], [1, 1]) }, 4);
 }
 
 #[test]
 fn other_types() {
     for stride in [1, 2] {
         let g = plain(3, [4, 7], [9, 10], [3, 3]);
-        let g = Conv2d {
-            stride: [stride; 2],
-            padding: [1, 1],
-            ..g
-        };
+        let g = Conv2d { stride: [stride; 2], padding: [1, 1], ..g };
         check::<f64>(&g, 1);
         check::<bf16>(&g, 2);
         check::<f16>(&g, 3);
@@ -222,27 +155,9 @@ fn other_types() {
 
 #[test]
 fn shapes_of_real_nets() {
-    check::<f32>(
-        &Conv2d {
-            padding: [2, 2],
-            ..plain(5, [1, 16], [28, 28], [5, 5])
-        },
-        1,
-    );
-    check::<f32>(
-        &Conv2d {
-            padding: [1, 1],
-            ..plain(4, [16, 32], [14, 14], [3, 3])
-        },
-        2,
-    );
-    check::<f32>(
-        &Conv2d {
-            padding: [1, 1],
-            ..plain(3, [64, 64], [16, 16], [3, 3])
-        },
-        4,
-    );
+    check::<f32>(&Conv2d { padding: [2, 2], ..plain(5, [1, 16], [28, 28], [5, 5]) }, 1);
+    check::<f32>(&Conv2d { padding: [1, 1], ..plain(4, [16, 32], [14, 14], [3, 3]) }, 2);
+    check::<f32>(&Conv2d { padding: [1, 1], ..plain(3, [64, 64], [16, 16], [3, 3]) }, 4);
     check::<f32>(&plain(3, [16, 32], [14, 14], [5, 5]), 5);
 }
 
@@ -253,34 +168,20 @@ fn empty_extents() {
     check::<f32>(&plain(2, [2, 0], [5, 5], [3, 3]), 1);
     // A kernel larger than the input has no position.
     check::<f32>(&plain(2, [2, 3], [2, 5], [3, 3]), 1);
-    check::<f32>(
-        &Conv2d {
-            padding: [2, 2],
-            ..plain(2, [2, 3], [0, 0], [3, 3])
-        },
-        1,
-    );
+    check::<f32>(&Conv2d { padding: [2, 2], ..plain(2, [2, 3], [0, 0], [3, 3]) }, 1);
 }
 
 #[test]
 fn inputs_never_touched_have_zero_gradient() {
     // Stride 3 with a 1x1 kernel reads one pixel in nine.
-    let g = Conv2d {
-        stride: [3, 3],
-        ..plain(1, [1, 1], [6, 6], [1, 1])
-    };
+    let g = Conv2d { stride: [3, 3], ..plain(1, [1, 1], [6, 6], [1, 1]) };
     let mut random = Random::new(1);
     let (ct, k) = (
         Tensor::<f32>::random(&[1, 1, 2, 2], &mut random),
         Tensor::<f32>::random(&[1, 1, 1, 1], &mut random),
     );
     let mut dx = vec![f32::NAN; 36];
-    conv2d_input_grad(
-        &g,
-        ct.view(),
-        k.view(),
-        autograd_kernels::SliceMut::F32(&mut dx),
-    );
+    conv2d_input_grad(&g, ct.view(), k.view(), autograd_kernels::SliceMut::F32(&mut dx));
     let touched: Vec<usize> = (0..36).filter(|&i| dx[i] != 0.0).collect();
     assert_eq!(touched, [0, 3, 18, 21]);
 }
@@ -288,9 +189,6 @@ fn inputs_never_touched_have_zero_gradient() {
 #[test]
 #[should_panic(expected = "4 groups of 6 input and 12 output channels")]
 fn groups_must_divide_the_channels() {
-    let g = Conv2d {
-        groups: 4,
-        ..plain(1, [6, 12], [5, 5], [3, 3])
-    };
+    let g = Conv2d { groups: 4, ..plain(1, [6, 12], [5, 5], [3, 3]) };
     check::<f32>(&g, 1);
 }

@@ -1,9 +1,7 @@
 //! Selection, gather and scatter.
 
 use crate::support::{Number, Random, Tensor, assert_close};
-use autograd_kernels::index::{
-    check_indices, gather, index_add, index_select, scatter, scatter_add,
-};
+use autograd_kernels::index::{check_indices, gather, index_add, index_select, scatter, scatter_add};
 use autograd_kernels::{Element, Layout, MAX_RANK, Shape, Slice, SliceMut, View, bf16};
 
 /// Coordinates of position `at` of a shape.
@@ -17,10 +15,7 @@ fn coordinates(shape: &[usize], mut at: usize) -> [usize; MAX_RANK] {
 }
 
 fn position(shape: &[usize], at: &[usize]) -> usize {
-    shape
-        .iter()
-        .zip(at)
-        .fold(0, |sum, (dim, at)| sum * dim + at)
+    shape.iter().zip(at).fold(0, |sum, (dim, at)| sum * dim + at)
 }
 
 /// The position in `large` that position `p` of `small` meets, with `index` along `dim`.
@@ -38,35 +33,15 @@ fn random_indices(count: usize, bound: usize, random: &mut Random) -> Vec<usize>
 fn with_each_type(values: &[usize], dims: &[usize], mut f: impl FnMut(View<'_>)) {
     let layout = Layout::contiguous(Shape::new(dims));
     let data: Vec<i64> = values.iter().map(|&v| v as i64).collect();
-    f(View {
-        data: Slice::I64(&data),
-        layout: &layout,
-    });
+    f(View { data: Slice::I64(&data), layout: &layout });
     let data: Vec<u32> = values.iter().map(|&v| v as u32).collect();
-    f(View {
-        data: Slice::U32(&data),
-        layout: &layout,
-    });
-    if let Ok(data) = values
-        .iter()
-        .map(|&v| u8::try_from(v))
-        .collect::<Result<Vec<u8>, _>>()
-    {
-        f(View {
-            data: Slice::U8(&data),
-            layout: &layout,
-        });
+    f(View { data: Slice::U32(&data), layout: &layout });
+    if let Ok(data) = values.iter().map(|&v| u8::try_from(v)).collect::<Result<Vec<u8>, _>>() {
+        f(View { data: Slice::U8(&data), layout: &layout });
     }
 }
 
-const SHAPES: &[&[usize]] = &[
-    &[7],
-    &[5, 6],
-    &[3, 4, 5],
-    &[2, 3, 4, 3],
-    &[40, 300],
-    &[300, 40],
-];
+const SHAPES: &[&[usize]] = &[&[7], &[5, 6], &[3, 4, 5], &[2, 3, 4, 3], &[40, 300], &[300, 40]];
 
 fn along<T: Number>(make: fn(&[usize], &mut Random) -> Tensor<T>) {
     let mut random = Random::new(1);
@@ -80,8 +55,7 @@ fn along<T: Number>(make: fn(&[usize], &mut Random) -> Tensor<T>) {
                 let (x, src) = (make(dims, &mut random), make(&small, &mut random));
                 let start = Tensor::<T>::random(dims, &mut random);
                 let (vx, vs) = (x.values(), src.values());
-                let meet =
-                    |p: usize| meets(dims, &small, dim, p, values[coordinates(&small, p)[dim]]);
+                let meet = |p: usize| meets(dims, &small, dim, p, values[coordinates(&small, p)[dim]]);
                 let want: Vec<f64> = (0..len).map(|p| vx[meet(p)]).collect();
                 let mut sum = start.values();
                 for p in 0..len {
@@ -119,10 +93,8 @@ fn at_positions<T: Number>(make: fn(&[usize], &mut Random) -> Tensor<T>) {
                 small[dim] = dims[dim] + 1 - shrink;
                 let len = small.iter().product::<usize>();
                 let values = random_indices(len, dims[dim], &mut random);
-                let (x, src) = (
-                    make_or_plain(make, dims, &mut random),
-                    Tensor::<T>::random(&small, &mut random),
-                );
+                let (x, src) =
+                    (make_or_plain(make, dims, &mut random), Tensor::<T>::random(&small, &mut random));
                 let start = Tensor::<T>::random(dims, &mut random);
                 let (vx, vs) = (x.values(), src.values());
                 let meet = |p: usize| meets(dims, &small, dim, p, values[p]);
@@ -155,11 +127,7 @@ fn make_or_plain<T: Number>(
     dims: &[usize],
     random: &mut Random,
 ) -> Tensor<T> {
-    if dims.len() < 2 {
-        Tensor::random(dims, random)
-    } else {
-        make(dims, random)
-    }
+    if dims.len() < 2 { Tensor::random(dims, random) } else { make(dims, random) }
 }
 
 #[test]
@@ -174,13 +142,8 @@ fn indices_may_be_repeated_by_stride_zero() {
     let mut random = Random::new(3);
     let x = Tensor::<f32>::random(&[4, 5], &mut random);
     let one = [2u32, 0, 1];
-    let layout = Layout::contiguous(Shape::new(&[3, 1]))
-        .broadcast_to(&Shape::new(&[3, 5]))
-        .unwrap();
-    let indices = View {
-        data: Slice::U32(&one),
-        layout: &layout,
-    };
+    let layout = Layout::contiguous(Shape::new(&[3, 1])).broadcast_to(&Shape::new(&[3, 5])).unwrap();
+    let indices = View { data: Slice::U32(&one), layout: &layout };
     let mut out = [0f32; 15];
     gather(x.view(), 0, indices, SliceMut::F32(&mut out));
     assert_eq!(out, [&x.data[10..15], &x.data[..10]].concat()[..]);
@@ -190,15 +153,9 @@ fn indices_may_be_repeated_by_stride_zero() {
 fn whole_numbers_are_moved_and_added() {
     let indices = [1u32, 1, 0];
     let layout = Layout::contiguous(Shape::new(&[3]));
-    let indices = View {
-        data: Slice::U32(&indices),
-        layout: &layout,
-    };
+    let indices = View { data: Slice::U32(&indices), layout: &layout };
     let src = [10i64, 20, 30];
-    let src = View {
-        data: i64::slice(&src),
-        layout: &layout,
-    };
+    let src = View { data: i64::slice(&src), layout: &layout };
     let (mut out, shape) = ([1i64, 2], Shape::new(&[2]));
     index_add(SliceMut::I64(&mut out), &shape, 0, indices, src);
     assert_eq!(out, [31, 32]);
@@ -215,14 +172,8 @@ fn small_terms_are_not_lost_in_bf16() {
         SliceMut::BF16(&mut out),
         &Shape::new(&[1]),
         0,
-        View {
-            data: Slice::U8(&indices),
-            layout: &layout,
-        },
-        View {
-            data: Slice::BF16(&src),
-            layout: &layout,
-        },
+        View { data: Slice::U8(&indices), layout: &layout },
+        View { data: Slice::BF16(&src), layout: &layout },
     );
     assert_eq!(out[0].to_f32(), 4096.0);
 }
@@ -231,16 +182,10 @@ fn small_terms_are_not_lost_in_bf16() {
 fn the_first_bad_index_is_reported() {
     let values = [0i64, 3, -1, 7];
     let layout = Layout::contiguous(Shape::new(&[4]));
-    let view = View {
-        data: Slice::I64(&values),
-        layout: &layout,
-    };
+    let view = View { data: Slice::I64(&values), layout: &layout };
     assert_eq!(check_indices(view, 8), Err((2, -1)));
     assert_eq!(check_indices(view, 3), Err((1, 3)));
-    let ok = View {
-        data: Slice::I64(&values[..2]),
-        layout: &Layout::contiguous(Shape::new(&[2])),
-    };
+    let ok = View { data: Slice::I64(&values[..2]), layout: &Layout::contiguous(Shape::new(&[2])) };
     assert_eq!(check_indices(ok, 4), Ok(()));
 }
 
@@ -251,9 +196,6 @@ fn kernels_refuse_bad_indices() {
     let layout = Layout::contiguous(Shape::new(&[2]));
     let mut random = Random::new(4);
     let x = Tensor::<f32>::random(&[5], &mut random);
-    let indices = View {
-        data: Slice::U32(&values),
-        layout: &layout,
-    };
+    let indices = View { data: Slice::U32(&values), layout: &layout };
     index_select(x.view(), 0, indices, SliceMut::F32(&mut [0.0; 2]));
 }

@@ -88,37 +88,15 @@ fn every_shape_and_stride_f64() {
 fn half_types_are_summed_in_f32() {
     let mut random = Random::new(2);
     for &[m, k, n] in &SHAPES[..10] {
-        check(
-            &Tensor::<bf16>::transposed(&[m, k], &mut random),
-            &Tensor::random(&[k, n], &mut random),
-        );
-        check(
-            &Tensor::<f16>::spread(&[m, k], &mut random),
-            &Tensor::random(&[k, n], &mut random),
-        );
+        check(&Tensor::<bf16>::transposed(&[m, k], &mut random), &Tensor::random(&[k, n], &mut random));
+        check(&Tensor::<f16>::spread(&[m, k], &mut random), &Tensor::random(&[k, n], &mut random));
     }
     // 4096 ones added in bf16 would stop at 256.
     let (a, b) = (vec![bf16::ONE; 4096], vec![bf16::ONE; 4096]);
-    let (la, lb) = (
-        Layout::contiguous(Shape::new(&[1, 4096])),
-        Layout::contiguous(Shape::new(&[4096, 1])),
-    );
-    let (a, b) = (
-        Tensor {
-            data: a,
-            layout: la,
-        },
-        Tensor {
-            data: b,
-            layout: lb,
-        },
-    );
+    let (la, lb) = (Layout::contiguous(Shape::new(&[1, 4096])), Layout::contiguous(Shape::new(&[4096, 1])));
+    let (a, b) = (Tensor { data: a, layout: la }, Tensor { data: b, layout: lb });
     let mut out = [bf16::ZERO];
-    matmul(
-        a.view(),
-        b.view(),
-        autograd_kernels::SliceMut::BF16(&mut out),
-    );
+    matmul(a.view(), b.view(), autograd_kernels::SliceMut::BF16(&mut out));
     assert_eq!(out[0].to_f32(), 4096.0);
 }
 
@@ -128,10 +106,7 @@ fn batches_plain_broadcast_and_empty() {
     for [m, k, n] in [[3, 4, 5], [40, 33, 50], [1, 64, 48], [64, 48, 1]] {
         for batch in [&[0][..], &[5], &[2, 3], &[2, 0, 3]] {
             let (a, b) = ([batch, &[m, k]].concat(), [batch, &[k, n]].concat());
-            check::<f32>(
-                &Tensor::random(&a, &mut random),
-                &Tensor::transposed(&b, &mut random),
-            );
+            check::<f32>(&Tensor::random(&a, &mut random), &Tensor::transposed(&b, &mut random));
             let mut weights = Tensor::<f32>::random(&[k, n], &mut random);
             weights.layout = weights.layout.broadcast_to(&Shape::new(&b)).unwrap();
             check(&Tensor::random(&a, &mut random), &weights);
@@ -165,11 +140,7 @@ fn nan_and_infinity_pass_through_zeros() {
         a.data.fill(0.0);
         b.data[0] = f32::INFINITY;
         let mut out = vec![0f32; n * n];
-        matmul(
-            a.view(),
-            b.view(),
-            autograd_kernels::SliceMut::F32(&mut out),
-        );
+        matmul(a.view(), b.view(), autograd_kernels::SliceMut::F32(&mut out));
         assert!(out[0].is_nan() && out[n].is_nan() && out[1] == 0.0);
     }
 }
@@ -181,24 +152,13 @@ fn a_layout_past_its_buffer_is_refused() {
     let mut a = Tensor::<f32>::random(&[6, 6], &mut random);
     a.layout = Layout::new(Shape::new(&[6, 6]), &[6, 1], 4);
     let b = Tensor::<f32>::random(&[6, 6], &mut random);
-    matmul(
-        a.view(),
-        b.view(),
-        autograd_kernels::SliceMut::F32(&mut [0.0; 36]),
-    );
+    matmul(a.view(), b.view(), autograd_kernels::SliceMut::F32(&mut [0.0; 36]));
 }
 
 #[test]
 #[should_panic(expected = "matrix product of shapes [2, 3] and [4, 2]")]
 fn shapes_that_do_not_fit_are_refused() {
     let mut random = Random::new(7);
-    let (a, b) = (
-        Tensor::<f32>::random(&[2, 3], &mut random),
-        Tensor::<f32>::random(&[4, 2], &mut random),
-    );
-    matmul(
-        a.view(),
-        b.view(),
-        autograd_kernels::SliceMut::F32(&mut [0.0; 4]),
-    );
+    let (a, b) = (Tensor::<f32>::random(&[2, 3], &mut random), Tensor::<f32>::random(&[4, 2], &mut random));
+    matmul(a.view(), b.view(), autograd_kernels::SliceMut::F32(&mut [0.0; 4]));
 }

@@ -28,18 +28,13 @@ fn check<T: Number>(g: &Pool2d, seed: u64) {
     let what = format!("{g:?}");
     let mut random = Random::new(seed);
     let (inside, outside) = (g.height * g.width, g.out_height() * g.out_width());
-    let make = if seed % 2 == 0 {
-        Tensor::<T>::transposed
-    } else {
-        Tensor::<T>::random
-    };
+    let make = if seed % 2 == 0 { Tensor::<T>::transposed } else { Tensor::<T>::random };
     let x = make(&[g.planes, g.height, g.width], &mut random);
     let ct = make(&[g.planes, g.out_height(), g.out_width()], &mut random);
     let (vx, vct) = (x.values(), ct.values());
     let mut y = vec![f64::NEG_INFINITY; g.planes * outside];
     let mut indices = vec![0u32; y.len()];
-    let (mut mean, mut dmax, mut dmean) =
-        (vec![0.0; y.len()], vec![0.0; vx.len()], vec![0.0; vx.len()]);
+    let (mut mean, mut dmax, mut dmean) = (vec![0.0; y.len()], vec![0.0; vx.len()], vec![0.0; vx.len()]);
     let area = (g.kernel[0] * g.kernel[1]) as f64;
     for_each_element(g, |plane, o, i| {
         let (at, o) = (plane * inside + i, plane * outside + o);
@@ -55,22 +50,14 @@ fn check<T: Number>(g: &Pool2d, seed: u64) {
     let fresh = |len: usize| vec![T::of(f64::NAN); len];
     let mut out = fresh(y.len());
     let mut at = vec![u32::MAX; y.len()];
-    max_pool2d(
-        g,
-        x.view(),
-        T::slice_mut(&mut out),
-        Some(SliceMut::U32(&mut at)),
-    );
+    max_pool2d(g, x.view(), T::slice_mut(&mut out), Some(SliceMut::U32(&mut at)));
     assert_close(&out, &y, 0.0, &format!("max {what}"));
     assert_eq!(at, indices, "{what}");
     let mut again = fresh(y.len());
     max_pool2d(g, x.view(), T::slice_mut(&mut again), None);
     assert_eq!(out, again, "{what}");
     let layout = Layout::contiguous(Shape::new(&[at.len()]));
-    let at = View {
-        data: Slice::U32(&at),
-        layout: &layout,
-    };
+    let at = View { data: Slice::U32(&at), layout: &layout };
     let mut out = fresh(dmax.len());
     max_pool2d_grad(g, ct.view(), at, T::slice_mut(&mut out));
     assert_close(&out, &dmax, area, &format!("max gradient {what}"));
@@ -90,14 +77,7 @@ fn windows_of_every_kind() {
             for [height, width] in [[8, 8], [7, 9], [5, 34], [6, 5]] {
                 for half in [0, 1] {
                     let padding = [kernel[0] / 2 * half, kernel[1] / 2 * half];
-                    let g = Pool2d {
-                        planes: 3,
-                        height,
-                        width,
-                        kernel,
-                        stride,
-                        padding,
-                    };
+                    let g = Pool2d { planes: 3, height, width, kernel, stride, padding };
                     check::<f32>(&g, seed);
                     seed += 1;
                 }
@@ -109,14 +89,7 @@ fn windows_of_every_kind() {
 #[test]
 fn other_types() {
     for (kernel, padding) in [([2, 2], [0, 0]), ([3, 3], [1, 1])] {
-        let g = Pool2d {
-            planes: 5,
-            height: 10,
-            width: 12,
-            kernel,
-            stride: [2, 2],
-            padding,
-        };
+        let g = Pool2d { planes: 5, height: 10, width: 12, kernel, stride: [2, 2], padding };
         check::<f64>(&g, 1);
         check::<bf16>(&g, 2);
         check::<f16>(&g, 3);
@@ -125,34 +98,13 @@ fn other_types() {
 
 #[test]
 fn many_planes() {
-    let g = Pool2d {
-        planes: 300,
-        height: 28,
-        width: 28,
-        kernel: [2, 2],
-        stride: [2, 2],
-        padding: [0, 0],
-    };
+    let g = Pool2d { planes: 300, height: 28, width: 28, kernel: [2, 2], stride: [2, 2], padding: [0, 0] };
     check::<f32>(&g, 1);
-    check::<f32>(
-        &Pool2d {
-            kernel: [3, 3],
-            padding: [1, 1],
-            ..g
-        },
-        2,
-    );
+    check::<f32>(&Pool2d { kernel: [3, 3], padding: [1, 1], ..g }, 2);
 }
 
 fn two_by_two(width: usize) -> Pool2d {
-    Pool2d {
-        planes: 1,
-        height: 2,
-        width,
-        kernel: [2, 2],
-        stride: [2, 2],
-        padding: [0, 0],
-    }
+    Pool2d { planes: 1, height: 2, width, kernel: [2, 2], stride: [2, 2], padding: [0, 0] }
 }
 
 /// Maximum and index of each 2x2 window of two rows.
@@ -161,16 +113,8 @@ fn maxima(rows: [&[f32]; 2]) -> (Vec<f32>, Vec<u32>) {
     let width = rows[0].len();
     let layout = Layout::contiguous(Shape::new(&[1, 2, width]));
     let (mut y, mut at) = (vec![0.0; width / 2], vec![0; width / 2]);
-    let view = View {
-        data: Slice::F32(&x),
-        layout: &layout,
-    };
-    max_pool2d(
-        &two_by_two(width),
-        view,
-        SliceMut::F32(&mut y),
-        Some(SliceMut::U32(&mut at)),
-    );
+    let view = View { data: Slice::F32(&x), layout: &layout };
+    max_pool2d(&two_by_two(width), view, SliceMut::F32(&mut y), Some(SliceMut::U32(&mut at)));
     (y, at)
 }
 
@@ -187,12 +131,8 @@ fn first_maximum_wins() {
 #[test]
 fn nan_wins_wherever_it_stands() {
     const N: f32 = f32::NAN;
-    let top = [
-        N, 1.0, 1.0, N, 1.0, 1.0, 1.0, 1.0, N, N, 1.0, 5.0, 5.0, 5.0, N, 1.0, 9.0, 1.0,
-    ];
-    let low = [
-        1.0, 2.0, 1.0, 7.0, N, 2.0, 1.0, N, 9.0, N, 9.0, 9.0, 1.0, 1.0, 1.0, 1.0, 9.0, 1.0,
-    ];
+    let top = [N, 1.0, 1.0, N, 1.0, 1.0, 1.0, 1.0, N, N, 1.0, 5.0, 5.0, 5.0, N, 1.0, 9.0, 1.0];
+    let low = [1.0, 2.0, 1.0, 7.0, N, 2.0, 1.0, N, 9.0, N, 9.0, 9.0, 1.0, 1.0, 1.0, 1.0, 9.0, 1.0];
     let (y, at) = maxima([&top, &low]);
     let nan: Vec<usize> = (0..9).filter(|&i| y[i].is_nan()).collect();
     assert_eq!(nan, [0, 1, 2, 3, 4, 7]);
@@ -203,48 +143,23 @@ fn nan_wins_wherever_it_stands() {
 #[test]
 fn minus_infinity_has_the_index_of_its_first_element() {
     let low = [f32::NEG_INFINITY; 4];
-    assert_eq!(
-        maxima([&low, &low]),
-        (vec![f32::NEG_INFINITY; 2], vec![0, 2])
-    );
+    assert_eq!(maxima([&low, &low]), (vec![f32::NEG_INFINITY; 2], vec![0, 2]));
 }
 
 #[test]
 fn the_border_never_wins() {
-    let g = Pool2d {
-        planes: 1,
-        height: 3,
-        width: 3,
-        kernel: [3, 3],
-        stride: [1, 1],
-        padding: [1, 1],
-    };
+    let g = Pool2d { planes: 1, height: 3, width: 3, kernel: [3, 3], stride: [1, 1], padding: [1, 1] };
     let (x, layout) = ([-2f32; 9], Layout::contiguous(Shape::new(&[1, 3, 3])));
     let mut y = [0f32; 9];
-    max_pool2d(
-        &g,
-        View {
-            data: Slice::F32(&x),
-            layout: &layout,
-        },
-        SliceMut::F32(&mut y),
-        None,
-    );
+    max_pool2d(&g, View { data: Slice::F32(&x), layout: &layout }, SliceMut::F32(&mut y), None);
     assert_eq!(y, [-2.0; 9]);
 }
 
 #[test]
 fn empty_extents() {
-    let g = Pool2d {
-        planes: 0,
-        ..two_by_two(4)
-    };
+    let g = Pool2d { planes: 0, ..two_by_two(4) };
     check::<f32>(&g, 1);
     // A window larger than the plane has no position.
-    let g = Pool2d {
-        planes: 2,
-        height: 1,
-        ..two_by_two(4)
-    };
+    let g = Pool2d { planes: 2, height: 1, ..two_by_two(4) };
     check::<f32>(&g, 1);
 }

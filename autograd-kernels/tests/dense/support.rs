@@ -80,27 +80,18 @@ impl<T: Number> Tensor<T> {
         order.swap(rank - 1, rank - 2);
         let mut stored = dims.to_vec();
         stored.swap(rank - 1, rank - 2);
-        Self::at(
-            Layout::contiguous(Shape::new(&stored)).permute(&order),
-            random,
-        )
+        Self::at(Layout::contiguous(Shape::new(&stored)).permute(&order), random)
     }
 
     /// Random numbers with gaps between them and an offset.
     pub(crate) fn spread(dims: &[usize], random: &mut Random) -> Self {
         let shape = Shape::new(dims);
-        let strides: Vec<usize> = shape.contiguous_strides()[..dims.len()]
-            .iter()
-            .map(|s| s * 2)
-            .collect();
+        let strides: Vec<usize> = shape.contiguous_strides()[..dims.len()].iter().map(|s| s * 2).collect();
         Self::at(Layout::new(shape, &strides, 3), random)
     }
 
     pub(crate) fn view(&self) -> View<'_> {
-        View {
-            data: T::slice(&self.data),
-            layout: &self.layout,
-        }
+        View { data: T::slice(&self.data), layout: &self.layout }
     }
 
     /// The elements in row-major order.
