@@ -6,14 +6,23 @@
 //! workspace lives here.
 
 pub mod conv2d;
+pub mod copy;
 pub mod expr;
 mod float;
 pub mod index;
+mod lanes;
+pub mod machine;
+pub mod math;
 pub mod matmul;
+pub mod memory;
+pub mod norm;
 mod operand;
 pub mod pool2d;
+pub mod reduce;
 mod shape;
 mod slice;
+pub mod softmax;
+pub mod threads;
 
 pub use half::{bf16, f16};
 pub use shape::{Layout, MAX_RANK, Shape};
