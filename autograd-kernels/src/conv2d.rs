@@ -146,8 +146,8 @@ fn forward<T: Float>(g: &Conv2d, x: &[T], k: &[T], y: &mut [T]) {
         let (group, x) = (i % g.groups, &x[i * e.c * e.pixels..][..e.c * e.pixels]);
         let y = &mut y[i * e.o * e.out_pixels..][..e.o * e.out_pixels];
         unfold(g, x, &mut columns);
-        let k = Matrix { data: &k[group * e.o * e.taps..], row: e.taps, column: 1 };
-        let columns = Matrix { data: &columns, row: e.out_pixels, column: 1 };
+        let k = Matrix::new(&k[group * e.o * e.taps..], e.taps, 1);
+        let columns = Matrix::new(&columns, e.out_pixels, 1);
         multiply([e.o, e.taps, e.out_pixels], k, columns, y, false);
     }
 }
@@ -157,8 +157,8 @@ fn input_grad<T: Float>(g: &Conv2d, ct: &[T], k: &[T], dx: &mut [T]) {
     let mut columns = vec![T::ZERO; e.taps * e.out_pixels];
     for i in 0..g.batch * g.groups {
         let (group, ct) = (i % g.groups, &ct[i * e.o * e.out_pixels..]);
-        let k = Matrix { data: &k[group * e.o * e.taps..], row: 1, column: e.taps };
-        let ct = Matrix { data: ct, row: e.out_pixels, column: 1 };
+        let k = Matrix::new(&k[group * e.o * e.taps..], 1, e.taps);
+        let ct = Matrix::new(ct, e.out_pixels, 1);
         multiply([e.taps, e.o, e.out_pixels], k, ct, &mut columns, false);
         fold(g, &columns, &mut dx[i * e.c * e.pixels..][..e.c * e.pixels]);
     }
@@ -171,8 +171,8 @@ fn weight_grad<T: Float>(g: &Conv2d, x: &[T], ct: &[T], dk: &mut [T]) {
     for i in 0..g.batch * g.groups {
         let (group, x) = (i % g.groups, &x[i * e.c * e.pixels..][..e.c * e.pixels]);
         unfold(g, x, &mut columns);
-        let ct = Matrix { data: &ct[i * e.o * e.out_pixels..], row: e.out_pixels, column: 1 };
-        let columns = Matrix { data: &columns, row: 1, column: e.out_pixels };
+        let ct = Matrix::new(&ct[i * e.o * e.out_pixels..], e.out_pixels, 1);
+        let columns = Matrix::new(&columns, 1, e.out_pixels);
         let dk = &mut dk[group * e.o * e.taps..][..e.o * e.taps];
         multiply([e.o, e.out_pixels, e.taps], ct, columns, dk, true);
     }

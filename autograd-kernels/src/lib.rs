@@ -10,6 +10,7 @@ pub mod copy;
 pub mod expr;
 mod float;
 pub mod index;
+mod lanes;
 pub mod machine;
 pub mod math;
 pub mod matmul;

@@ -28,7 +28,7 @@ fn check<T: Number>(g: &Pool2d, seed: u64) {
     let what = format!("{g:?}");
     let mut random = Random::new(seed);
     let (inside, outside) = (g.height * g.width, g.out_height() * g.out_width());
-    let make = if seed % 2 == 0 { Tensor::<T>::transposed } else { Tensor::<T>::random };
+    let make = if seed.is_multiple_of(2) { Tensor::<T>::transposed } else { Tensor::<T>::random };
     let x = make(&[g.planes, g.height, g.width], &mut random);
     let ct = make(&[g.planes, g.out_height(), g.out_width()], &mut random);
     let (vx, vct) = (x.values(), ct.values());
