@@ -68,7 +68,13 @@ impl Conv2d {
     }
 }
 
-fn out_extent(extent: usize, kernel: usize, stride: usize, padding: usize, dilation: usize) -> usize {
+fn out_extent(
+    extent: usize,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+    dilation: usize,
+) -> usize {
     let reach = dilation * kernel.saturating_sub(1) + 1;
     (extent + 2 * padding).checked_sub(reach).map_or(0, |room| room / stride + 1)
 }
@@ -203,7 +209,8 @@ fn unfold<T: Float>(g: &Conv2d, x: &[T], columns: &mut [T]) {
         return;
     }
     for (at, plane) in columns.chunks_exact_mut(oh * ow).enumerate() {
-        let (c, p, q) = (at / (g.kernel_h * g.kernel_w), at / g.kernel_w % g.kernel_h, at % g.kernel_w);
+        let (c, p, q) =
+            (at / (g.kernel_h * g.kernel_w), at / g.kernel_w % g.kernel_h, at % g.kernel_w);
         let x = &x[c * g.height * g.width..][..g.height * g.width];
         let (i0, i1, mut row) = inside(oh, g.height, p, g.stride[0], g.padding[0], g.dilation[0]);
         let (j0, j1, column) = inside(ow, g.width, q, g.stride[1], g.padding[1], g.dilation[1]);
@@ -234,7 +241,8 @@ fn fold<T: Float>(g: &Conv2d, columns: &[T], x: &mut [T]) {
         return;
     }
     for (at, plane) in columns.chunks_exact(oh * ow).enumerate() {
-        let (c, p, q) = (at / (g.kernel_h * g.kernel_w), at / g.kernel_w % g.kernel_h, at % g.kernel_w);
+        let (c, p, q) =
+            (at / (g.kernel_h * g.kernel_w), at / g.kernel_w % g.kernel_h, at % g.kernel_w);
         let x = &mut x[c * g.height * g.width..][..g.height * g.width];
         let (i0, i1, mut row) = inside(oh, g.height, p, g.stride[0], g.padding[0], g.dilation[0]);
         let (j0, j1, column) = inside(ow, g.width, q, g.stride[1], g.padding[1], g.dilation[1]);

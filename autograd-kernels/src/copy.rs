@@ -248,7 +248,11 @@ fn spread<S: Element + Cast<T>, T: Element>(
 /// # Panics
 /// Panics where `out` has not as many elements as `x`, or `x` reaches beyond its buffer.
 pub fn copy(x: View<'_>, out: SliceMut<'_>) {
-    assert_eq!(x.layout.elements(), out.len(), "copy: the output has as many elements as the input");
+    assert_eq!(
+        x.layout.elements(),
+        out.len(),
+        "copy: the output has as many elements as the input"
+    );
     each_kind!(SliceMut, out, out => each_kind!(Slice, x.data, src => gather(src, &x, out)));
 }
 

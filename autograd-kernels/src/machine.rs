@@ -5,7 +5,12 @@ use crate::expr::{Node, Program};
 use crate::math::scalar;
 use crate::{Layout, Shape, SliceMut, View};
 
-fn evaluate(program: &Program, params: &[f64], inputs: &[View<'_>], shape: &Shape) -> Vec<Vec<f64>> {
+fn evaluate(
+    program: &Program,
+    params: &[f64],
+    inputs: &[View<'_>],
+    shape: &Shape,
+) -> Vec<Vec<f64>> {
     assert_eq!(inputs.len(), program.inputs(), "a program gets as many inputs as it reads");
     assert!(params.len() >= program.params(), "a program gets all its parameters");
     let inputs: Vec<Vec<f64>> = inputs
@@ -26,7 +31,9 @@ fn evaluate(program: &Program, params: &[f64], inputs: &[View<'_>], shape: &Shap
                 Node::Const(c) => c,
                 Node::Unary(f, a) => scalar::unary(f, values[a as usize]),
                 Node::Binary(f, a, b) => scalar::binary(f, values[a as usize], values[b as usize]),
-                Node::Select(c, a, b) => values[if values[c as usize] != 0.0 { a } else { b } as usize],
+                Node::Select(c, a, b) => {
+                    values[if values[c as usize] != 0.0 { a } else { b } as usize]
+                }
             };
         }
         for (o, &reg) in outputs.iter_mut().zip(program.outputs()) {
@@ -69,8 +76,9 @@ pub fn run_reduced(
     assert_eq!(outputs.len(), targets.len(), "each output has a target shape");
     let results = evaluate(program, params, inputs, shape);
     for ((values, out), target) in results.iter().zip(outputs).zip(targets) {
-        let layout =
-            Layout::contiguous(*target).broadcast_to(shape).expect("a target broadcasts to the shape");
+        let layout = Layout::contiguous(*target)
+            .broadcast_to(shape)
+            .expect("a target broadcasts to the shape");
         let mut sums = vec![0.0; target.elements()];
         layout.for_each_run(|first, at, len, stride| {
             for i in 0..len {
