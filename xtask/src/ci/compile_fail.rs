@@ -29,11 +29,11 @@ pub(super) fn check(project: &Project) -> Result<(), Failure> {
     }
     match objections.len() {
         0 => {
-            println!("    {} cases and their controls", cases.len());
+            println!("    cases, each with its control: {}", cases.len());
             Ok(())
         }
         n => Err(Failure::new(format!(
-            "{n} things in {CASES} are not as the files say, listed above"
+            "{CASES} is not as its files say in {n} places, listed above"
         ))),
     }
 }
@@ -140,16 +140,20 @@ fn compile(project: &Project, scratch: &Path) -> Result<Vec<Value>, Failure> {
     let began = messages
         .iter()
         .any(|message| message["reason"] == "build-finished");
-    let broken = messages.iter().any(|message| {
-        message["message"]["level"] == "error"
-            && message["target"]["kind"]
-                .as_array()
-                .is_some_and(|kinds| !kinds.contains(&"bin".into()))
-    });
-    if began && !broken {
+    let broken: Vec<_> = messages.iter().filter(|m| is_of_a_library(m)).collect();
+    if began && broken.is_empty() {
         Ok(messages)
     } else {
+        for error in broken {
+            println!("{}", error["message"]["rendered"].as_str().unwrap_or("?"));
+        }
         let says = "the facade that the cases use does not compile";
         Err(Failure::new(says).repeated_by(repeat))
     }
+}
+
+/// Whether a message is an error in something that the binaries depend on.
+fn is_of_a_library(message: &Value) -> bool {
+    let kinds = message["target"]["kind"].as_array();
+    message["message"]["level"] == "error" && kinds.is_some_and(|k| !k.contains(&"bin".into()))
 }
