@@ -1,1 +1,51 @@
 //! The universal value, the interception point and the rule shapes of candle-autograd.
+//!
+//! [`TrackedTensor`] is what functions take and return; [`apply`] is the one place that every op
+//! goes through; a [`Tracer`] watches values at its [`Level`]; a [`Primitive`] says what an op
+//! computes and, by one of the [`Rule`] shapes, how it is differentiated. This crate names few
+//! ops (the closed [`algebra`] that cotangents need) and no mode of differentiation.
+//!
+//! ```
+//! use autograd_core::{Result, TrackedTensor};
+//!
+//! fn main() -> Result<()> {
+//!     let x = TrackedTensor::from_vec(vec![1f32, 2., 3.], &[3])?;
+//!     let y = ((&x * &x)? + 1.0)?;
+//!     assert_eq!(y.to_vec1::<f32>()?, [2., 5., 10.]);
+//!     Ok(())
+//! }
+//! ```
+
+pub mod algebra;
+mod apply;
+mod custom;
+mod error;
+mod level;
+mod mask;
+mod meta;
+mod plain;
+mod pointwise;
+mod primitive;
+mod program;
+mod rule;
+mod scalar;
+mod tracer;
+mod value;
+
+pub use apply::{apply, apply_call, apply_one, heard, on_behalf_of, watcher};
+pub use autograd_kernels as kernels;
+pub use autograd_kernels::{Layout, MAX_RANK, Shape, SliceMut, View};
+pub use custom::{CustomOp, custom};
+pub use error::{At, Error, Result, Site};
+pub use level::{Level, Pauses, is_recording, no_grad, pause_level};
+pub use mask::Mask;
+pub use meta::{Meta, is_float, kind_of, resolve_dim};
+pub use plain::{Buffer, Plain};
+pub use pointwise::{Definition, Params, Pointwise, ReducedPointwise, pointwise, pointwise_with};
+pub use primitive::{Prim, Primitive, Signature};
+pub use program::{Instruction, Operand, Program};
+pub use rule::{Cotangents, General, Grads, Opaque, Residual, Residuals, Rule, Saved, Transpose};
+pub use scalar::{Forward, Reverse, ScalarExpr};
+pub use smallvec;
+pub use tracer::{Applied, Call, Tracer, Values};
+pub use value::{TrackedTensor, checked_shape};

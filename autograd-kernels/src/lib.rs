@@ -5,9 +5,24 @@
 //! that the caller gives, so that eager mode and static graphs share them. All CPU `unsafe` of the
 //! workspace lives here.
 
+pub mod conv2d;
+pub mod copy;
 pub mod expr;
+mod float;
+pub mod index;
+pub mod machine;
+pub mod math;
+pub mod matmul;
+pub mod memory;
+pub mod norm;
+mod operand;
+pub mod place;
+pub mod pool2d;
+pub mod reduce;
 mod shape;
 mod slice;
+pub mod softmax;
+pub mod threads;
 
 pub use half::{bf16, f16};
 pub use shape::{Layout, MAX_RANK, Shape};

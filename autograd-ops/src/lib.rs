@@ -1,1 +1,23 @@
-//! The op gradient registry: every operation with its rule, kernel and checks.
+//! The op gradient registry: every operation with its rule, its kernel and its checks.
+//!
+//! Ops are grouped in files; each file holds definition, rule, sample inputs and methods of its
+//! ops. [`TensorAutograd`] gives them as methods, [`registry::all`] lists them.
+//!
+//! ```
+//! use autograd_core::{Result, TrackedTensor};
+//! use autograd_ops::TensorAutograd;
+//!
+//! fn main() -> Result<()> {
+//!     let x = TrackedTensor::from_vec(vec![1f64, 2.], &[2])?;
+//!     assert_eq!(x.pow(3)?.to_vec1::<f64>()?, [1., 8.]);
+//!     Ok(())
+//! }
+//! ```
+
+pub mod arithmetic;
+mod methods;
+mod operand;
+pub mod registry;
+
+pub use methods::TensorAutograd;
+pub use operand::Operand;

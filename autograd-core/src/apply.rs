@@ -1,0 +1,144 @@
+//! The one interception point: every op goes through [`apply`].
+
+use crate::error::{At, Error, Result, Site};
+use crate::meta::{Meta, kind_of};
+use crate::plain::{Buffer, Plain, open};
+use crate::primitive::Primitive;
+use crate::rule::Rule;
+use crate::tracer::{Applied, Call, Tracer, Values};
+use crate::value::{Repr, TrackedTensor};
+use autograd_kernels::SliceMut;
+use candle_core::DeviceLocation;
+use smallvec::SmallVec;
+use std::cell::Cell;
+use std::sync::Arc;
+
+thread_local! {
+    /// The user's line for ops that a rule applies on its behalf: the line of the forward op.
+    static ON_BEHALF: Cell<Option<Site>> = const { Cell::new(None) };
+}
+
+/// Runs `f` so that ops which it applies count as applied at `site`.
+pub fn on_behalf_of<R>(site: Site, f: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Site>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ON_BEHALF.set(self.0);
+        }
+    }
+    let _restore = Restore(ON_BEHALF.replace(Some(site)));
+    f()
+}
+
+/// Applies an op. Nobody watches the inputs: it is evaluated. Otherwise the highest level among
+/// them handles it, and the others are constants to that level.
+///
+/// # Errors
+/// Whatever the op's inference, its kernel or a level's rule reports, with the caller's line.
+#[track_caller]
+pub fn apply(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Result<Values> {
+    Ok(apply_call(op, inputs, false, Site::caller())?.outputs)
+}
+
+/// Applies an op of one output.
+///
+/// # Errors
+/// As [`apply`].
+#[track_caller]
+pub fn apply_one(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Result<TrackedTensor> {
+    let outputs = apply_call(op, inputs, false, Site::caller())?.outputs;
+    outputs.into_iter().next().ok_or_else(|| Error::internal(op.name(), "it has no output"))
+}
+
+/// Applies an op on behalf of a level: auxiliary outputs on demand, the user's line given.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_call(op: &dyn Primitive, inputs: &[&TrackedTensor], aux: bool, site: Site) -> Result<Applied> {
+    let mut top: Option<&Arc<dyn Tracer>> = None;
+    let mut silent = false;
+    for input in inputs {
+        match &input.0 {
+            Repr::Plain(_) => {}
+            Repr::Traced(tracer) if !tracer.is_active() => silent = true,
+            Repr::Traced(tracer) => {
+                if top.is_none_or(|t| t.level() < tracer.level()) {
+                    top = Some(tracer);
+                }
+            }
+            Repr::Failed(error) => return Err(Error::clone(error)),
+        }
+    }
+    let site = ON_BEHALF.get().unwrap_or(site);
+    if silent {
+        let heard: SmallVec<[&TrackedTensor; 4]> = inputs.iter().map(|x| heard(x)).collect();
+        return apply_call(op, &heard, aux, site);
+    }
+    match top {
+        None => evaluate(op, inputs, aux, site),
+        Some(tracer) => tracer.process(&Call { op, inputs, aux, site }),
+    }
+    .map_err(|error| error.or_at(site))
+}
+
+/// The value that stands for `x` now: below every tape that is spent, dropped or paused.
+pub fn heard(x: &TrackedTensor) -> &TrackedTensor {
+    let mut value = x;
+    while let Repr::Traced(tracer) = &value.0
+        && !tracer.is_active()
+        && let Some(lower) = tracer.lower()
+    {
+        value = lower;
+    }
+    value
+}
+
+/// The highest level that watches `x` now.
+pub fn watcher(x: &TrackedTensor) -> Option<&Arc<dyn Tracer>> {
+    heard(x).tracer()
+}
+
+/// Evaluates an op on plain values.
+fn evaluate(op: &dyn Primitive, inputs: &[&TrackedTensor], aux: bool, site: Site) -> Result<Applied> {
+    let plains: SmallVec<[&Arc<Plain>; 4]> = inputs.iter().filter_map(|x| x.plain()).collect();
+    if let Some(first) = plains.first()
+        && plains.iter().any(|p| p.device() != first.device())
+    {
+        let devices = plains.iter().map(|p| p.device()).collect();
+        return Err(Error::DeviceMismatch { op: op.name(), devices, at: At::from(site) });
+    }
+    if let Rule::Opaque(opaque) = op.rule() {
+        let outputs = opaque.forward(inputs)?;
+        return Ok(Applied { outputs, aux: Values::new() });
+    }
+    let metas: SmallVec<[Meta; 4]> = plains.iter().map(|p| p.meta()).collect();
+    let signature = op.infer(&metas)?;
+    if let [output] = signature.outputs[..]
+        && let Some((input, layout)) =
+            op.view(&output, &plains.iter().map(|p| *p.layout()).collect::<SmallVec<[_; 4]>>())
+    {
+        let view = TrackedTensor::from_plain(plains[input].view(layout));
+        return Ok(Applied { outputs: smallvec::smallvec![view], aux: Values::new() });
+    }
+    let count = signature.outputs.len();
+    let made = signature.outputs.iter().chain(signature.aux.iter().take(if aux { usize::MAX } else { 0 }));
+    let mut buffers: SmallVec<[(Buffer, Meta); 2]> = SmallVec::new();
+    for meta in made {
+        if meta.device != DeviceLocation::Cpu {
+            return Err(Error::UnsupportedDevice { op: op.name(), device: meta.device, at: At::from(site) });
+        }
+        let Some(kind) = kind_of(meta.dtype) else {
+            return Err(Error::dtype(op.name(), meta.dtype, "f64, f32, bf16, f16, u8, u32 and i64 are"));
+        };
+        buffers.push((Buffer::take(kind, meta.elements()), *meta));
+    }
+    let plains: SmallVec<[&Plain; 4]> = plains.iter().map(|p| &***p).collect();
+    open(op.name(), &plains, |views| {
+        let mut slices: SmallVec<[SliceMut<'_>; 2]> =
+            buffers.iter_mut().filter_map(|(buffer, _)| buffer.slice_mut()).collect();
+        op.eval_into(views, &mut slices)
+    })?;
+    let mut values = buffers.into_iter().map(|(b, meta)| TrackedTensor::from_plain(Plain::own(b, meta)));
+    let outputs: Values = values.by_ref().take(count).collect();
+    Ok(Applied { outputs, aux: values.collect() })
+}

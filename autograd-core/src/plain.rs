@@ -1,0 +1,284 @@
+//! Plain values: numbers in a buffer, seen through a layout; nobody watches them.
+
+use crate::error::{Error, Result};
+use crate::meta::{Meta, kind_of};
+use autograd_kernels::{Kind, Layout, Shape, Slice, SliceMut, View, bf16, f16, memory};
+use candle_core::{CpuStorage, DType, Device, DeviceLocation, Storage, Tensor};
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// Memory with numbers in it. Dropping it returns the memory to the pool.
+#[derive(Debug)]
+pub enum Buffer {
+    /// 64-bit floats.
+    F64(Vec<f64>),
+    /// 32-bit floats.
+    F32(Vec<f32>),
+    /// Brain floats.
+    BF16(Vec<bf16>),
+    /// Half floats.
+    F16(Vec<f16>),
+    /// Bytes.
+    U8(Vec<u8>),
+    /// 32-bit indices.
+    U32(Vec<u32>),
+    /// 64-bit indices.
+    I64(Vec<i64>),
+    /// A candle tensor, read in place. The number is the address of its storage: tensors that
+    /// share a storage are locked once a kernel, since two read guards with a writer waiting
+    /// between them deadlock.
+    Candle(Tensor, usize),
+}
+
+macro_rules! buffer_kinds {
+    ($($variant:ident),*) => {
+        impl Buffer {
+            /// A buffer from the pool with room for `len` elements; its content is arbitrary.
+            pub(crate) fn take(kind: Kind, len: usize) -> Self {
+                match kind { $(Kind::$variant => Buffer::$variant(memory::take(len)),)* }
+            }
+
+            /// The whole buffer to write; `None` for a candle tensor.
+            pub(crate) fn slice_mut(&mut self) -> Option<SliceMut<'_>> {
+                match self { $(Buffer::$variant(v) => Some(SliceMut::$variant(v)),)* Buffer::Candle(..) => None }
+            }
+
+            /// The whole buffer to read; `None` for a candle tensor, which needs a guard.
+            pub(crate) fn slice(&self) -> Option<Slice<'_>> {
+                match self { $(Buffer::$variant(v) => Some(Slice::$variant(v)),)* Buffer::Candle(..) => None }
+            }
+
+            /// Moves a whole buffer of `len` elements out into a candle tensor.
+            fn into_tensor(mut self, shape: &[usize]) -> Result<Tensor> {
+                Ok(match &mut self {
+                    $(Buffer::$variant(v) => Tensor::from_vec(std::mem::take(v), shape, &Device::Cpu)?,)*
+                    Buffer::Candle(t, _) => t.clone(),
+                })
+            }
+        }
+
+        impl Drop for Buffer {
+            fn drop(&mut self) {
+                match self { $(Buffer::$variant(v) => if v.capacity() > 0 { memory::give(std::mem::take(v)) },)* Buffer::Candle(..) => {} }
+            }
+        }
+    };
+}
+
+buffer_kinds!(F64, F32, BF16, F16, U8, U32, I64);
+
+#[derive(Debug)]
+enum Memory {
+    Own(Buffer),
+    /// A view: the owner's buffer under another layout. Owners are never views themselves.
+    Of(Arc<Plain>),
+}
+
+/// A value that nobody watches.
+#[derive(Debug)]
+pub struct Plain {
+    layout: Layout,
+    dtype: DType,
+    device: DeviceLocation,
+    memory: Memory,
+}
+
+impl Plain {
+    /// A value that owns a whole, contiguous buffer.
+    pub(crate) fn own(buffer: Buffer, meta: Meta) -> Arc<Self> {
+        Arc::new(Self {
+            layout: Layout::contiguous(meta.shape),
+            dtype: meta.dtype,
+            device: meta.device,
+            memory: Memory::Own(buffer),
+        })
+    }
+
+    /// A value made of given elements.
+    pub fn from_vec<T: candle_core::WithDType>(data: Vec<T>, shape: Shape) -> Result<Arc<Self>>
+    where
+        Buffer: From<Vec<T>>,
+    {
+        if data.len() != shape.elements() {
+            let reason = format!("{} elements given", data.len());
+            return Err(Error::shape("from_vec", &[shape], reason));
+        }
+        let meta = Meta { shape, dtype: T::DTYPE, device: DeviceLocation::Cpu };
+        Ok(Self::own(Buffer::from(data), meta))
+    }
+
+    /// The candle tensor, read in place; any history that candle keeps for it is cut.
+    pub fn from_candle(tensor: &Tensor) -> Result<Arc<Self>> {
+        let tensor = tensor.detach();
+        let Some(shape) = Shape::try_new(tensor.dims()) else {
+            let reason =
+                format!("rank {} is above the limit of {}", tensor.rank(), autograd_kernels::MAX_RANK);
+            return Err(Error::argument("from_candle", reason));
+        };
+        let (identity, layout) = {
+            let (storage, layout) = tensor.storage_and_layout();
+            let address = std::ptr::from_ref::<Storage>(&storage).addr();
+            (address, Layout::new(shape, layout.stride(), layout.start_offset()))
+        };
+        let (dtype, device) = (tensor.dtype(), tensor.device().location());
+        Ok(Arc::new(Self { layout, dtype, device, memory: Memory::Own(Buffer::Candle(tensor, identity)) }))
+    }
+
+    /// The layout.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Where the elements are.
+    pub fn device(&self) -> DeviceLocation {
+        self.device
+    }
+
+    /// The device itself, as candle has it.
+    pub(crate) fn candle_device(&self) -> Device {
+        match self.buffer() {
+            Buffer::Candle(tensor, _) => tensor.device().clone(),
+            _ => Device::Cpu,
+        }
+    }
+
+    /// Shape, element type and device.
+    pub fn meta(&self) -> Meta {
+        Meta { shape: *self.layout.shape(), dtype: self.dtype, device: self.device }
+    }
+
+    /// The buffer, which views share with their owner.
+    pub fn buffer(&self) -> &Buffer {
+        match &self.memory {
+            Memory::Own(buffer) => buffer,
+            Memory::Of(owner) => owner.buffer(),
+        }
+    }
+
+    /// The same memory under another layout.
+    pub(crate) fn view(self: &Arc<Self>, layout: Layout) -> Arc<Self> {
+        let owner = match &self.memory {
+            Memory::Own(_) => self.clone(),
+            Memory::Of(owner) => owner.clone(),
+        };
+        Arc::new(Self { layout, dtype: self.dtype, device: self.device, memory: Memory::Of(owner) })
+    }
+
+    /// The elements to change in place, where nobody else can see them.
+    pub(crate) fn unique_mut(self: &mut Arc<Self>) -> Option<SliceMut<'_>> {
+        let plain = Arc::get_mut(self)?;
+        let whole = plain.layout.is_contiguous() && plain.layout.offset() == 0;
+        match &mut plain.memory {
+            Memory::Own(buffer) if whole => buffer.slice_mut(),
+            _ => None,
+        }
+    }
+
+    /// The value as a candle tensor: moved where nobody else has it, otherwise copied.
+    pub(crate) fn into_tensor(self: Arc<Self>) -> Result<Tensor> {
+        let whole = self.layout.is_contiguous() && self.layout.offset() == 0;
+        match Arc::try_unwrap(self) {
+            Ok(Self { layout, memory: Memory::Own(buffer), .. })
+                if whole && buffer.slice().is_some_and(|s| s.len() == layout.elements()) =>
+            {
+                buffer.into_tensor(layout.dims())
+            }
+            Ok(plain) => plain.to_tensor(),
+            Err(shared) => shared.to_tensor(),
+        }
+    }
+
+    /// A candle tensor with the same numbers in memory of its own. A value that came from candle
+    /// and was never rearranged is that tensor again.
+    pub(crate) fn to_tensor(&self) -> Result<Tensor> {
+        if let (Memory::Own(Buffer::Candle(tensor, _)), true) =
+            (&self.memory, self.device == DeviceLocation::Cpu)
+        {
+            return Ok(tensor.clone());
+        }
+        let Some(kind) = kind_of(self.dtype) else {
+            return Err(Error::dtype("to_tensor", self.dtype, "move or convert it with candle first"));
+        };
+        let mut out = Buffer::take(kind, self.layout.elements());
+        open("to_tensor", &[self], |views| {
+            let slice =
+                out.slice_mut().ok_or_else(|| Error::internal("to_tensor", "no memory of its own"))?;
+            autograd_kernels::copy::copy(views[0], slice);
+            Ok(())
+        })?;
+        out.into_tensor(self.layout.dims())
+    }
+}
+
+macro_rules! from_vec {
+    ($($variant:ident $ty:ty),*) => {
+        $(impl From<Vec<$ty>> for Buffer {
+            fn from(data: Vec<$ty>) -> Self {
+                Buffer::$variant(data)
+            }
+        })*
+    };
+}
+
+from_vec!(F64 f64, F32 f32, BF16 bf16, F16 f16, U8 u8, U32 u32, I64 i64);
+
+/// Runs a kernel on the values' memory. Candle storages are locked for reading meanwhile, each
+/// one once.
+pub(crate) fn open<R>(
+    op: &'static str,
+    inputs: &[&Plain],
+    kernel: impl FnOnce(&[View<'_>]) -> Result<R>,
+) -> Result<R> {
+    let mut guards: SmallVec<[(usize, _); 2]> = SmallVec::new();
+    for plain in inputs {
+        if let Buffer::Candle(tensor, identity) = plain.buffer()
+            && guards.iter().all(|(known, _)| known != identity)
+        {
+            guards.push((*identity, tensor.storage_and_layout().0));
+        }
+    }
+    let mut views: SmallVec<[View<'_>; 4]> = SmallVec::new();
+    for plain in inputs {
+        let buffer = plain.buffer();
+        let data = match (buffer.slice(), buffer) {
+            (Some(slice), _) => slice,
+            (None, Buffer::Candle(_, identity)) => {
+                let found = guards.iter().find(|(known, _)| known == identity);
+                let storage = found.map(|(_, guard)| &**guard);
+                storage.and_then(candle_slice).ok_or_else(|| unsupported(op, plain))?
+            }
+            _ => return Err(unsupported(op, plain)),
+        };
+        views.push(View { data, layout: &plain.layout });
+    }
+    kernel(&views)
+}
+
+fn unsupported(op: &'static str, plain: &Plain) -> Error {
+    if plain.device == DeviceLocation::Cpu {
+        Error::dtype(op, plain.dtype, "f64, f32, bf16, f16, u8, u32 and i64 are")
+    } else {
+        Error::UnsupportedDevice { op, device: plain.device, at: Default::default() }
+    }
+}
+
+fn candle_slice(storage: &Storage) -> Option<Slice<'_>> {
+    let Storage::Cpu(cpu) = storage else {
+        return None;
+    };
+    Some(match cpu {
+        CpuStorage::F64(v) => Slice::F64(v),
+        CpuStorage::F32(v) => Slice::F32(v),
+        CpuStorage::BF16(v) => Slice::BF16(v),
+        CpuStorage::F16(v) => Slice::F16(v),
+        CpuStorage::U8(v) => Slice::U8(v),
+        CpuStorage::U32(v) => Slice::U32(v),
+        CpuStorage::I64(v) => Slice::I64(v),
+        _ => return None,
+    })
+}

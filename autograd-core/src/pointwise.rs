@@ -1,0 +1,355 @@
+//! Pointwise ops: a scalar expression applied to every element, with NumPy broadcasting.
+
+use crate::algebra;
+use crate::apply::{apply, apply_one};
+use crate::error::{At, Error, Result};
+use crate::mask::Mask;
+use crate::meta::{Meta, is_float};
+use crate::primitive::{Prim, Primitive, Signature};
+use crate::rule::{Cotangents, Grads, Residual, Residuals, Rule, Saved};
+use crate::scalar::ScalarExpr;
+use crate::tracer::Values;
+use crate::value::TrackedTensor;
+use autograd_kernels::{Shape, SliceMut, View, machine};
+use candle_core::DType;
+use smallvec::SmallVec;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// What a pointwise op is: made once, shared by all its applications.
+#[derive(Debug)]
+pub struct Definition {
+    /// The op's name.
+    pub name: &'static str,
+    /// What it computes.
+    pub expr: ScalarExpr,
+    /// Inputs that may be of another type than the rest: masks.
+    pub masks: Mask,
+    /// Whether the output is a mask of bytes.
+    pub to_mask: bool,
+    /// Whether the derivative is zero almost everywhere.
+    pub flat: bool,
+}
+
+impl Definition {
+    /// A differentiable op of floats.
+    pub fn new(name: &'static str, expr: ScalarExpr) -> Self {
+        Self { name, expr, masks: Mask::EMPTY, to_mask: false, flat: false }
+    }
+
+    /// An op whose derivative is zero almost everywhere.
+    pub fn flat(name: &'static str, expr: ScalarExpr) -> Self {
+        Self { flat: true, ..Self::new(name, expr) }
+    }
+
+    /// A flat op whose result is a mask of bytes, 0 or 1.
+    pub fn mask(name: &'static str, expr: ScalarExpr) -> Self {
+        Self { to_mask: true, flat: true, ..Self::new(name, expr) }
+    }
+}
+
+#[derive(Clone)]
+enum DefinitionRef {
+    Static(&'static Definition),
+    Shared(Arc<Definition>),
+}
+
+/// The numbers that an application of a definition carries.
+pub type Params = SmallVec<[f64; 2]>;
+
+/// A pointwise op: a definition and its parameters.
+#[derive(Clone)]
+pub struct Pointwise {
+    definition: DefinitionRef,
+    params: Params,
+}
+
+impl Pointwise {
+    /// An op without parameters.
+    pub fn of(definition: &'static Definition) -> Self {
+        Self { definition: DefinitionRef::Static(definition), params: Params::new() }
+    }
+
+    /// An op with parameters.
+    pub fn with(definition: &'static Definition, params: &[f64]) -> Self {
+        Self { definition: DefinitionRef::Static(definition), params: SmallVec::from_slice(params) }
+    }
+
+    /// An op made at run time.
+    pub fn shared(definition: Arc<Definition>, params: &[f64]) -> Self {
+        Self { definition: DefinitionRef::Shared(definition), params: SmallVec::from_slice(params) }
+    }
+
+    /// The definition.
+    pub fn definition(&self) -> &Definition {
+        match &self.definition {
+            DefinitionRef::Static(definition) => definition,
+            DefinitionRef::Shared(definition) => definition,
+        }
+    }
+
+    /// The expression.
+    pub fn expr(&self) -> &ScalarExpr {
+        &self.definition().expr
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> &[f64] {
+        &self.params
+    }
+
+    fn name(&self) -> &'static str {
+        self.definition().name
+    }
+
+    /// The residuals of the reverse rule: those of the expression.
+    pub fn residuals(&self, wanted: Mask, outputs: usize) -> Residuals {
+        self.expr().reverse(wanted, Mask::first(outputs)).residuals.iter().copied().collect()
+    }
+
+    /// The cotangents of the wanted inputs: one fused pass, with the sums over broadcast
+    /// dimensions in it.
+    ///
+    /// # Errors
+    /// Whatever the evaluation or the levels below report.
+    pub fn vjp(&self, wanted: Mask, cts: &Cotangents, saved: &Saved<'_>) -> Result<Grads> {
+        let mut grads: Grads = smallvec::smallvec![None; saved.inputs.len()];
+        let given = Mask::of(cts.len(), |j| cts[j].is_some());
+        if given.is_empty() || wanted.is_empty() {
+            return Ok(grads);
+        }
+        let reverse = self.expr().reverse(wanted, given);
+        let mut inputs: SmallVec<[&TrackedTensor; 6]> = cts.iter().flatten().collect();
+        for residual in &reverse.residuals {
+            inputs.push(match *residual {
+                Residual::Input(i) => saved.input(i)?,
+                Residual::Output(j) => saved.output(j)?,
+                Residual::Aux(_) => {
+                    return Err(Error::internal(self.name(), "an expression has no hints"));
+                }
+            });
+        }
+        let targets: SmallVec<[Shape; 2]> = wanted.iter().map(|i| saved.inputs[i].shape).collect();
+        let out = self.fused(&reverse.definition, &inputs, saved.outputs[0].shape, &targets)?;
+        for (i, ct) in wanted.iter().zip(out) {
+            grads[i] = Some(ct);
+        }
+        Ok(grads)
+    }
+
+    /// The tangents of the outputs.
+    ///
+    /// # Errors
+    /// Whatever the evaluation or the levels below report.
+    pub fn jvp(
+        &self,
+        inputs: &[&TrackedTensor],
+        outputs: &[TrackedTensor],
+        tangents: &[Option<TrackedTensor>],
+    ) -> Result<SmallVec<[Option<TrackedTensor>; 2]>> {
+        let moving = Mask::of(tangents.len(), |i| tangents[i].is_some());
+        let forward = self.expr().forward(moving);
+        let mut reads: SmallVec<[&TrackedTensor; 6]> = SmallVec::new();
+        for residual in &forward.residuals {
+            reads.push(match *residual {
+                Residual::Input(i) => inputs[i],
+                Residual::Output(j) => &outputs[j],
+                Residual::Aux(_) => {
+                    return Err(Error::internal(self.name(), "an expression has no hints"));
+                }
+            });
+        }
+        reads.extend(tangents.iter().flatten());
+        let shape = *outputs[0].shape();
+        let targets: SmallVec<[Shape; 2]> = outputs.iter().map(|_| shape).collect();
+        let out = self.fused(&forward.definition, &reads, shape, &targets)?;
+        Ok(out.into_iter().map(Some).collect())
+    }
+
+    /// Evaluates a derived expression over `shape` and sums each output down to its target.
+    fn fused(
+        &self,
+        definition: &Arc<Definition>,
+        inputs: &[&TrackedTensor],
+        shape: Shape,
+        targets: &[Shape],
+    ) -> Result<Values> {
+        let op = Self { definition: DefinitionRef::Shared(definition.clone()), params: self.params.clone() };
+        let whole = inputs.iter().any(|x| *x.shape() == shape);
+        if whole && targets.iter().all(|target| *target == shape) {
+            return apply(&op, inputs);
+        }
+        apply(&ReducedPointwise { op, shape, targets: SmallVec::from_slice(targets) }, inputs)
+    }
+}
+
+impl fmt::Debug for Pointwise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({:?}) {:?}", self.name(), self.params, self.expr().program())
+    }
+}
+
+/// The broadcast shape and common type of a pointwise op's inputs.
+fn common(op: &Pointwise, inputs: &[Meta]) -> Result<Meta> {
+    let definition = op.definition();
+    let mut whole: Option<Meta> = None;
+    for (i, meta) in inputs.iter().enumerate().filter(|(i, _)| !definition.masks.has(*i)) {
+        let Some(so_far) = whole else {
+            whole = Some(*meta);
+            continue;
+        };
+        if so_far.dtype != meta.dtype {
+            let dtypes = inputs.iter().map(|m| m.dtype).collect();
+            return Err(Error::DTypeMismatch { op: definition.name, dtypes, at: At::default() });
+        }
+        let _ = i;
+    }
+    let mut whole = whole.ok_or_else(|| Error::internal(definition.name, "it has only masks"))?;
+    if !is_float(whole.dtype) && !definition.to_mask {
+        return Err(Error::dtype(definition.name, whole.dtype, "convert to a float type with to_dtype"));
+    }
+    for meta in inputs {
+        if whole.shape != meta.shape {
+            whole.shape = whole.shape.broadcast(&meta.shape).ok_or_else(|| {
+                let shapes: Vec<Shape> = inputs.iter().map(|m| m.shape).collect();
+                Error::shape(definition.name, &shapes, "they do not broadcast to one shape")
+            })?;
+        }
+    }
+    Ok(whole)
+}
+
+impl Primitive for Pointwise {
+    fn name(&self) -> &'static str {
+        Pointwise::name(self)
+    }
+
+    fn keep(&self) -> Prim {
+        Prim::Pointwise(self.clone())
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
+        let mut meta = match inputs {
+            [x] if self.definition().masks.is_empty() && is_float(x.dtype) => *x,
+            _ => common(self, inputs)?,
+        };
+        if self.definition().to_mask {
+            meta.dtype = DType::U8;
+        }
+        let outputs = self.expr().program().outputs().iter().map(|_| meta).collect();
+        Ok(Signature { outputs, aux: SmallVec::new() })
+    }
+
+    fn may_alias(&self, _: usize, _: usize) -> bool {
+        !self.definition().to_mask
+    }
+
+    fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
+        let mut shape = *inputs[0].layout.shape();
+        for view in &inputs[1..] {
+            let other = view.layout.shape();
+            if *other != shape {
+                shape = shape
+                    .broadcast(other)
+                    .ok_or_else(|| Error::shape(self.name(), &[shape, *other], "they do not broadcast"))?;
+            }
+        }
+        machine::run(self.expr().program(), &self.params, inputs, &shape, outputs);
+        Ok(())
+    }
+
+    fn rule(&self) -> Rule<'_> {
+        if self.definition().flat { Rule::Flat } else { Rule::Pointwise(self) }
+    }
+
+    fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], _: usize) -> Result<Option<Values>> {
+        // Align the logical dimensions: the batch dimension stays in front of all of them.
+        let rank = |i: usize| inputs[i].rank() - usize::from(batched.has(i));
+        let widest = (0..inputs.len()).map(rank).max().unwrap_or(0);
+        let mut aligned: SmallVec<[TrackedTensor; 4]> = SmallVec::new();
+        for (i, x) in inputs.iter().enumerate() {
+            aligned.push(if batched.has(i) && rank(i) < widest {
+                let mut dims: SmallVec<[usize; 8]> = SmallVec::from_slice(&x.dims()[..1]);
+                dims.resize(1 + widest - rank(i), 1);
+                dims.extend_from_slice(&x.dims()[1..]);
+                algebra::reshape(x, &crate::value::checked_shape(self.name(), &dims)?)?
+            } else {
+                (*x).clone()
+            });
+        }
+        let refs: SmallVec<[&TrackedTensor; 4]> = aligned.iter().collect();
+        Ok(Some(apply(self, &refs)?))
+    }
+}
+
+/// An expression whose outputs are summed down to smaller shapes in the same pass: what a
+/// pointwise reverse rule comes to under broadcasting.
+#[derive(Clone, Debug)]
+pub struct ReducedPointwise {
+    op: Pointwise,
+    shape: Shape,
+    targets: SmallVec<[Shape; 2]>,
+}
+
+impl Primitive for ReducedPointwise {
+    fn name(&self) -> &'static str {
+        self.op.name()
+    }
+
+    fn keep(&self) -> Prim {
+        Prim::Shared(Arc::new(self.clone()))
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
+        let whole = common(&self.op, inputs)?;
+        let outputs = self.targets.iter().map(|target| whole.with_shape(*target)).collect();
+        Ok(Signature { outputs, aux: SmallVec::new() })
+    }
+
+    fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
+        let program = self.op.expr().program();
+        machine::run_reduced(program, &self.op.params, inputs, &self.shape, outputs, &self.targets);
+        Ok(())
+    }
+
+    fn rule(&self) -> Rule<'_> {
+        Rule::Composite
+    }
+
+    fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
+        let mut wide: SmallVec<[TrackedTensor; 4]> = inputs.iter().map(|x| (*x).clone()).collect();
+        if wide.iter().all(|x| *x.shape() != self.shape) {
+            wide[0] = algebra::broadcast_to(&wide[0], &self.shape)?;
+        }
+        let refs: SmallVec<[&TrackedTensor; 4]> = wide.iter().collect();
+        let whole = apply(&self.op, &refs)?;
+        let parts = whole.iter().zip(&self.targets).map(|(x, target)| algebra::sum_to(x, target));
+        Ok(Some(parts.collect::<Result<_>>()?))
+    }
+}
+
+/// Applies a definition without parameters.
+///
+/// # Errors
+/// As [`apply`].
+#[track_caller]
+pub fn pointwise(
+    definition: &'static impl Deref<Target = Definition>,
+    inputs: &[&TrackedTensor],
+) -> Result<TrackedTensor> {
+    apply_one(&Pointwise::of(definition), inputs)
+}
+
+/// Applies a definition with parameters.
+///
+/// # Errors
+/// As [`apply`].
+#[track_caller]
+pub fn pointwise_with(
+    definition: &'static impl Deref<Target = Definition>,
+    params: &[f64],
+    inputs: &[&TrackedTensor],
+) -> Result<TrackedTensor> {
+    apply_one(&Pointwise::with(definition, params), inputs)
+}

@@ -1,0 +1,128 @@
+//! Primitives: the ops that levels see. Open over ops, closed over rule shapes.
+
+use crate::error::Result;
+use crate::mask::Mask;
+use crate::meta::Meta;
+use crate::pointwise::Pointwise;
+use crate::rule::Rule;
+use crate::tracer::Values;
+use crate::value::TrackedTensor;
+use autograd_kernels::{Layout, SliceMut, View};
+use smallvec::SmallVec;
+use std::fmt::Debug;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// What an op makes of inputs: its outputs, and the auxiliary outputs that it can give on demand.
+#[derive(Clone, Debug, Default)]
+pub struct Signature {
+    /// The outputs.
+    pub outputs: SmallVec<[Meta; 1]>,
+    /// Auxiliary outputs (a row's mean, a logsumexp, indices): hints that a fused rule can read.
+    pub aux: SmallVec<[Meta; 1]>,
+}
+
+impl Signature {
+    /// One output and nothing else.
+    pub fn one(output: Meta) -> Self {
+        let mut outputs = SmallVec::new();
+        outputs.push(output);
+        Self { outputs, aux: SmallVec::new() }
+    }
+}
+
+/// An operation that levels can see.
+///
+/// A primitive is data: its parameters, and what follows from them. It never holds a tracked
+/// value; what it would capture is an input. Parameters print in full through `Debug`, since
+/// [`key`](Self::key) compares ops by it.
+pub trait Primitive: Debug + Send + Sync + 'static {
+    /// The op's name, as users type it.
+    fn name(&self) -> &'static str;
+
+    /// What makes two applications the same op: name and all parameters.
+    fn key(&self) -> String {
+        format!("{}:{self:?}", self.name())
+    }
+
+    /// The op in a form that can be kept: `Prim::Static(&Op)` where it has no parameters,
+    /// `Prim::Shared` of a clone otherwise.
+    fn keep(&self) -> Prim;
+
+    /// Shapes, types and devices of the outputs.
+    ///
+    /// # Errors
+    /// An error that names the op where the inputs do not fit.
+    fn infer(&self, inputs: &[Meta]) -> Result<Signature>;
+
+    /// The output as a rearrangement of one input's memory: that input and the layout, or `None`
+    /// where elements must be computed or moved.
+    fn view(&self, output: &Meta, inputs: &[Layout]) -> Option<(usize, Layout)> {
+        let _ = (output, inputs);
+        None
+    }
+
+    /// Bytes that [`eval_into`](Self::eval_into) takes from the buffer pool beyond its outputs.
+    fn scratch(&self, inputs: &[Meta]) -> usize {
+        let _ = inputs;
+        0
+    }
+
+    /// Whether an output may be written over an input of the same size while it is computed.
+    fn may_alias(&self, input: usize, output: usize) -> bool {
+        let _ = (input, output);
+        false
+    }
+
+    /// Computes the outputs, and the auxiliary ones after them where there is room for them.
+    /// This is the only evaluation: eager mode and static graphs share it.
+    ///
+    /// # Errors
+    /// Values that the op cannot take (an index out of range), or a type without a kernel.
+    fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()>;
+
+    /// How to differentiate it.
+    fn rule(&self) -> Rule<'_>;
+
+    /// Applies the op to inputs of which those in `batched` carry a batch dimension of extent
+    /// `size` in front; every output carries it in front. `None`: by decomposition.
+    ///
+    /// # Errors
+    /// Whatever the ops that it applies report.
+    fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
+        let _ = (batched, inputs, size);
+        Ok(None)
+    }
+
+    /// The op said in Pointwise, Linear and Bilinear terms; `None` for an op of those shapes.
+    ///
+    /// # Errors
+    /// Whatever the ops that it applies report.
+    fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
+        let _ = inputs;
+        Ok(None)
+    }
+}
+
+/// A primitive to keep: recorded on a tape or in a program.
+#[derive(Clone, Debug)]
+pub enum Prim {
+    /// An op without parameters.
+    Static(&'static dyn Primitive),
+    /// An op with parameters.
+    Shared(Arc<dyn Primitive>),
+    /// A scalar expression, kept inline: the most frequent shape.
+    Pointwise(Pointwise),
+}
+
+impl Deref for Prim {
+    type Target = dyn Primitive;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Prim::Static(op) => *op,
+            Prim::Shared(op) => &**op,
+            Prim::Pointwise(op) => op,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Programs: straight-line sequences of primitives, in SSA form.
+
+use crate::apply::{apply_call, on_behalf_of};
+use crate::error::{Error, Result, Site};
+use crate::meta::Meta;
+use crate::primitive::Prim;
+use crate::tracer::Values;
+use crate::value::TrackedTensor;
+use smallvec::SmallVec;
+use std::fmt;
+
+/// Where an instruction finds an operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operand {
+    /// An input of the program.
+    Input(usize),
+    /// A constant of the program.
+    Constant(usize),
+    /// An output of an earlier instruction.
+    Result {
+        /// The instruction.
+        instruction: usize,
+        /// Which of its outputs.
+        output: usize,
+    },
+}
+
+/// One step: a primitive, what it reads, what it makes.
+#[derive(Clone, Debug)]
+pub struct Instruction {
+    /// The op.
+    pub op: Prim,
+    /// What it reads.
+    pub operands: SmallVec<[Operand; 2]>,
+    /// What it makes: outputs, then auxiliary outputs.
+    pub outputs: SmallVec<[Meta; 1]>,
+    /// How many of [`outputs`](Self::outputs) are auxiliary.
+    pub aux: usize,
+    /// The user's line.
+    pub site: Site,
+}
+
+/// A sequence of primitives with inputs, constants and outputs. It holds no tracked value: what
+/// was watched when it was recorded is an input.
+#[derive(Clone, Debug, Default)]
+pub struct Program {
+    /// The inputs' metas.
+    pub inputs: Vec<Meta>,
+    /// Values that do not depend on the inputs.
+    pub constants: Vec<TrackedTensor>,
+    /// The steps, in an order in which operands come first.
+    pub instructions: Vec<Instruction>,
+    /// The results.
+    pub outputs: Vec<Operand>,
+}
+
+impl Program {
+    /// Runs the program on values, through whatever watches them: the interpreter that equals
+    /// eager mode to the bit.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where the inputs are not as many as recorded or differ in shape
+    /// or type; whatever a primitive reports.
+    pub fn run(&self, inputs: &[&TrackedTensor]) -> Result<Vec<TrackedTensor>> {
+        if inputs.len() != self.inputs.len() {
+            let reason = format!("{} inputs given, {} recorded", inputs.len(), self.inputs.len());
+            return Err(Error::argument("program", reason));
+        }
+        for (i, (input, meta)) in inputs.iter().zip(&self.inputs).enumerate() {
+            if input.shape() != &meta.shape || input.dtype() != meta.dtype {
+                let got = format!("{} {:?}", input.shape(), input.dtype());
+                let reason = format!("input {i} is {got}, recorded for {} {:?}", meta.shape, meta.dtype);
+                return Err(Error::argument("program", reason));
+            }
+        }
+        let last = self.last_uses();
+        let mut results: Vec<Values> = vec![Values::new(); self.instructions.len()];
+        for (i, instruction) in self.instructions.iter().enumerate() {
+            let applied = {
+                let operands: SmallVec<[&TrackedTensor; 4]> =
+                    instruction.operands.iter().map(|o| self.read(*o, inputs, &results)).collect();
+                on_behalf_of(instruction.site, || {
+                    apply_call(&*instruction.op, &operands, instruction.aux > 0, instruction.site)
+                })?
+            };
+            let mut made = applied.outputs;
+            made.extend(applied.aux);
+            results[i] = made;
+            for operand in &instruction.operands {
+                if let Operand::Result { instruction: from, .. } = *operand
+                    && last[from] == i
+                {
+                    results[from].clear();
+                }
+            }
+        }
+        Ok(self.outputs.iter().map(|o| self.read(*o, inputs, &results).clone()).collect())
+    }
+
+    fn read<'a>(
+        &'a self,
+        operand: Operand,
+        inputs: &[&'a TrackedTensor],
+        results: &'a [Values],
+    ) -> &'a TrackedTensor {
+        match operand {
+            Operand::Input(i) => inputs[i],
+            Operand::Constant(i) => &self.constants[i],
+            Operand::Result { instruction, output } => &results[instruction][output],
+        }
+    }
+
+    /// For each instruction, the last one that reads a result of it; outputs are read at the end.
+    fn last_uses(&self) -> Vec<usize> {
+        let mut last = vec![0; self.instructions.len()];
+        for (i, instruction) in self.instructions.iter().enumerate() {
+            for operand in &instruction.operands {
+                if let Operand::Result { instruction: from, .. } = *operand {
+                    last[from] = i;
+                }
+            }
+        }
+        for output in &self.outputs {
+            if let Operand::Result { instruction, .. } = *output {
+                last[instruction] = usize::MAX;
+            }
+        }
+        last
+    }
+}
+
+impl fmt::Display for Operand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Operand::Input(i) => write!(f, "x{i}"),
+            Operand::Constant(i) => write!(f, "c{i}"),
+            Operand::Result { instruction, output: 0 } => write!(f, "%{instruction}"),
+            Operand::Result { instruction, output } => write!(f, "%{instruction}.{output}"),
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, meta) in self.inputs.iter().enumerate() {
+            writeln!(f, "x{i}: {} {:?}", meta.shape, meta.dtype)?;
+        }
+        for (i, constant) in self.constants.iter().enumerate() {
+            writeln!(f, "c{i}: {} {:?}", constant.shape(), constant.dtype())?;
+        }
+        for (i, instruction) in self.instructions.iter().enumerate() {
+            write!(f, "%{i} = {}", instruction.op.name())?;
+            for operand in &instruction.operands {
+                write!(f, " {operand}")?;
+            }
+            for meta in &instruction.outputs {
+                write!(f, " : {} {:?}", meta.shape, meta.dtype)?;
+            }
+            writeln!(f, "  ; {}", instruction.site)?;
+        }
+        write!(f, "return")?;
+        self.outputs.iter().try_for_each(|o| write!(f, " {o}"))
+    }
+}

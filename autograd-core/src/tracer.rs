@@ -1,0 +1,74 @@
+//! What it takes to watch values.
+
+use crate::error::{Result, Site};
+use crate::level::Level;
+use crate::primitive::Primitive;
+use crate::value::TrackedTensor;
+use autograd_kernels::Shape;
+use candle_core::{DType, DeviceLocation};
+use smallvec::SmallVec;
+use std::any::Any;
+use std::fmt::Debug;
+
+/// A few values: the outputs of an op. Most ops have one.
+pub type Values = SmallVec<[TrackedTensor; 2]>;
+
+/// One application of an op, on its way through the levels.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// The op.
+    pub op: &'a dyn Primitive,
+    /// Its inputs. None of them is silent, and the highest level among them is the handler's.
+    pub inputs: &'a [&'a TrackedTensor],
+    /// Whether the op's auxiliary outputs are wanted.
+    pub aux: bool,
+    /// The user's line.
+    pub site: Site,
+}
+
+/// What an application gives: outputs, and auxiliary outputs where they were wanted and the
+/// levels below could give them.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// The outputs.
+    pub outputs: Values,
+    /// Hints for fused rules, never tracked by the level that passes them on; either all or none.
+    pub aux: Values,
+}
+
+/// A watched value: a tape's, a dual's, a batch's or a captured one.
+///
+/// Invariant: the values inside a tracer have lower levels than the tracer.
+pub trait Tracer: Any + Debug + Send + Sync {
+    /// The level of the transform that watches.
+    fn level(&self) -> Level;
+
+    /// The shape that the user sees.
+    fn shape(&self) -> &Shape;
+
+    /// The element type.
+    fn dtype(&self) -> DType;
+
+    /// Where the elements are.
+    fn device(&self) -> DeviceLocation;
+
+    /// The value one level below, which holds the numbers; `None` where there are none (a graph
+    /// being captured) or where they do not have the value's shape (a batch).
+    fn lower(&self) -> Option<&TrackedTensor>;
+
+    /// Whether the transform still watches: a spent tape does not, nor one that is paused on this
+    /// thread. A silent value's [`lower`](Self::lower) stands for it.
+    fn is_active(&self) -> bool {
+        true
+    }
+
+    /// Applies an op of which at least one input is of this level and none is of a higher one;
+    /// inputs of lower levels are constants to it.
+    ///
+    /// # Errors
+    /// Whatever the op or the levels below report.
+    fn process(&self, call: &Call<'_>) -> Result<Applied>;
+
+    /// This tracer, to be recognised by the transform that made it.
+    fn as_any(&self) -> &dyn Any;
+}

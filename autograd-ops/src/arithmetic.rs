@@ -1,0 +1,146 @@
+//! Arithmetic of two values, or of a value and a number.
+
+use crate::operand::Operand;
+use crate::registry::{Case, Family, Op, Sample};
+use autograd_core::kernels::expr::Binary;
+use autograd_core::{Definition, Result, ScalarExpr, TrackedTensor, algebra, pointwise, pointwise_with};
+use std::sync::LazyLock;
+
+macro_rules! binary {
+    ($(#[$doc:meta])* $name:ident, $op:ident, $tensor:ident, $scalar:ident) => {
+        static $tensor: LazyLock<Definition> = LazyLock::new(|| {
+            Definition::new(stringify!($name), ScalarExpr::build(2, 0, |b, x, _| b.binary(Binary::$op, x[0], x[1])))
+        });
+        static $scalar: LazyLock<Definition> = LazyLock::new(|| {
+            Definition::new(stringify!($name), ScalarExpr::build(1, 1, |b, x, p| b.binary(Binary::$op, x[0], p[0])))
+        });
+
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// Shapes that do not broadcast; types or devices that differ.
+        #[track_caller]
+        pub fn $name(x: &TrackedTensor, rhs: impl Into<Operand>) -> Result<TrackedTensor> {
+            match rhs.into() {
+                Operand::Value(y) => pointwise(&$tensor, &[x, &y]),
+                Operand::Real(c) => pointwise_with(&$scalar, &[c], &[x]),
+                Operand::Integer(c) => pointwise_with(&$scalar, &[c as f64], &[x]),
+            }
+        }
+    };
+}
+
+binary!(
+    /// x + y.
+    add, Add, ADD, ADD_SCALAR
+);
+binary!(
+    /// x − y.
+    sub, Sub, SUB, SUB_SCALAR
+);
+binary!(
+    /// x · y.
+    mul, Mul, MUL, MUL_SCALAR
+);
+binary!(
+    /// x / y.
+    div, Div, DIV, DIV_SCALAR
+);
+
+static POW: LazyLock<Definition> = LazyLock::new(|| {
+    Definition::new("pow", ScalarExpr::build(2, 0, |b, x, _| b.binary(Binary::Pow, x[0], x[1])))
+});
+static POW_REAL: LazyLock<Definition> = LazyLock::new(|| {
+    Definition::new("pow", ScalarExpr::build(1, 1, |b, x, p| b.binary(Binary::Pow, x[0], p[0])))
+});
+static POW_INTEGER: LazyLock<Definition> = LazyLock::new(|| {
+    Definition::new("pow", ScalarExpr::build(1, 1, |b, x, p| b.binary(Binary::Powi, x[0], p[0])))
+});
+
+/// xʸ. A whole number as exponent is exact for negative bases. 0⁰ = 1, with gradient 0.
+///
+/// # Errors
+/// Shapes that do not broadcast; types or devices that differ.
+#[track_caller]
+pub fn pow(x: &TrackedTensor, exponent: impl Into<Operand>) -> Result<TrackedTensor> {
+    match exponent.into() {
+        Operand::Value(y) => pointwise(&POW, &[x, &y]),
+        Operand::Real(c) => pointwise_with(&POW_REAL, &[c], &[x]),
+        Operand::Integer(n) => pointwise_with(&POW_INTEGER, &[n as f64], &[x]),
+    }
+}
+
+/// −x.
+///
+/// # Errors
+/// A type without arithmetic.
+#[track_caller]
+pub fn neg(x: &TrackedTensor) -> Result<TrackedTensor> {
+    algebra::neg(x)
+}
+
+fn shapes(
+    low: f64,
+    high: f64,
+    run: impl Fn(&TrackedTensor, &TrackedTensor) -> Result<TrackedTensor> + Copy + Send + Sync + 'static,
+) -> Vec<Case> {
+    let case = |label, a: &[usize], b: &[usize]| {
+        let inputs = vec![Sample::between(a, low, high), Sample::between(b, low, high)];
+        Case::new(label, inputs, move |x| run(&x[0], &x[1]))
+    };
+    vec![
+        case("same shape", &[2, 3], &[2, 3]),
+        case("a row broadcast", &[2, 3], &[3]),
+        case("a column broadcast", &[2, 1], &[2, 3]),
+        case("both broadcast", &[3, 1], &[1, 4]),
+        case("rank 0", &[], &[2]),
+        case("empty", &[0, 3], &[3]),
+    ]
+}
+
+/// The ops of this file.
+pub fn ops() -> Vec<Op> {
+    let op = |name, formula, cases| Op { name, family: Family::Elementwise, formula, cases };
+    vec![
+        op("add", "x + y", || shapes(-2.0, 2.0, |x, y| add(x, y))),
+        op("sub", "x − y", || shapes(-2.0, 2.0, |x, y| sub(x, y))),
+        op("mul", "x · y", || shapes(-2.0, 2.0, |x, y| mul(x, y))),
+        op("div", "x / y", || shapes(0.5, 2.0, |x, y| div(x, y))),
+        op("pow", "xʸ; 0⁰ = 1 with gradient 0", || {
+            let mut cases = shapes(0.5, 2.0, |x, y| pow(x, y));
+            cases.push(Case::new("whole exponent", vec![Sample::float(&[5])], |x| pow(&x[0], 3)));
+            cases.push(Case::new("exponent −2", vec![Sample::between(&[5], 0.5, 2.0)], |x| pow(&x[0], -2)));
+            cases
+                .push(Case::new("real exponent", vec![Sample::between(&[5], 0.5, 2.0)], |x| pow(&x[0], 1.7)));
+            cases
+        }),
+        op("neg", "−x", || vec![Case::new("one shape", vec![Sample::float(&[2, 3])], |x| neg(&x[0]))]),
+    ]
+}
+
+/// The methods of this file.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! arithmetic_methods {
+    ($($callback:tt)*) => {
+        $($callback)* {
+            unary {
+                /// −x.
+                neg = $crate::arithmetic::neg;
+            }
+            binary {
+                /// x + y, with broadcasting.
+                add = $crate::arithmetic::add;
+                /// x − y, with broadcasting.
+                sub = $crate::arithmetic::sub;
+                /// x · y, with broadcasting.
+                mul = $crate::arithmetic::mul;
+                /// x / y, with broadcasting.
+                div = $crate::arithmetic::div;
+                /// xʸ. A whole number as exponent is exact for negative bases. 0⁰ = 1, with gradient 0.
+                pow = $crate::arithmetic::pow;
+            }
+            other {}
+        }
+    };
+}

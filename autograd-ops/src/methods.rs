@@ -1,0 +1,67 @@
+//! The method trait: every op as a method of the value.
+//!
+//! Each family lists its methods in a macro beside its ops; this trait and the contexts of
+//! forward mode are both made from those lists. A row reads `name = path;`, and stands for
+//!
+//! ```text
+//! #[track_caller]
+//! fn tanh(&self) -> Result<TrackedTensor> { autograd_ops::elementwise::tanh(self) }
+//! fn mul(&self, rhs: impl Into<Operand>) -> Result<TrackedTensor> { autograd_ops::arithmetic::mul(self, rhs) }
+//! ```
+
+use crate::operand::Operand;
+use autograd_core::{Result, TrackedTensor};
+
+macro_rules! trait_methods {
+    (
+        unary { $($(#[$u:meta])* $unary:ident = $upath:path;)* }
+        binary { $($(#[$b:meta])* $binary:ident = $bpath:path;)* }
+        other { $($(#[$o:meta])* $other:ident($($arg:ident: $ty:ty),*) -> $out:ty = $opath:path;)* }
+    ) => {
+        $(
+            $(#[$u])*
+            ///
+            /// # Errors
+            #[doc = concat!("As [`", stringify!($upath), "`].")]
+            #[track_caller]
+            fn $unary(&self) -> Result<TrackedTensor> {
+                $upath(self.as_value())
+            }
+        )*
+        $(
+            $(#[$b])*
+            ///
+            /// # Errors
+            #[doc = concat!("As [`", stringify!($bpath), "`].")]
+            #[track_caller]
+            fn $binary(&self, rhs: impl Into<Operand>) -> Result<TrackedTensor> {
+                $bpath(self.as_value(), rhs)
+            }
+        )*
+        $(
+            $(#[$o])*
+            ///
+            /// # Errors
+            #[doc = concat!("As [`", stringify!($opath), "`].")]
+            #[track_caller]
+            fn $other(&self, $($arg: $ty),*) -> Result<$out> {
+                $opath(self.as_value(), $($arg),*)
+            }
+        )*
+    };
+}
+
+/// Every op as a method. Implemented for [`TrackedTensor`] only: candle's own methods on `Tensor`
+/// would win silently.
+pub trait TensorAutograd {
+    /// The value itself.
+    fn as_value(&self) -> &TrackedTensor;
+
+    crate::arithmetic_methods!(trait_methods!);
+}
+
+impl TensorAutograd for TrackedTensor {
+    fn as_value(&self) -> &TrackedTensor {
+        self
+    }
+}

@@ -1,0 +1,127 @@
+//! A tape as data: its nodes to look at, as text and as a DOT graph.
+
+use crate::node::{Source, Step};
+use crate::tape::GradientTape;
+use autograd_core::{Meta, Rule, Site};
+use std::fmt::Write;
+
+/// What kind of node a tape holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// A variable of the user.
+    Variable,
+    /// An op of a registry, by name.
+    Primitive(&'static str),
+    /// A user's own op, by name.
+    Custom(&'static str),
+    /// A computation that nobody can reach any more: its residuals were let go.
+    Cut,
+}
+
+/// A node of a tape, as it stood when it was asked for.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TapeNode {
+    /// Its number: the order of recording.
+    pub id: usize,
+    /// What it does.
+    pub operation: Operation,
+    /// The nodes that it reads, with the output's number; `None` for a constant.
+    pub inputs: Vec<Option<(usize, usize)>>,
+    /// Its outputs.
+    pub outputs: Vec<Meta>,
+    /// Bytes that it keeps for the backward pass (shared memory counts at each holder).
+    pub kept_bytes: usize,
+    /// The user's line.
+    pub site: Site,
+}
+
+impl GradientTape {
+    /// The recorded nodes, oldest first; none once the tape is spent.
+    pub fn nodes(&self) -> Vec<TapeNode> {
+        self.with_record(|record| {
+            let nodes = record.nodes.iter().enumerate().map(|(id, node)| TapeNode {
+                id,
+                operation: match &node.step {
+                    Step::Variable => Operation::Variable,
+                    Step::Released => Operation::Cut,
+                    Step::Apply(op) => match op.rule() {
+                        Rule::Opaque(_) => Operation::Custom(op.name()),
+                        Rule::Pointwise(_)
+                        | Rule::Linear(..)
+                        | Rule::Bilinear(..)
+                        | Rule::General(_)
+                        | Rule::Composite
+                        | Rule::Flat => Operation::Primitive(op.name()),
+                    },
+                },
+                inputs: node
+                    .inputs
+                    .iter()
+                    .map(|input| match input {
+                        Source::Slot(slot) => Some((slot.node as usize, slot.output as usize)),
+                        Source::Constant(_) => None,
+                    })
+                    .collect(),
+                outputs: node.outputs.to_vec(),
+                kept_bytes: node.kept.iter().flatten().map(|value| value.meta().bytes()).sum(),
+                site: node.site,
+            });
+            nodes.collect()
+        })
+    }
+
+    /// The number of recorded nodes.
+    pub fn len(&self) -> usize {
+        self.with_record(|record| record.nodes.len())
+    }
+
+    /// Whether nothing is recorded.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tape as text: a line for each node.
+    pub fn dump(&self) -> String {
+        let mut text = String::new();
+        for node in self.nodes() {
+            let _ = write!(text, "%{} = {}", node.id, label(&node.operation));
+            for input in &node.inputs {
+                let _ = match input {
+                    Some((id, 0)) => write!(text, " %{id}"),
+                    Some((id, output)) => write!(text, " %{id}.{output}"),
+                    None => write!(text, " const"),
+                };
+            }
+            for meta in &node.outputs {
+                let _ = write!(text, " : {} {:?}", meta.shape, meta.dtype);
+            }
+            let _ = writeln!(text, "  keeps {} B  ; {}", node.kept_bytes, node.site);
+        }
+        text
+    }
+
+    /// The tape as a graph in the DOT language.
+    pub fn to_dot(&self) -> String {
+        let mut dot = String::from("digraph tape {\n  node [shape=box, fontname=monospace];\n");
+        for node in self.nodes() {
+            let shape = node.outputs.first().map_or_else(String::new, |m| m.shape.to_string());
+            let style = if node.operation == Operation::Variable { ", style=bold" } else { "" };
+            let _ = writeln!(dot, "  n{} [label=\"{} {shape}\"{style}];", node.id, label(&node.operation));
+            for (id, _) in node.inputs.iter().flatten() {
+                let _ = writeln!(dot, "  n{id} -> n{};", node.id);
+            }
+        }
+        dot.push_str("}\n");
+        dot
+    }
+}
+
+fn label(operation: &Operation) -> &'static str {
+    match operation {
+        Operation::Variable => "variable",
+        Operation::Primitive(name) | Operation::Custom(name) => name,
+        Operation::Cut => "released",
+    }
+}

@@ -1,0 +1,156 @@
+//! The record of a tape, and the small header that its values share.
+
+use crate::node::{Node, Slot, Step};
+use autograd_core::smallvec::SmallVec;
+use autograd_core::{Level, Meta, Site};
+use parking_lot::Mutex;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+/// Whether a tape still watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Live,
+    Spent,
+    Dropped,
+}
+
+/// What the values of a tape share with it. The nodes belong to the tape: when it is dropped they
+/// go, and values compute on as plain values.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: AtomicU8,
+    /// 0 until the first variable.
+    level: AtomicU64,
+    pub(crate) record: Mutex<Record>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) constants: Vec<Meta>,
+    /// Where the first variable was taken.
+    pub(crate) started_at: Option<Site>,
+    pub(crate) spent_at: Option<Site>,
+}
+
+impl Shared {
+    pub(crate) fn new() -> Self {
+        Self { state: AtomicU8::new(0), level: AtomicU64::new(0), record: Mutex::default() }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        match self.state.load(Ordering::Acquire) {
+            0 => State::Live,
+            1 => State::Spent,
+            _ => State::Dropped,
+        }
+    }
+
+    /// Ends the tape; the nodes come out so that they are dropped outside of any lock.
+    pub(crate) fn end(&self, state: State, site: Option<Site>) -> Record {
+        let mut record = self.record.lock();
+        self.state.store(if state == State::Spent { 1 } else { 2 }, Ordering::Release);
+        let taken = std::mem::take(&mut *record);
+        record.started_at = taken.started_at;
+        record.spent_at = site.or(taken.spent_at);
+        taken
+    }
+
+    /// The level; `None` before the first variable.
+    pub(crate) fn level(&self) -> Option<Level> {
+        let number = self.level.load(Ordering::Acquire);
+        (number != 0).then(|| Level::from_number(number))
+    }
+
+    pub(crate) fn set_level(&self, level: Level) {
+        self.level.store(level.number(), Ordering::Release);
+    }
+
+    /// One value fewer in the user's hands; what nobody can reach any more loses its residuals.
+    pub(crate) fn release(&self, slot: Slot) {
+        if self.state() != State::Live {
+            return;
+        }
+        let mut garbage: SmallVec<[_; 1]> = SmallVec::new();
+        let mut record = self.record.lock();
+        // The state is read again under the lock: the nodes may have been taken meanwhile.
+        let Some(node) = record.nodes.get_mut(slot.node as usize) else { return };
+        node.handles -= 1;
+        let mut open: SmallVec<[u32; 4]> = SmallVec::new();
+        open.push(slot.node);
+        while let Some(id) = open.pop() {
+            let node = &mut record.nodes[id as usize];
+            if node.handles > 0 || node.consumers > 0 || !matches!(node.step, Step::Apply(_)) {
+                continue;
+            }
+            let step = std::mem::replace(&mut node.step, Step::Released);
+            garbage.push((step, std::mem::take(&mut node.kept)));
+            let inputs = std::mem::take(&mut node.inputs);
+            for input in inputs.iter().filter_map(|i| i.slot()) {
+                record.nodes[input.node as usize].consumers -= 1;
+                open.push(input.node);
+            }
+        }
+        drop(record);
+    }
+}
+
+impl Record {
+    /// Appends a node, and counts it at its inputs.
+    pub(crate) fn push(&mut self, node: Node) -> u32 {
+        let id = u32::try_from(self.nodes.len()).expect("a tape has fewer than 2^32 nodes");
+        for input in node.inputs.iter().filter_map(|i| i.slot()) {
+            self.nodes[input.node as usize].consumers += 1;
+        }
+        self.nodes.push(node);
+        id
+    }
+
+    pub(crate) fn constant(&mut self, meta: Meta) -> u32 {
+        let id = u32::try_from(self.constants.len()).expect("a tape has fewer than 2^32 constants");
+        self.constants.push(meta);
+        id
+    }
+
+    /// The metas of a node's inputs.
+    pub(crate) fn input_metas(&self, node: &Node) -> SmallVec<[Meta; 4]> {
+        use crate::node::Source;
+        node.inputs
+            .iter()
+            .map(|input| match *input {
+                Source::Slot(slot) => self.nodes[slot.node as usize].outputs[slot.output as usize],
+                Source::Constant(id) => self.constants[id as usize],
+            })
+            .collect()
+    }
+}
+
+thread_local! {
+    /// The region to which nodes recorded on this thread belong; 0 for none.
+    static REGION: Cell<u32> = const { Cell::new(0) };
+}
+
+static NEXT_REGION: AtomicU32 = AtomicU32::new(1);
+
+/// The region that is being recorded on this thread.
+pub(crate) fn current_region() -> u32 {
+    REGION.get()
+}
+
+/// Runs `f`; what tapes record meanwhile on this thread keeps no residuals and is replayed when
+/// the backward pass needs it. A region inside a region joins it.
+pub fn replayed<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(u32);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            REGION.set(self.0);
+        }
+    }
+    let outer = REGION.get();
+    let _restore = Restore(outer);
+    if outer == 0 {
+        REGION.set(NEXT_REGION.fetch_add(1, Ordering::Relaxed));
+    }
+    f()
+}

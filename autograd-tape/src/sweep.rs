@@ -1,0 +1,284 @@
+//! The reverse sweep: from the last node down, without recursion, touching values only through
+//! the interception point.
+
+use crate::node::{Kept, Node, Slot, Source, Step, residuals};
+use crate::record::{Record, Shared};
+use crate::tracer::TapeTracer;
+use autograd_core::algebra::{accumulate, add};
+use autograd_core::smallvec::SmallVec;
+use autograd_core::{
+    Cotangents, Error, Grads, Level, Mask, Meta, Primitive, Residual, Result, Rule, Saved, TrackedTensor,
+    apply_call, on_behalf_of,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Where a sweep finds its nodes, and what it leaves behind.
+pub(crate) enum Nodes<'a> {
+    /// The tape is spent: nodes are taken apart as the sweep passes them.
+    Taken(Record),
+    /// The tape stays. With `recording`, the sweep's own work is recorded on it.
+    Shared { tape: &'a Arc<Shared>, level: Level, recording: bool },
+}
+
+/// One node, ready for its rule.
+struct Visit {
+    node: Node,
+    metas: SmallVec<[Meta; 4]>,
+}
+
+impl Nodes<'_> {
+    fn with<R>(&self, f: impl FnOnce(&Record) -> R) -> R {
+        match self {
+            Nodes::Taken(record) => f(record),
+            Nodes::Shared { tape, .. } => f(&tape.record.lock()),
+        }
+    }
+
+    /// The node, taken or copied; its kept values are wrapped again where the sweep is recorded.
+    fn visit(&mut self, id: usize) -> Visit {
+        match self {
+            Nodes::Taken(record) => {
+                let metas = record.input_metas(&record.nodes[id]);
+                let node = &mut record.nodes[id];
+                // What the outputs' consumers need stays: the metas.
+                let taken = Node {
+                    step: std::mem::replace(&mut node.step, Step::Released),
+                    inputs: std::mem::take(&mut node.inputs),
+                    kept: std::mem::take(&mut node.kept),
+                    outputs: node.outputs.clone(),
+                    ..*node
+                };
+                Visit { node: taken, metas }
+            }
+            Nodes::Shared { tape, .. } => {
+                let record = tape.record.lock();
+                let node = record.nodes[id].clone();
+                Visit { metas: record.input_metas(&node), node }
+            }
+        }
+    }
+
+    /// A kept value as the sweep must see it: on the tape again where the sweep is recorded.
+    fn seen(&self, value: TrackedTensor, slot: Option<Slot>) -> TrackedTensor {
+        match (self, slot) {
+            (Nodes::Shared { tape, level, recording: true }, Some(slot)) => {
+                let mut record = tape.record.lock();
+                record.nodes[slot.node as usize].handles += 1;
+                drop(record);
+                TrackedTensor::from_tracer(Arc::new(TapeTracer {
+                    tape: (*tape).clone(),
+                    level: *level,
+                    slot,
+                    value,
+                }))
+            }
+            _ => value,
+        }
+    }
+}
+
+/// Pulls cotangents back from `seeds` to `sources`; `None` where there is no path.
+pub(crate) fn sweep(
+    mut nodes: Nodes<'_>,
+    seeds: Vec<(Slot, TrackedTensor)>,
+    sources: &[Slot],
+) -> Result<Vec<Option<TrackedTensor>>> {
+    let mut results: Vec<Option<TrackedTensor>> = vec![None; sources.len()];
+    let (Some(low), Some(high)) =
+        (sources.iter().map(|s| s.node as usize).min(), seeds.iter().map(|(s, _)| s.node as usize).max())
+    else {
+        return Ok(results);
+    };
+    if low > high {
+        return Ok(results);
+    }
+    let depends = nodes.with(|record| dependants(record, sources, low, high));
+    let mut cts: Vec<Cotangents> = vec![Cotangents::new(); high - low + 1];
+    for (slot, seed) in seeds {
+        if slot.node as usize >= low {
+            give(&mut cts[slot.node as usize - low], slot, seed, &nodes)?;
+        }
+    }
+    let mut replays: HashMap<u32, HashMap<u32, Kept>> = HashMap::new();
+    for id in (low..=high).rev() {
+        let ct = std::mem::take(&mut cts[id - low]);
+        if let Nodes::Taken(record) = &mut nodes {
+            record.nodes.truncate(id + 1);
+        }
+        if !depends[id - low] || ct.iter().all(Option::is_none) {
+            continue;
+        }
+        for (result, source) in results.iter_mut().zip(sources) {
+            if source.node as usize == id {
+                *result = ct.get(source.output as usize).cloned().flatten();
+            }
+        }
+        let mut visit = nodes.visit(id);
+        let reached = |source: &Source| {
+            source.slot().is_some_and(|s| (s.node as usize) >= low && depends[s.node as usize - low])
+        };
+        let recorded = visit.node.differentiable();
+        let wanted = Mask::of(visit.node.inputs.len(), |i| recorded.has(i) && reached(&visit.node.inputs[i]));
+        let Step::Apply(op) = visit.node.step.clone() else { continue };
+        if wanted.is_empty() {
+            continue;
+        }
+        if visit.node.region != 0 {
+            let region = visit.node.region;
+            if !replays.contains_key(&region) {
+                let again = replay(&nodes, region, id, &visit.node)?;
+                replays.insert(region, again);
+            }
+            visit.node.kept = replays
+                .get_mut(&region)
+                .and_then(|kept| kept.remove(&(id as u32)))
+                .ok_or_else(|| Error::internal(op.name(), "its region was not replayed"))?;
+        }
+        let site = visit.node.site;
+        let grads = on_behalf_of(site, || pull(&nodes, &*op, id, recorded, wanted, ct, &mut visit))
+            .map_err(|error| error.or_at(site))?;
+        for (i, grad) in grads.into_iter().enumerate() {
+            let (Some(grad), Source::Slot(slot), true) = (grad, visit.node.inputs[i], wanted.has(i)) else {
+                continue;
+            };
+            let meta = visit.metas[i];
+            if *grad.shape() != meta.shape || grad.dtype() != meta.dtype {
+                let (got, dtype) = (grad.shape(), grad.dtype());
+                let reason = format!(
+                    "its rule gave {got} {dtype:?} for input {i}, which is {} {:?}",
+                    meta.shape, meta.dtype
+                );
+                return Err(Error::internal(op.name(), reason).or_at(site));
+            }
+            give(&mut cts[slot.node as usize - low], slot, grad, &nodes)?;
+        }
+    }
+    Ok(results)
+}
+
+/// Which nodes between `low` and `high` depend on a source or are one.
+fn dependants(record: &Record, sources: &[Slot], low: usize, high: usize) -> Vec<bool> {
+    let mut depends = vec![false; high - low + 1];
+    for source in sources {
+        if let Some(flag) = (source.node as usize).checked_sub(low).and_then(|i| depends.get_mut(i)) {
+            *flag = true;
+        }
+    }
+    for id in low..=high {
+        if !depends[id - low] {
+            let inputs = record.nodes.get(id).map_or(&[][..], |node| &node.inputs[..]);
+            depends[id - low] = inputs
+                .iter()
+                .filter_map(|i| i.slot())
+                .any(|slot| slot.node as usize >= low && depends[slot.node as usize - low]);
+        }
+    }
+    depends
+}
+
+/// Adds a cotangent to a node's: the first one is moved in, later ones are added in place where
+/// the memory is theirs alone.
+fn give(cts: &mut Cotangents, slot: Slot, ct: TrackedTensor, nodes: &Nodes<'_>) -> Result<()> {
+    let output = slot.output as usize;
+    if cts.len() <= output {
+        cts.resize(output + 1, None);
+    }
+    cts[output] = Some(match (cts[output].take(), nodes) {
+        (None, _) => ct,
+        (Some(sum), Nodes::Shared { recording: true, .. }) => add(&sum, &ct)?,
+        (Some(sum), _) => accumulate(sum, &ct)?,
+    });
+    Ok(())
+}
+
+/// Runs one node's reverse rule.
+fn pull(
+    nodes: &Nodes<'_>,
+    op: &dyn Primitive,
+    id: usize,
+    recorded: Mask,
+    wanted: Mask,
+    mut cts: Cotangents,
+    visit: &mut Visit,
+) -> Result<Grads> {
+    let rule = op.rule();
+    let node = &mut visit.node;
+    cts.resize(node.outputs.len(), None);
+    let reads = residuals(rule, recorded, node.inputs.len(), node.outputs.len());
+    let values: SmallVec<[Option<TrackedTensor>; 4]> = std::mem::take(&mut node.kept)
+        .into_iter()
+        .zip(&reads)
+        .map(|(value, residual)| {
+            let slot = match *residual {
+                Residual::Input(i) => node.inputs[i].slot(),
+                Residual::Output(j) => Some(Slot { node: id as u32, output: j as u32 }),
+                // A hint is never tracked.
+                Residual::Aux(_) => None,
+            };
+            value.map(|value| nodes.seen(value, slot))
+        })
+        .collect();
+    let saved = Saved {
+        op: op.name(),
+        residuals: &reads,
+        values: &values,
+        inputs: &visit.metas,
+        outputs: &node.outputs,
+    };
+    match rule {
+        Rule::Pointwise(op) => op.vjp(wanted, &cts, &saved),
+        Rule::Linear(_, transpose) | Rule::Bilinear(_, _, transpose) => {
+            transpose.transpose(wanted, &cts, &saved)
+        }
+        Rule::General(general) => general.vjp(wanted, &cts, &saved),
+        Rule::Opaque(opaque) => {
+            let inputs: SmallVec<[&TrackedTensor; 4]> =
+                (0..node.inputs.len()).map(|i| saved.input(i)).collect::<Result<_>>()?;
+            let ct = cts[0].as_ref().ok_or_else(|| Error::internal(op.name(), "it has no cotangent"))?;
+            opaque.backward(wanted, ct, &inputs)
+        }
+        Rule::Composite | Rule::Flat => {
+            Err(Error::internal(op.name(), "a rule without a transpose was recorded"))
+        }
+    }
+}
+
+/// Runs the nodes of a region again, up to the one that the sweep has reached, and gives what
+/// their rules read.
+fn replay(nodes: &Nodes<'_>, region: u32, up_to: usize, last: &Node) -> Result<HashMap<u32, Kept>> {
+    let steps: Vec<(u32, Node)> = nodes.with(|record| {
+        let inside = record.nodes[..up_to].iter().enumerate().filter(|(_, n)| n.region == region);
+        inside.map(|(id, node)| (id as u32, node.clone())).collect()
+    });
+    let steps = steps.into_iter().chain(std::iter::once((up_to as u32, last.clone())));
+    let mut made: HashMap<Slot, TrackedTensor> = HashMap::new();
+    let mut kept_again = HashMap::new();
+    for (id, node) in steps {
+        let Step::Apply(op) = &node.step else { continue };
+        let mut inputs: SmallVec<[TrackedTensor; 4]> = SmallVec::new();
+        for (source, outside) in node.inputs.iter().zip(&node.kept) {
+            let inside = || source.slot().and_then(|slot| made.get(&slot).cloned());
+            let value = outside.clone().or_else(inside);
+            inputs.push(value.ok_or_else(|| Error::internal(op.name(), "an operand was not replayed"))?);
+        }
+        let refs: SmallVec<[&TrackedTensor; 4]> = inputs.iter().collect();
+        let rule = op.rule();
+        let reads = residuals(rule, node.differentiable(), node.inputs.len(), node.outputs.len());
+        let hints = reads.iter().any(|r| matches!(r, Residual::Aux(_)));
+        let applied = on_behalf_of(node.site, || apply_call(&**op, &refs, hints, node.site))?;
+        let kept: Kept = reads
+            .iter()
+            .map(|residual| match *residual {
+                Residual::Input(i) => Some(inputs[i].clone()),
+                Residual::Output(j) => Some(applied.outputs[j].clone()),
+                Residual::Aux(k) => applied.aux.get(k).cloned(),
+            })
+            .collect();
+        kept_again.insert(id, kept);
+        for (output, value) in applied.outputs.into_iter().enumerate() {
+            made.insert(Slot { node: id, output: output as u32 }, value);
+        }
+    }
+    Ok(kept_again)
+}

@@ -1,0 +1,340 @@
+//! The gradient tape.
+
+use crate::node::{Node, Slot, Step};
+use crate::record::{Record, Shared, State};
+use crate::sweep::{Nodes, sweep};
+use crate::tracer::TapeTracer;
+use autograd_core::algebra::{fill, ones_like};
+use autograd_core::smallvec::smallvec;
+use autograd_core::{
+    At, CustomOp, Error, Level, Meta, Result, Site, TrackedTensor, custom, heard, is_float, pause_level,
+};
+use std::sync::Arc;
+
+/// Records what is computed from its variables, and pulls gradients back through it.
+///
+/// A tape is spent by its first gradient, unless it is [`persistent`](Self::persistent). It can
+/// be used from several threads.
+///
+/// ```
+/// use autograd_core::{Result, TrackedTensor};
+/// use autograd_tape::GradientTape;
+///
+/// fn main() -> Result<()> {
+///     let tape = GradientTape::new();
+///     let x = tape.variable(TrackedTensor::scalar(3.0));
+///     let y = (&x * &x)?;
+///     assert_eq!(tape.derivative(&y, &x)?.to_scalar::<f64>()?, 6.0);
+///     Ok(())
+/// }
+/// ```
+#[derive(Debug)]
+pub struct GradientTape {
+    shared: Arc<Shared>,
+    persistent: bool,
+}
+
+impl Default for GradientTape {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for GradientTape {
+    fn drop(&mut self) {
+        drop(self.shared.end(State::Dropped, None));
+    }
+}
+
+impl GradientTape {
+    /// A tape for one gradient.
+    pub fn new() -> Self {
+        Self { shared: Arc::new(Shared::new()), persistent: false }
+    }
+
+    /// The tape kept after a gradient: further ones can be asked, and since the backward pass is
+    /// recorded too, gradients of gradients, to any order.
+    #[must_use]
+    pub fn persistent(mut self) -> Self {
+        self.persistent = true;
+        self
+    }
+
+    /// Whether the tape outlives its first gradient.
+    pub fn is_persistent(&self) -> bool {
+        self.persistent
+    }
+
+    pub(crate) fn with_record<R>(&self, f: impl FnOnce(&Record) -> R) -> R {
+        f(&self.shared.record.lock())
+    }
+
+    /// A variable: a value to differentiate with respect to. Where
+    /// [`try_variable`](Self::try_variable) fails, the value gives that error at its first use.
+    #[track_caller]
+    pub fn variable(&self, value: impl Into<TrackedTensor>) -> TrackedTensor {
+        self.try_variable(value).unwrap_or_else(TrackedTensor::failed)
+    }
+
+    /// A variable: a value to differentiate with respect to.
+    ///
+    /// # Errors
+    /// [`Error::NotDifferentiable`] for an integer tensor, [`Error::SpentTape`] after the
+    /// gradient, [`Error::LevelInversion`] for the value of a transform that was entered after
+    /// this tape's first variable.
+    #[track_caller]
+    pub fn try_variable(&self, value: impl Into<TrackedTensor>) -> Result<TrackedTensor> {
+        let site = Site::caller();
+        let value: TrackedTensor = value.into();
+        if let Some(error) = value.failure() {
+            return Err(error.clone());
+        }
+        let value = heard(&value).clone();
+        if !is_float(value.dtype()) {
+            return Err(Error::NotDifferentiable { dtype: value.dtype(), at: At::from(site) });
+        }
+        self.check_live(site)?;
+        let level = self.level_for(&value, site)?;
+        let meta = value.meta();
+        let node = Node {
+            step: Step::Variable,
+            inputs: smallvec![],
+            outputs: smallvec![meta],
+            kept: smallvec![],
+            site,
+            region: 0,
+            handles: 1,
+            consumers: 0,
+        };
+        let node = self.shared.record.lock().push(node);
+        let tracer = TapeTracer { tape: self.shared.clone(), level, slot: Slot { node, output: 0 }, value };
+        Ok(TrackedTensor::from_tracer(Arc::new(tracer)))
+    }
+
+    /// The tape's level; taken at the first variable, so that a tape made outside of a transform
+    /// and used inside of it lies above it.
+    fn level_for(&self, value: &TrackedTensor, site: Site) -> Result<Level> {
+        let above = |level: Level| value.tracer().is_none_or(|t| t.level() < level);
+        let mut record = self.shared.record.lock();
+        let tape_at = *record.started_at.get_or_insert(site);
+        match self.shared.level() {
+            Some(level) if above(level) => Ok(level),
+            Some(_) if !record.nodes.is_empty() => {
+                let value_at = value.tracer().map_or_else(String::new, |t| format!("{t:?}"));
+                Err(Error::LevelInversion { tape_at, value_at, at: At::from(site) })
+            }
+            _ => {
+                let level = Level::fresh();
+                self.shared.set_level(level);
+                record.started_at = Some(site);
+                Ok(level)
+            }
+        }
+    }
+
+    fn check_live(&self, site: Site) -> Result<()> {
+        if self.shared.state() == State::Live {
+            return Ok(());
+        }
+        let spent_at = self.with_record(|r| r.spent_at).unwrap_or(site);
+        Err(Error::SpentTape { spent_at, at: At::from(site) })
+    }
+
+    /// The gradients of a target of one element with respect to the sources (variables or values
+    /// computed from them): for each one a value of its shape, zeros where the target does not
+    /// depend on it. On a persistent tape they can be differentiated again.
+    ///
+    /// # Errors
+    /// [`Error::NonScalarTarget`], [`Error::Untracked`], [`Error::ForeignTape`],
+    /// [`Error::SpentTape`], [`Error::DroppedTape`] or [`Error::LevelInversion`], or what a rule
+    /// reports.
+    #[track_caller]
+    pub fn gradient(&self, target: &TrackedTensor, sources: &[&TrackedTensor]) -> Result<Vec<TrackedTensor>> {
+        self.pull(&[target], None, sources, self.persistent, Site::caller())
+    }
+
+    /// The gradient with respect to one source: `gradient` without the list.
+    ///
+    /// # Errors
+    /// As [`gradient`](Self::gradient).
+    #[track_caller]
+    pub fn derivative(&self, target: &TrackedTensor, source: &TrackedTensor) -> Result<TrackedTensor> {
+        let site = Site::caller();
+        let found = self.pull(&[target], None, &[source], self.persistent, site)?;
+        found.into_iter().next().ok_or_else(|| Error::internal("derivative", "no gradient came back"))
+    }
+
+    /// vᵀJ: targets of any shape, each with its cotangent v (the seed), summed.
+    ///
+    /// # Errors
+    /// As [`gradient`](Self::gradient); [`Error::Mismatch`] where a seed has not its target's
+    /// shape and type.
+    #[track_caller]
+    pub fn gradient_with(
+        &self,
+        targets: &[&TrackedTensor],
+        seeds: &[&TrackedTensor],
+        sources: &[&TrackedTensor],
+    ) -> Result<Vec<TrackedTensor>> {
+        self.pull(targets, Some(seeds), sources, self.persistent, Site::caller())
+    }
+
+    /// The gradients of the sum of several targets of one element each.
+    ///
+    /// # Errors
+    /// As [`gradient`](Self::gradient).
+    #[track_caller]
+    pub fn gradient_of(
+        &self,
+        targets: &[&TrackedTensor],
+        sources: &[&TrackedTensor],
+    ) -> Result<Vec<TrackedTensor>> {
+        self.pull(targets, None, sources, self.persistent, Site::caller())
+    }
+
+    /// As [`gradient`](Self::gradient), on a persistent tape without recording the backward pass:
+    /// the result is a constant to the tape.
+    ///
+    /// # Errors
+    /// As [`gradient`](Self::gradient).
+    #[track_caller]
+    pub fn gradient_detached(
+        &self,
+        target: &TrackedTensor,
+        sources: &[&TrackedTensor],
+    ) -> Result<Vec<TrackedTensor>> {
+        self.pull(&[target], None, sources, false, Site::caller())
+    }
+
+    /// As [`gradient`](Self::gradient), with an error where the target does not depend on a
+    /// source.
+    ///
+    /// # Errors
+    /// [`Error::NoPath`], and as [`gradient`](Self::gradient).
+    #[track_caller]
+    pub fn gradient_strict(
+        &self,
+        target: &TrackedTensor,
+        sources: &[&TrackedTensor],
+    ) -> Result<Vec<TrackedTensor>> {
+        let site = Site::caller();
+        let found = self.pull_paths(&[target], None, sources, self.persistent, site)?;
+        found
+            .into_iter()
+            .enumerate()
+            .map(|(index, grad)| grad.ok_or(Error::NoPath { index, at: At::from(site) }))
+            .collect()
+    }
+
+    fn pull(
+        &self,
+        targets: &[&TrackedTensor],
+        seeds: Option<&[&TrackedTensor]>,
+        sources: &[&TrackedTensor],
+        recording: bool,
+        site: Site,
+    ) -> Result<Vec<TrackedTensor>> {
+        let found = self.pull_paths(targets, seeds, sources, recording, site)?;
+        let zero = |source: &TrackedTensor| {
+            let meta: Meta = source.meta();
+            fill(0.0, &meta, source).map_err(|e| e.or_at(site))
+        };
+        found.into_iter().zip(sources).map(|(grad, source)| grad.map_or_else(|| zero(source), Ok)).collect()
+    }
+
+    fn pull_paths(
+        &self,
+        targets: &[&TrackedTensor],
+        seeds: Option<&[&TrackedTensor]>,
+        sources: &[&TrackedTensor],
+        recording: bool,
+        site: Site,
+    ) -> Result<Vec<Option<TrackedTensor>>> {
+        self.check_live(site)?;
+        if let Some(seeds) = seeds
+            && seeds.len() != targets.len()
+        {
+            let reason = format!("{} seeds given for {} targets", seeds.len(), targets.len());
+            return Err(Error::argument("gradient_with", reason).or_at(site));
+        }
+        let mut pulled = Vec::with_capacity(targets.len());
+        for (i, target) in targets.iter().enumerate() {
+            let tracer = self.find(target, "target", site)?;
+            let seed = match seeds {
+                Some(seeds) => seeds[i].clone(),
+                None if target.elem_count() == 1 => ones_like(target)?,
+                None => return Err(Error::NonScalarTarget { shape: *target.shape(), at: At::from(site) }),
+            };
+            if let Some(error) = seed.failure() {
+                return Err(error.clone());
+            }
+            if seed.shape() != target.shape() || seed.dtype() != target.dtype() {
+                let (got, want) = (*seed.shape(), *target.shape());
+                let (got_dtype, want_dtype) = (seed.dtype(), target.dtype());
+                let what = "the seed of a target";
+                return Err(Error::Mismatch { what, got, got_dtype, want, want_dtype, at: At::from(site) });
+            }
+            pulled.push((tracer.slot, seed));
+        }
+        let sources: Vec<Slot> =
+            sources.iter().map(|s| Ok(self.find(s, "source", site)?.slot)).collect::<Result<_>>()?;
+        let level = self.shared.level().unwrap_or_else(Level::fresh);
+        let nodes = if self.persistent {
+            Nodes::Shared { tape: &self.shared, level, recording }
+        } else {
+            Nodes::Taken(self.shared.end(State::Spent, Some(site)))
+        };
+        sweep(nodes, pulled, &sources)
+    }
+
+    /// The tracer of a value on this tape, or the error that says why there is none.
+    fn find<'a>(&self, value: &'a TrackedTensor, role: &'static str, site: Site) -> Result<&'a TapeTracer> {
+        let at = At::from(site);
+        let mut seen = value;
+        let mut reason = Error::Untracked { role, at };
+        loop {
+            if let Some(error) = seen.failure() {
+                return Err(error.clone());
+            }
+            let Some(tracer) = seen.tracer() else { return Err(reason) };
+            let Some(tape) = TapeTracer::of(seen) else {
+                // A dual, a batch or a graph wraps the value: it is younger than this tape.
+                let tape_at = self.with_record(|r| r.started_at).unwrap_or(site);
+                return Err(Error::LevelInversion { tape_at, value_at: format!("{tracer:?}"), at });
+            };
+            if Arc::ptr_eq(&tape.tape, &self.shared) {
+                return Ok(tape);
+            }
+            let other = tape.tape.record.lock().started_at.unwrap_or(site);
+            match tape.tape.state() {
+                // A tape that no longer watches is looked through.
+                State::Spent => reason = Error::ForeignTape { role, other, at },
+                State::Dropped => reason = Error::DroppedTape { role, at },
+                State::Live if self.shared.level().is_some_and(|mine| mine < tape.level) => {
+                    let tape_at = self.with_record(|r| r.started_at).unwrap_or(site);
+                    return Err(Error::LevelInversion { tape_at, value_at: other.to_string(), at });
+                }
+                State::Live => return Err(Error::ForeignTape { role, other, at }),
+            }
+            seen = &tape.value;
+        }
+    }
+
+    /// Applies a user's op with its own gradient; see [`CustomOp`]. The op goes in by value, by
+    /// `Arc`, or by `&'static`, as a unit struct's `&Op` is.
+    ///
+    /// # Errors
+    /// What the op reports.
+    #[track_caller]
+    pub fn custom_op(&self, op: impl CustomOp + 'static, inputs: &[&TrackedTensor]) -> Result<TrackedTensor> {
+        custom(op, inputs)
+    }
+
+    /// Runs `f` while this tape records nothing on this thread.
+    pub fn stop_recording<R>(&self, f: impl FnOnce() -> R) -> R {
+        match self.shared.level() {
+            Some(level) => pause_level(level, f),
+            None => f(),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Values that a tape watches, and how it records.
+
+use crate::node::{Kept, Node, Slot, Source, Step, differentiable, residuals};
+use crate::record::{Shared, State, current_region};
+use autograd_core::smallvec::SmallVec;
+use autograd_core::{
+    Applied, Call, Error, Level, Mask, Meta, Residual, Result, Rule, Shape, Tracer, TrackedTensor, Values,
+    apply_call, is_float, is_recording, on_behalf_of,
+};
+use candle_core::{DType, DeviceLocation};
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+/// A value on a tape.
+pub(crate) struct TapeTracer {
+    pub(crate) tape: Arc<Shared>,
+    pub(crate) level: Level,
+    pub(crate) slot: Slot,
+    /// The value one level below.
+    pub(crate) value: TrackedTensor,
+}
+
+impl TapeTracer {
+    /// The tracer behind a value, if a tape watches it.
+    pub(crate) fn of(value: &TrackedTensor) -> Option<&Self> {
+        value.tracer()?.as_any().downcast_ref()
+    }
+}
+
+impl fmt::Debug for TapeTracer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tape level {}, node {}", self.level.number(), self.slot.node)
+    }
+}
+
+impl Drop for TapeTracer {
+    fn drop(&mut self) {
+        self.tape.release(self.slot);
+    }
+}
+
+impl Tracer for TapeTracer {
+    fn level(&self) -> Level {
+        self.level
+    }
+
+    fn shape(&self) -> &Shape {
+        self.value.shape()
+    }
+
+    fn dtype(&self) -> DType {
+        self.value.dtype()
+    }
+
+    fn device(&self) -> DeviceLocation {
+        self.value.location()
+    }
+
+    fn lower(&self) -> Option<&TrackedTensor> {
+        Some(&self.value)
+    }
+
+    fn is_active(&self) -> bool {
+        self.tape.state() == State::Live && is_recording(self.level)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn process(&self, call: &Call<'_>) -> Result<Applied> {
+        let Call { op, inputs, aux, site } = *call;
+        let mut inner: SmallVec<[&TrackedTensor; 4]> = SmallVec::with_capacity(inputs.len());
+        let mut slots: SmallVec<[Option<Slot>; 4]> = SmallVec::with_capacity(inputs.len());
+        for input in inputs {
+            match Self::of(input).filter(|t| t.level == self.level) {
+                Some(tracer) => {
+                    inner.push(&tracer.value);
+                    slots.push(Some(tracer.slot));
+                }
+                None => {
+                    inner.push(input);
+                    slots.push(None);
+                }
+            }
+        }
+        let rule = op.rule();
+        let wanted = match rule {
+            Rule::Flat => Mask::EMPTY,
+            Rule::Composite => {
+                let parts = on_behalf_of(site, || op.decompose(inputs))?;
+                let outputs =
+                    parts.ok_or_else(|| Error::mode(op.name(), "reverse mode", "it has no decomposition"))?;
+                return Ok(Applied { outputs, aux: Values::new() });
+            }
+            Rule::Pointwise(_)
+            | Rule::Linear(..)
+            | Rule::Bilinear(..)
+            | Rule::General(_)
+            | Rule::Opaque(_) => {
+                differentiable(rule, inputs.len()).and(Mask::of(inputs.len(), |i| slots[i].is_some()))
+            }
+        };
+        if wanted.is_empty() {
+            return apply_call(op, &inner, aux, site);
+        }
+        let region = current_region();
+        // Aux(k) is declared last; whether hints are needed is known before the outputs are.
+        let early = residuals(rule, wanted, inputs.len(), 1);
+        let hints = region == 0 && early.iter().any(|r| matches!(r, Residual::Aux(_)));
+        let made = apply_call(op, &inner, aux || hints, site)?;
+        let reads = if made.outputs.len() == 1 {
+            early
+        } else {
+            residuals(rule, wanted, inputs.len(), made.outputs.len())
+        };
+        let kept: Kept = if region == 0 {
+            reads
+                .iter()
+                .map(|residual| match *residual {
+                    Residual::Input(i) => Some(inner[i].clone()),
+                    Residual::Output(j) => Some(made.outputs[j].clone()),
+                    Residual::Aux(k) => made.aux.get(k).cloned(),
+                })
+                .collect()
+        } else {
+            self.operands_from_outside(region, &slots, &inner)
+        };
+        let metas: SmallVec<[Meta; 1]> = made.outputs.iter().map(TrackedTensor::meta).collect();
+        let handles = metas.iter().filter(|m| is_float(m.dtype)).count() as u32;
+        let step = Step::Apply(op.keep());
+        let id = {
+            let mut record = self.tape.record.lock();
+            if self.tape.state() != State::Live {
+                // Another thread ended the tape meanwhile: the values are plain from here on.
+                return Ok(made);
+            }
+            let mut sources: SmallVec<[Source; 2]> = SmallVec::with_capacity(slots.len());
+            for (slot, value) in slots.iter().zip(&inner) {
+                sources.push(match slot {
+                    Some(slot) => Source::Slot(*slot),
+                    None => Source::Constant(record.constant(value.meta())),
+                });
+            }
+            record.push(Node {
+                step,
+                inputs: sources,
+                outputs: metas,
+                kept,
+                site,
+                region,
+                handles,
+                consumers: 0,
+            })
+        };
+        let outputs = made.outputs.into_iter().enumerate().map(|(output, value)| {
+            if !is_float(value.dtype()) {
+                return value;
+            }
+            let slot = Slot { node: id, output: output as u32 };
+            TrackedTensor::from_tracer(Arc::new(Self {
+                tape: self.tape.clone(),
+                level: self.level,
+                slot,
+                value,
+            }))
+        });
+        Ok(Applied { outputs: outputs.collect(), aux: made.aux })
+    }
+}
+
+impl TapeTracer {
+    /// For a node of a region: the operands that the region does not make itself.
+    fn operands_from_outside(&self, region: u32, slots: &[Option<Slot>], inner: &[&TrackedTensor]) -> Kept {
+        let record = self.tape.record.lock();
+        let inside = |slot: &Slot| record.nodes.get(slot.node as usize).is_some_and(|n| n.region == region);
+        let outside = slots.iter().zip(inner).map(|(slot, value)| match slot {
+            Some(slot) if inside(slot) => None,
+            _ => Some((*value).clone()),
+        });
+        outside.collect()
+    }
+}
