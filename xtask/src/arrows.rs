@@ -14,37 +14,14 @@ pub(crate) const ARROWS: [(&str, &[&str]); 13] = [
     ("autograd-checkpoint", &["autograd-core", "autograd-tape"]),
     (
         "autograd-transforms",
-        &[
-            "autograd-core",
-            "autograd-ops",
-            "autograd-tape",
-            "autograd-forward",
-            "autograd-checkpoint",
-        ],
+        &["autograd-core", "autograd-ops", "autograd-tape", "autograd-forward", "autograd-checkpoint"],
     ),
     (
         "autograd-graph",
-        &[
-            "autograd-core",
-            "autograd-ops",
-            "autograd-kernels",
-            "autograd-checkpoint",
-            "autograd-gpu",
-        ],
+        &["autograd-core", "autograd-ops", "autograd-kernels", "autograd-checkpoint", "autograd-gpu"],
     ),
-    (
-        "autograd-interpret",
-        &[
-            "autograd-core",
-            "autograd-ops",
-            "autograd-tape",
-            "autograd-transforms",
-        ],
-    ),
-    (
-        "autograd-nn",
-        &["autograd-core", "autograd-ops", "autograd-tape"],
-    ),
+    ("autograd-interpret", &["autograd-core", "autograd-ops", "autograd-tape", "autograd-transforms"]),
+    ("autograd-nn", &["autograd-core", "autograd-ops", "autograd-tape"]),
     (
         "candle-autograd",
         &[
@@ -70,10 +47,7 @@ pub(crate) const WITHOUT_CANDLE: [&str; 1] = ["autograd-kernels"];
 
 /// The workspace crates that `name` may depend on; `None` for a crate that the table lacks.
 pub(crate) fn allowed(name: &str) -> Option<&'static [&'static str]> {
-    ARROWS
-        .iter()
-        .find(|(from, _)| *from == name)
-        .map(|(_, to)| *to)
+    ARROWS.iter().find(|(from, _)| *from == name).map(|(_, to)| *to)
 }
 
 #[cfg(test)]
@@ -86,10 +60,7 @@ mod tests {
         for (row, (from, to)) in ARROWS.iter().enumerate() {
             for target in *to {
                 let at = ARROWS.iter().position(|(name, _)| name == target);
-                assert!(
-                    at.is_some_and(|at| at < row),
-                    "{from} -> {target} points up"
-                );
+                assert!(at.is_some_and(|at| at < row), "{from} -> {target} points up");
             }
         }
     }

@@ -38,16 +38,8 @@ struct Step {
 }
 
 const STEPS: [Step; 10] = [
-    Step {
-        name: "tidy",
-        sentence: "the habits that no compiler checks are kept",
-        run: crate::tidy::check,
-    },
-    Step {
-        name: "fmt",
-        sentence: "every file is formatted",
-        run: fmt,
-    },
+    Step { name: "tidy", sentence: "the habits that no compiler checks are kept", run: crate::tidy::check },
+    Step { name: "fmt", sentence: "every file is formatted", run: fmt },
     Step {
         name: "licences",
         sentence: "every dependency has a licence that the list allows",
@@ -58,21 +50,13 @@ const STEPS: [Step; 10] = [
         sentence: "no user builds two versions of a crate without a listed reason",
         run: duplicates::check,
     },
-    Step {
-        name: "clippy",
-        sentence: "clippy has no remark on any target",
-        run: clippy,
-    },
+    Step { name: "clippy", sentence: "clippy has no remark on any target", run: clippy },
     Step {
         name: "features",
         sentence: "the facade compiles with each feature, and each crate alone",
         run: features::check,
     },
-    Step {
-        name: "doc",
-        sentence: "the documentation builds and its links lead somewhere",
-        run: doc,
-    },
+    Step { name: "doc", sentence: "the documentation builds and its links lead somewhere", run: doc },
     Step {
         name: "compile-fail",
         sentence: "what must not compile does not, for the stated reason",
@@ -83,11 +67,7 @@ const STEPS: [Step; 10] = [
         sentence: "crates outside the workspace build from single layers",
         run: outside::check,
     },
-    Step {
-        name: "test",
-        sentence: "all tests and doc tests pass",
-        run: test,
-    },
+    Step { name: "test", sentence: "all tests and doc tests pass", run: test },
 ];
 
 /// The folders of the packages under `tests/outside`, sorted.
@@ -111,12 +91,7 @@ fn fmt(project: &Project) -> Result<(), Failure> {
     all.pass_or(SENTENCE)?;
     for manifest in outside_manifests(project)? {
         let options = ["--check", "--manifest-path"];
-        project
-            .cargo("fmt")
-            .args(&options)
-            .path(&manifest)
-            .args(&NAMES)
-            .pass_or(SENTENCE)?;
+        project.cargo("fmt").args(&options).path(&manifest).args(&NAMES).pass_or(SENTENCE)?;
     }
     Ok(())
 }
@@ -263,11 +238,7 @@ mod tests {
     #[test]
     fn a_failing_step_names_itself_and_what_repeats_it() {
         let project = Project { root: "x".into() };
-        let step = Step {
-            name: "fmt",
-            sentence: "it holds",
-            run: |_| Err(Failure::new("it does not hold")),
-        };
+        let step = Step { name: "fmt", sentence: "it holds", run: |_| Err(Failure::new("it does not hold")) };
         let failure = run(&step, &project).expect_err("the step fails");
         assert_eq!(
             failure.to_string(),

@@ -40,9 +40,7 @@ fn dispatch(mut arguments: lexopt::Parser) -> Result<(), Failure> {
     };
     let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
         let known = COMMANDS.map(|command| command.name).join(", ");
-        return Err(Failure::new(format!(
-            "`{name}` is not a command; the commands are {known}"
-        )));
+        return Err(Failure::new(format!("`{name}` is not a command; the commands are {known}")));
     };
     // Each command's help is answered here, so that no command can forget it.
     if std::env::args().skip(2).any(|a| a == "--help" || a == "-h") {

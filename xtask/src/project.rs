@@ -17,13 +17,11 @@ impl Project {
     /// The folder baked in at compile time is only the fallback: two worktrees may share a target
     /// folder, and then the binary may stem from the other one.
     pub(crate) fn find() -> Result<Self, Failure> {
-        let here = std::env::var("CARGO_MANIFEST_DIR")
-            .unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+        let here =
+            std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
         match Path::new(&here).parent() {
             Some(root) if root.join("Cargo.toml").is_file() => Ok(Self { root: root.into() }),
-            _ => Err(Failure::new(format!(
-                "no workspace stands above `{here}`; run it as `cargo xtask`"
-            ))),
+            _ => Err(Failure::new(format!("no workspace stands above `{here}`; run it as `cargo xtask`"))),
         }
     }
 
@@ -31,14 +29,8 @@ impl Project {
     pub(crate) fn cargo(&self, arguments: &str) -> Run {
         let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
         let mut command = Command::new(program);
-        command
-            .stderr(Stdio::inherit())
-            .args(arguments.split_whitespace())
-            .current_dir(&self.root);
-        Run {
-            command,
-            shown: format!("cargo {arguments}"),
-        }
+        command.stderr(Stdio::inherit()).args(arguments.split_whitespace()).current_dir(&self.root);
+        Run { command, shown: format!("cargo {arguments}") }
     }
 
     /// What `cargo metadata` says, from what is already on this machine.
@@ -47,11 +39,8 @@ impl Project {
         let printed = self.cargo(line.trim_end()).output(
             "cargo could not describe the workspace offline; `cargo fetch --locked` brings what is missing",
         )?;
-        serde_json::from_str(&printed).map_err(|error| {
-            Failure::new(format!(
-                "the answer of cargo metadata is not JSON ({error})"
-            ))
-        })
+        serde_json::from_str(&printed)
+            .map_err(|error| Failure::new(format!("the answer of cargo metadata is not JSON ({error})")))
     }
 
     /// A path as seen from the root, for messages.
@@ -133,28 +122,20 @@ impl Run {
     pub(crate) fn output(self, sentence: &str) -> Result<String, Failure> {
         let repeat = self.shown.clone();
         let (passed, printed) = self.output_either_way()?;
-        if passed {
-            Ok(printed)
-        } else {
-            Err(Failure::new(sentence).repeated_by(repeat))
-        }
+        if passed { Ok(printed) } else { Err(Failure::new(sentence).repeated_by(repeat)) }
     }
 
     /// Runs and returns whether it succeeded, and its standard output.
     pub(crate) fn output_either_way(mut self) -> Result<(bool, String), Failure> {
         match self.command.output() {
-            Ok(done) => Ok((
-                done.status.success(),
-                String::from_utf8_lossy(&done.stdout).into_owned(),
-            )),
+            Ok(done) => Ok((done.status.success(), String::from_utf8_lossy(&done.stdout).into_owned())),
             Err(error) => Err(self.cannot_start(&error)),
         }
     }
 
     fn cannot_start(&self, error: &std::io::Error) -> Failure {
         let program = self.command.get_program().to_string_lossy().into_owned();
-        Failure::new(format!("`{program}` could not be started ({error})"))
-            .repeated_by(self.shown.clone())
+        Failure::new(format!("`{program}` could not be started ({error})")).repeated_by(self.shown.clone())
     }
 }
 
@@ -167,10 +148,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(sentence: impl Into<String>) -> Self {
-        Self {
-            sentence: sentence.into(),
-            repeat: None,
-        }
+        Self { sentence: sentence.into(), repeat: None }
     }
 
     /// A failure to read or write a file of the project.

@@ -61,12 +61,8 @@ pub(crate) fn check(project: &Project) -> Result<(), Failure> {
     }
     match findings.len() {
         0 => Ok(()),
-        1 => Err(Failure::new(
-            "one habit of the house is broken, listed above",
-        )),
-        n => Err(Failure::new(format!(
-            "{n} habits of the house are broken, listed above"
-        ))),
+        1 => Err(Failure::new("one habit of the house is broken, listed above")),
+        n => Err(Failure::new(format!("{n} habits of the house are broken, listed above"))),
     }
     .map_err(|failure| failure.repeated_by("cargo xtask tidy"))
 }
@@ -98,11 +94,7 @@ struct Finding {
 
 impl Finding {
     fn new(path: &str, line: usize, says: impl Into<String>) -> Self {
-        Self {
-            path: path.to_owned(),
-            line,
-            says: says.into(),
-        }
+        Self { path: path.to_owned(), line, says: says.into() }
     }
 }
 
@@ -114,10 +106,7 @@ impl fmt::Display for Finding {
 
 /// Files whose text the rules read.
 fn is_text(path: &str) -> bool {
-    [".rs", ".toml", ".sh"]
-        .iter()
-        .any(|end| path.ends_with(end))
-        || path.starts_with(".ci/")
+    [".rs", ".toml", ".sh"].iter().any(|end| path.ends_with(end)) || path.starts_with(".ci/")
 }
 
 /// Lists every file below `folder`, except what cargo and git keep for themselves.
@@ -128,11 +117,7 @@ fn list_files(root: &Path, folder: &str, found: &mut Vec<String>) -> Result<(), 
         let entry = entry.map_err(|e| Failure::file(&full, &e))?;
         let kind = entry.file_type().map_err(|e| Failure::file(&full, &e))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let path = if folder.is_empty() {
-            name.clone()
-        } else {
-            format!("{folder}/{name}")
-        };
+        let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
         let private = name.starts_with('.') && name != ".ci" && name != ".cargo";
         let made = kind.is_dir() && (name == "target" || path == "out");
         if private && kind.is_dir() || made {

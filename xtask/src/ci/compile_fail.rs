@@ -20,10 +20,7 @@ pub(super) fn check(project: &Project) -> Result<(), Failure> {
     let scratch = project.target()?.join("compile-fail");
     write_scratch(project, &cases, &scratch)?;
     let messages = compile(project, &scratch)?;
-    let objections: Vec<String> = cases
-        .iter()
-        .flat_map(|case| case.judge(&messages))
-        .collect();
+    let objections: Vec<String> = cases.iter().flat_map(|case| case.judge(&messages)).collect();
     for objection in &objections {
         println!("{CASES}/{objection}");
     }
@@ -32,9 +29,7 @@ pub(super) fn check(project: &Project) -> Result<(), Failure> {
             println!("    cases, each with its control: {}", cases.len());
             Ok(())
         }
-        n => Err(Failure::new(format!(
-            "{CASES} is not as its files say in {n} places, listed above"
-        ))),
+        n => Err(Failure::new(format!("{CASES} is not as its files say in {n} places, listed above"))),
     }
 }
 
@@ -60,9 +55,8 @@ fn read_cases(project: &Project) -> Result<Vec<Case>, Failure> {
 /// Writes the package: its manifest, the lock file of the workspace, and the controls. The cases
 /// themselves stay where they are, so that messages name the file that one edits.
 fn write_scratch(project: &Project, cases: &[Case], scratch: &Path) -> Result<(), Failure> {
-    let write = |path: &Path, text: &str| {
-        std::fs::write(path, text).map_err(|error| Failure::file(path, &error))
-    };
+    let write =
+        |path: &Path, text: &str| std::fs::write(path, text).map_err(|error| Failure::file(path, &error));
     std::fs::create_dir_all(scratch).map_err(|e| Failure::file(scratch, &e))?;
     for case in cases {
         let path = scratch.join(format!("{}.rs", case.control_name()));
@@ -83,8 +77,7 @@ fn manifest(root: &Path, metadata: &Value, cases: &[Case]) -> String {
          [dependencies]\ncandle-autograd = {{ path = {root:?}, features = [\"full\"] }}\n"
     );
     let mut add = |line: std::fmt::Arguments<'_>| {
-        text.write_fmt(line)
-            .expect("writing to a string never fails");
+        text.write_fmt(line).expect("writing to a string never fails");
     };
     for dependency in candle_dependencies(metadata) {
         let name = dependency["name"].as_str().unwrap_or_default();
@@ -96,12 +89,8 @@ fn manifest(root: &Path, metadata: &Value, cases: &[Case]) -> String {
     for case in cases {
         let file = root.join(CASES).join(format!("{}.rs", case.name));
         let (name, control) = (&case.name, case.control_name());
-        add(format_args!(
-            "\n[[bin]]\nname = {name:?}\npath = {file:?}\n"
-        ));
-        add(format_args!(
-            "\n[[bin]]\nname = {control:?}\npath = \"{control}.rs\"\n"
-        ));
+        add(format_args!("\n[[bin]]\nname = {name:?}\npath = {file:?}\n"));
+        add(format_args!("\n[[bin]]\nname = {control:?}\npath = \"{control}.rs\"\n"));
     }
     text
 }
@@ -109,13 +98,9 @@ fn manifest(root: &Path, metadata: &Value, cases: &[Case]) -> String {
 fn candle_dependencies(metadata: &Value) -> impl Iterator<Item = &Value> {
     let packages = metadata["packages"].as_array().into_iter().flatten();
     let facade = packages.filter(|package| package["name"] == "candle-autograd");
-    let dependencies = facade
-        .filter_map(|package| package["dependencies"].as_array())
-        .flatten();
+    let dependencies = facade.filter_map(|package| package["dependencies"].as_array()).flatten();
     dependencies.filter(|dependency| {
-        let candle = ["candle-core", "candle-nn"]
-            .iter()
-            .any(|name| dependency["name"] == *name);
+        let candle = ["candle-core", "candle-nn"].iter().any(|name| dependency["name"] == *name);
         candle && dependency["kind"].is_null()
     })
 }
@@ -137,9 +122,7 @@ fn compile(project: &Project, scratch: &Path) -> Result<Vec<Value>, Failure> {
     let printed = run.output_either_way()?.1;
     let lines = printed.lines().map(serde_json::from_str);
     let messages: Vec<Value> = lines.filter_map(Result::ok).collect();
-    let began = messages
-        .iter()
-        .any(|message| message["reason"] == "build-finished");
+    let began = messages.iter().any(|message| message["reason"] == "build-finished");
     let broken: Vec<_> = messages.iter().filter(|m| is_of_a_library(m)).collect();
     if began && broken.is_empty() {
         Ok(messages)

@@ -25,7 +25,8 @@ pub(super) fn check(project: &Project) -> Result<(), Failure> {
     match objections.len() {
         0 => Ok(()),
         n => Err(Failure::new(format!(
-            "{n} crates are duplicated otherwise than {EXCEPTIONS} lists; `cargo tree -d -e normal` shows who brings them"
+            "{n} crates are duplicated otherwise than {EXCEPTIONS} lists; \
+             `cargo tree -d -e normal` shows who brings them"
         ))),
     }
 }
@@ -42,11 +43,7 @@ fn duplicates(metadata: &Value) -> Versions {
     }
     let members = list(&metadata["workspace_members"]).map(text);
     // `publish = false` is an empty list of registries.
-    let published = |id: &&str| {
-        packages[id]["publish"]
-            .as_array()
-            .is_none_or(|to| !to.is_empty())
-    };
+    let published = |id: &&str| packages[id]["publish"].as_array().is_none_or(|to| !to.is_empty());
     let mut waiting: Vec<&str> = members.filter(published).collect();
     let mut seen = BTreeSet::new();
     let mut versions = Versions::new();
@@ -56,17 +53,9 @@ fn duplicates(metadata: &Value) -> Versions {
         }
         let package = packages[id];
         let version = compatibility(text(&package["version"])).to_owned();
-        versions
-            .entry(text(&package["name"]).to_owned())
-            .or_default()
-            .insert(version);
-        let normal =
-            |dependency: &&Value| list(&dependency["dep_kinds"]).any(|k| k["kind"].is_null());
-        waiting.extend(
-            list(&nodes[id]["deps"])
-                .filter(normal)
-                .map(|d| text(&d["pkg"])),
-        );
+        versions.entry(text(&package["name"]).to_owned()).or_default().insert(version);
+        let normal = |dependency: &&Value| list(&dependency["dep_kinds"]).any(|k| k["kind"].is_null());
+        waiting.extend(list(&nodes[id]["deps"]).filter(normal).map(|d| text(&d["pkg"])));
     }
     versions.retain(|_, versions| versions.len() > 1);
     versions
@@ -89,12 +78,7 @@ fn read_exceptions(text: &str) -> Result<Versions, String> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let wrong = || {
-            format!(
-                "{EXCEPTIONS}:{}: not of the form `name 1, 2: reason`",
-                index + 1
-            )
-        };
+        let wrong = || format!("{EXCEPTIONS}:{}: not of the form `name 1, 2: reason`", index + 1);
         let (what, reason) = line.split_once(':').ok_or_else(wrong)?;
         let (name, versions) = what.split_once(' ').ok_or_else(wrong)?;
         if reason.split_whitespace().count() < 3 {
@@ -108,19 +92,15 @@ fn read_exceptions(text: &str) -> Result<Versions, String> {
 
 /// What is duplicated but not listed, and what is listed but no longer so.
 fn compare(found: &Versions, listed: &Versions) -> Vec<String> {
-    let joined = |versions: &BTreeSet<String>| {
-        versions
-            .iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+    let joined =
+        |versions: &BTreeSet<String>| versions.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
     let mut objections = Vec::new();
     for (name, versions) in found {
         if listed.get(name) != Some(versions) {
             let versions = joined(versions);
             objections.push(format!(
-                "{name} is there in versions {versions}: unify them, or list them with the reason"
+                "{name} is there in versions {versions}: \
+                 unify them, or list them with the reason"
             ));
         }
     }
@@ -182,31 +162,19 @@ mod tests {
 
     #[test]
     fn compatibility_ends_at_the_first_number_that_is_not_zero() {
-        let found = [
-            "1.2.3",
-            "0.3.4",
-            "0.0.7",
-            "10.0.1",
-            "0.11.1+x",
-            "2.0.0-rc.1",
-        ]
-        .map(compatibility);
+        let found = ["1.2.3", "0.3.4", "0.0.7", "10.0.1", "0.11.1+x", "2.0.0-rc.1"].map(compatibility);
         assert_eq!(found, ["1", "0.3", "0.0.7", "10", "0.11", "2"]);
     }
 
     #[test]
     fn unlisted_and_stale_exceptions_are_found() {
         let found = duplicates(&metadata(&json!(null), "2.0.0"));
-        let compared = |listed: &str| {
-            compare(&found, &read_exceptions(listed).expect("it is well formed")).len()
-        };
+        let compared =
+            |listed: &str| compare(&found, &read_exceptions(listed).expect("it is well formed")).len();
         assert_eq!(compared("# nothing listed\n"), 1);
         assert_eq!(compared("a 1, 2: b still needs 1\n"), 0);
         assert_eq!(compared("a 1, 3: b still needs 1\n"), 1);
-        assert_eq!(
-            compared("a 1, 2: b still needs 1\nb 1, 2: not any more\n"),
-            1
-        );
+        assert_eq!(compared("a 1, 2: b still needs 1\nb 1, 2: not any more\n"), 1);
     }
 
     #[test]

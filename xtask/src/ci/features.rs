@@ -14,10 +14,7 @@ pub(super) fn check(project: &Project) -> Result<(), Failure> {
     let lines = command_lines(&metadata);
     for line in &lines {
         println!("    cargo {line}");
-        project
-            .cargo(line)
-            .quietly()
-            .pass_or("a choice of features does not compile")?;
+        project.cargo(line).quietly().pass_or("a choice of features does not compile")?;
     }
     Ok(())
 }
@@ -28,11 +25,7 @@ fn command_lines(metadata: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     let packages = metadata["packages"].as_array().into_iter().flatten();
     let (facade, crates): (Vec<_>, Vec<_>) = packages
-        .filter(|package| {
-            package["publish"]
-                .as_array()
-                .is_none_or(|to| !to.is_empty())
-        })
+        .filter(|package| package["publish"].as_array().is_none_or(|to| !to.is_empty()))
         .partition(|package| package["name"] == FACADE);
     for package in facade {
         lines.push(format!("check -p {FACADE} --no-default-features"));
@@ -40,9 +33,7 @@ fn command_lines(metadata: &Value) -> Vec<String> {
         let features = package["features"].as_object().into_iter().flatten();
         for (feature, _) in features {
             if feature != "default" && !SKIPPED.contains(&feature.as_str()) {
-                lines.push(format!(
-                    "check -p {FACADE} --no-default-features --features {feature}"
-                ));
+                lines.push(format!("check -p {FACADE} --no-default-features --features {feature}"));
             }
         }
     }

@@ -33,7 +33,8 @@ pub(super) fn check(project: &Project) -> Result<(), Failure> {
     match objections.len() {
         0 => Ok(()),
         n => Err(Failure::new(format!(
-            "{n} of the crates in Cargo.lock have a licence that is not on the list in xtask/src/ci/licences.rs"
+            "{n} of the crates in Cargo.lock have a licence that is not \
+             on the list in xtask/src/ci/licences.rs"
         ))),
     }
 }

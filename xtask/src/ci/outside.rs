@@ -15,8 +15,7 @@ pub(super) fn check(project: &Project) -> Result<(), Failure> {
     let profiles = profiles::write(project)?;
     for manifest in manifests {
         let lock = manifest.with_file_name("Cargo.lock");
-        std::fs::copy(project.root.join("Cargo.lock"), &lock)
-            .map_err(|e| Failure::file(&lock, &e))?;
+        std::fs::copy(project.root.join("Cargo.lock"), &lock).map_err(|e| Failure::file(&lock, &e))?;
         println!("    {}", project.relative(&manifest));
         project
             .cargo("run --offline")

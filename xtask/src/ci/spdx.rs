@@ -5,19 +5,10 @@
 
 /// Whether `expression` can be satisfied with allowed licences alone; the error says why the
 /// expression cannot be read.
-pub(super) fn satisfied(
-    expression: &str,
-    licences: &[&str],
-    exceptions: &[&str],
-) -> Result<bool, String> {
+pub(super) fn satisfied(expression: &str, licences: &[&str], exceptions: &[&str]) -> Result<bool, String> {
     let spaced = expression.replace('/', " OR ");
     let spaced = spaced.replace('(', " ( ").replace(')', " ) ");
-    let mut reader = Reader {
-        words: spaced.split_whitespace().collect(),
-        at: 0,
-        licences,
-        exceptions,
-    };
+    let mut reader = Reader { words: spaced.split_whitespace().collect(), at: 0, licences, exceptions };
     let answer = reader.either()?;
     match reader.next() {
         None => Ok(answer),
@@ -66,11 +57,7 @@ impl<'e> Reader<'e> {
     fn one(&mut self) -> Result<bool, String> {
         if self.skip("(") {
             let answer = self.either()?;
-            return if self.skip(")") {
-                Ok(answer)
-            } else {
-                Err("a parenthesis is not closed".to_owned())
-            };
+            return if self.skip(")") { Ok(answer) } else { Err("a parenthesis is not closed".to_owned()) };
         }
         let licence = self.name("a licence")?;
         let mut answer = self.licences.contains(&licence);
@@ -95,11 +82,7 @@ mod tests {
     use super::*;
 
     fn check(expression: &str) -> Result<bool, String> {
-        satisfied(
-            expression,
-            &["MIT", "Apache-2.0", "Unicode-3.0"],
-            &["LLVM-exception"],
-        )
+        satisfied(expression, &["MIT", "Apache-2.0", "Unicode-3.0"], &["LLVM-exception"])
     }
 
     #[test]
@@ -130,9 +113,7 @@ mod tests {
 
     #[test]
     fn malformed_expressions_are_errors() {
-        for wrong in [
-            "", "MIT OR", "MIT MIT", "(MIT", "MIT)", "AND MIT", "MIT WITH",
-        ] {
+        for wrong in ["", "MIT OR", "MIT MIT", "(MIT", "MIT)", "AND MIT", "MIT WITH"] {
             assert!(check(wrong).is_err(), "{wrong}");
         }
     }

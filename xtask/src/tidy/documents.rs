@@ -6,13 +6,7 @@ use std::path::Path;
 /// The overview must stay short enough to be read in one sitting.
 const ARCHITECTURE_LINES: usize = 300;
 
-const DOCUMENTS: [&str; 5] = [
-    "README.md",
-    "ARCHITECTURE.md",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "LICENSE",
-];
+const DOCUMENTS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"];
 
 /// A Rust file begins with `//!`.
 pub(super) fn check(source: &Source) -> Option<Finding> {
@@ -32,11 +26,7 @@ pub(super) fn check_root(root: &Path) -> Vec<Finding> {
             Ok(text) if name == "ARCHITECTURE.md" => findings.extend(check_length(name, &text)),
             Ok(_) => {}
             Err(error) => {
-                findings.push(Finding::new(
-                    name,
-                    1,
-                    format!("the file is missing ({error})"),
-                ));
+                findings.push(Finding::new(name, 1, format!("the file is missing ({error})")));
             }
         }
     }

@@ -28,9 +28,7 @@ pub(super) fn check(path: &str, text: &str) -> Vec<Finding> {
                 if ours && !targets.contains(&dependency) {
                     object(
                         offset,
-                        format!(
-                            "{name} must not depend on {dependency}; xtask/src/arrows.rs has the layers"
-                        ),
+                        format!("{name} must not depend on {dependency}; xtask/src/arrows.rs has the layers"),
                     );
                 }
                 if WITHOUT_CANDLE.contains(&name) && dependency.starts_with("candle") {
@@ -50,10 +48,7 @@ pub(super) fn check(path: &str, text: &str) -> Vec<Finding> {
         .unwrap_or(false);
     let own = OWN_LINTS.contains(&name) && lints.is_some();
     if !inherits && !own && !stands_outside(path) {
-        object(
-            0,
-            format!("{name} does not take the workspace's lints: add `[lints] workspace = true`"),
-        );
+        object(0, format!("{name} does not take the workspace's lints: add `[lints] workspace = true`"));
     }
     findings
 }
@@ -79,9 +74,7 @@ fn table<'m, 'i>(of: &'m DeTable<'i>, name: &str) -> Option<&'m DeTable<'i>> {
 /// Every crate that the package needs to be built, with the offset of its key. What only tests
 /// need is free.
 fn dependencies<'m>(manifest: &'m DeTable<'_>) -> Vec<(&'m str, usize)> {
-    let targets = table(manifest, "target")
-        .into_iter()
-        .flat_map(|targets| targets.values());
+    let targets = table(manifest, "target").into_iter().flat_map(|targets| targets.values());
     let places = std::iter::once(manifest).chain(targets.filter_map(|t| t.get_ref().as_table()));
     let mut found = Vec::new();
     for place in places {
@@ -97,9 +90,7 @@ fn dependencies<'m>(manifest: &'m DeTable<'_>) -> Vec<(&'m str, usize)> {
 /// The package behind a dependency's key, which may be another name for it.
 fn package_of<'m>(key: &'m str, value: &'m DeValue<'_>) -> &'m str {
     let renamed = value.as_table().and_then(|table| table.get("package"));
-    renamed
-        .and_then(|name| name.get_ref().as_str())
-        .unwrap_or(key)
+    renamed.and_then(|name| name.get_ref().as_str()).unwrap_or(key)
 }
 
 #[cfg(test)]
@@ -124,13 +115,7 @@ mod tests {
         ] {
             assert_eq!(found("autograd-core", rest), [6], "{rest}");
         }
-        assert_eq!(
-            found(
-                "autograd-tape",
-                "[dependencies]\nautograd-ops.workspace = true"
-            ),
-            [6]
-        );
+        assert_eq!(found("autograd-tape", "[dependencies]\nautograd-ops.workspace = true"), [6]);
     }
 
     #[test]

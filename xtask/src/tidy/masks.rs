@@ -126,11 +126,7 @@ mod tests {
     #[test]
     fn comments_and_literals_leave_the_code() {
         check("a // b", "a     ", "  // b");
-        check(
-            "a /* b /* c */ d */ e",
-            "a                   e",
-            "  /* b /* c */ d */  ",
-        );
+        check("a /* b /* c */ d */ e", "a                   e", "  /* b /* c */ d */  ");
         check("f(\"x // y\")", "f(\"      \")", "           ");
         check(r#"f("a\"b", c)"#, r#"f("    ", c)"#, "            ");
         check("/* é */ x", "         x", "/* __ */  ");

@@ -17,9 +17,7 @@ pub(super) fn check(path: &str) -> Vec<Finding> {
     }
     if let Some(path) = path.strip_suffix(".rs") {
         if let Some(part) = path.split('/').find(|part| SAY_NOTHING.contains(part)) {
-            object(format!(
-                "`{part}` does not say what it holds: name the idea"
-            ));
+            object(format!("`{part}` does not say what it holds: name the idea"));
         }
         if let Some(end) = SECOND_VERSIONS.iter().find(|end| path.ends_with(*end)) {
             object(format!("`{end}` is a second version: keep the better one"));

@@ -5,13 +5,7 @@ use super::{Finding, Source};
 /// A message or comment of fewer words cannot state an invariant.
 const FEWEST_WORDS: usize = 3;
 
-const PANICS: [&str; 5] = [
-    ".unwrap()",
-    ".expect(",
-    "panic!(",
-    "unreachable!(",
-    ".expect_err(",
-];
+const PANICS: [&str; 5] = [".unwrap()", ".expect(", "panic!(", "unreachable!(", ".expect_err("];
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {
     if !is_library(&source.path) {
@@ -23,7 +17,8 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
             if !source.in_test_code(offset) && !states_invariant(source, offset, panic) {
                 let name = panic.trim_end_matches(['(', ')']);
                 let says = format!(
-                    "`{name}` without its invariant: return an error, or say in {FEWEST_WORDS} words or more why it cannot happen"
+                    "`{name}` without its invariant: return an error, \
+                     or say in {FEWEST_WORDS} words or more why it cannot happen"
                 );
                 findings.push(Finding::new(&source.path, source.line_of(offset), says));
             }
@@ -54,8 +49,7 @@ fn states_invariant(source: &Source, offset: usize, panic: &str) -> bool {
         return false;
     }
     let arguments = offset + panic.len();
-    source.literal_in_call(arguments).is_some_and(enough)
-        || names_constant(&source.code[arguments..])
+    source.literal_in_call(arguments).is_some_and(enough) || names_constant(&source.code[arguments..])
 }
 
 /// A message that many lines share is a constant; its words stand where it is defined.
@@ -81,10 +75,7 @@ mod tests {
         assert_eq!(found("panic!();"), [1]);
         assert_eq!(found("match a { _ => unreachable!() }"), [1]);
         assert_eq!(found("// short\na.unwrap();"), [2]);
-        assert_eq!(
-            found("/// A doc comment about the item\nfn f() { a.unwrap() }"),
-            [2]
-        );
+        assert_eq!(found("/// A doc comment about the item\nfn f() { a.unwrap() }"), [2]);
         // The message of another call is not this one's.
         assert_eq!(found("f(a.expect(m), \"three words here\");"), [1]);
     }

@@ -24,18 +24,9 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Self {
         let (code, comments) = masks(text);
-        let line_starts = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
-            .collect();
+        let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         let test_code = test_code(&code);
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
-            code,
-            comments,
-            line_starts,
-            test_code,
-        }
+        Self { path: path.to_owned(), text: text.to_owned(), code, comments, line_starts, test_code }
     }
 
     /// The line of an offset, counted from 1 as editors do.
@@ -104,11 +95,7 @@ impl Source {
 
     fn plain_comment(&self, line: usize) -> &str {
         let comment = self.comment(line);
-        if comment.starts_with("///") || comment.starts_with("//!") {
-            ""
-        } else {
-            comment
-        }
+        if comment.starts_with("///") || comment.starts_with("//!") { "" } else { comment }
     }
 }
 
@@ -123,10 +110,7 @@ fn call_length(code: &str) -> usize {
         }
         depth == 0
     };
-    code.bytes()
-        .enumerate()
-        .find(closes)
-        .map_or(code.len(), |(at, _)| at)
+    code.bytes().enumerate().find(closes).map_or(code.len(), |(at, _)| at)
 }
 
 /// Offsets at which `word` stands in `text` with no identifier character beside it.
@@ -150,8 +134,8 @@ fn test_code(code: &str) -> Vec<Range<usize>> {
             continue;
         };
         let condition = &code[start..close];
-        let of_tests = whole_words(condition, "test").next().is_some()
-            && whole_words(condition, "not").next().is_none();
+        let of_tests =
+            whole_words(condition, "test").next().is_some() && whole_words(condition, "not").next().is_none();
         if of_tests && opened.ends_with("#![") {
             ranges.push(0..code.len());
         } else if of_tests && opened.ends_with("#[") {
@@ -211,8 +195,7 @@ mod tests {
     fn test_code_is_the_item_under_its_attribute() {
         let text = "a;\n#[cfg(test)]\nmod t { b { c } }\nd;\n#[cfg(all(test, unix))]\nuse e;\nf";
         let source = Source::new("x.rs", text);
-        let inside =
-            |word: &str| source.in_test_code(source.words(word).next().expect("word is in text"));
+        let inside = |word: &str| source.in_test_code(source.words(word).next().expect("word is in text"));
         let found = ["a", "b", "c", "d", "e", "f"].map(inside);
         assert_eq!(found, [false, true, true, false, true, false]);
         let outside = Source::new("x.rs", "#[cfg(not(test))]\nmod t { b }");
@@ -222,10 +205,7 @@ mod tests {
     #[test]
     fn offsets_become_lines_and_words_are_whole() {
         let source = Source::new("x.rs", "unsafe_code;\nmy_unsafe;\nunsafe {}");
-        let lines: Vec<_> = source
-            .words("unsafe")
-            .map(|at| source.line_of(at))
-            .collect();
+        let lines: Vec<_> = source.words("unsafe").map(|at| source.line_of(at)).collect();
         assert_eq!(lines, [3]);
     }
 }

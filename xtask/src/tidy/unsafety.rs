@@ -3,12 +3,8 @@
 use super::{Finding, Source};
 
 /// Folders and files that may hold `unsafe`; everything else goes through their safe functions.
-const ALLOWED: [&str; 4] = [
-    "autograd-kernels/",
-    "autograd-gpu/",
-    "autograd-graph/src/jit/",
-    "autograd-graph/src/jit.rs",
-];
+const ALLOWED: [&str; 4] =
+    ["autograd-kernels/", "autograd-gpu/", "autograd-graph/src/jit/", "autograd-graph/src/jit.rs"];
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {
     let allowed = ALLOWED.iter().any(|place| source.path.starts_with(place));
@@ -65,10 +61,7 @@ mod tests {
         assert_eq!(found(kernels, "let x =\n    unsafe { f() };"), [2]);
         assert_eq!(found(kernels, "unsafe impl Send for A {}"), [1]);
         assert_eq!(found(kernels, "unsafe extern \"C\" { fn f(); }"), [1]);
-        assert_eq!(
-            found(kernels, "// SAFETY: a\nunsafe { f() };\nunsafe { g() }"),
-            [3]
-        );
+        assert_eq!(found(kernels, "// SAFETY: a\nunsafe { f() };\nunsafe { g() }"), [3]);
         assert_eq!(found(kernels, "// it is fine\nunsafe { f() }"), [2]);
     }
 

@@ -11,11 +11,7 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
     for marker in CODE {
         findings.extend(source.words(marker).map(|offset| {
             let line = source.line_of(offset);
-            Finding::new(
-                &source.path,
-                line,
-                format!("`{marker}` marks unfinished work"),
-            )
+            Finding::new(&source.path, line, format!("`{marker}` marks unfinished work"))
         }));
     }
     for (line, comment) in source.comment_lines() {
@@ -34,9 +30,7 @@ pub(super) fn check_script(path: &str, text: &str) -> Vec<Finding> {
 }
 
 fn in_comment(path: &str, line: usize, comment: &str) -> Option<Finding> {
-    let marker = COMMENTS
-        .into_iter()
-        .find(|marker| whole_words(comment, marker).next().is_some())?;
+    let marker = COMMENTS.into_iter().find(|marker| whole_words(comment, marker).next().is_some())?;
     let says = format!("`{marker}` in a comment: open an issue, or say what does not work and why");
     Some(Finding::new(path, line, says))
 }

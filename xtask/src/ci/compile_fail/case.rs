@@ -40,17 +40,12 @@ impl Case {
             let here = [(ERROR, index + 1), (ERROR_ABOVE, index)];
             for (marker, line_number) in here {
                 if let Some((_, text)) = line.split_once(marker) {
-                    expected.push(Expected {
-                        line: line_number,
-                        text: text.trim().to_owned(),
-                    });
+                    expected.push(Expected { line: line_number, text: text.trim().to_owned() });
                 }
             }
         }
         if expected.is_empty() {
-            return Err(format!(
-                "{name}.rs expects no error: mark the line with `{ERROR}text`"
-            ));
+            return Err(format!("{name}.rs expects no error: mark the line with `{ERROR}text`"));
         }
         let control = text.lines().enumerate().map(|(index, line)| {
             if let Some((indent, code)) = line.split_once(CONTROL) {
@@ -62,11 +57,7 @@ impl Case {
                 format!("{line}\n")
             }
         });
-        Ok(Self {
-            name: name.to_owned(),
-            control: control.collect(),
-            expected,
-        })
+        Ok(Self { name: name.to_owned(), control: control.collect(), expected })
     }
 
     /// The name of the control's binary.
@@ -83,9 +74,8 @@ impl Case {
             objections.push(format!("{name}.rs compiles, but must not"));
         } else {
             for expected in &self.expected {
-                let meets = |r: &Reported| {
-                    r.lines.contains(&expected.line) && r.words.contains(&expected.text)
-                };
+                let meets =
+                    |r: &Reported| r.lines.contains(&expected.line) && r.words.contains(&expected.text);
                 if reported.iter().any(meets) {
                     reported.retain(|r| !meets(r));
                 } else {
@@ -102,13 +92,10 @@ impl Case {
         for error in errors(messages, &self.control_name()) {
             let line = error.lines.first().copied().unwrap_or(1);
             let headline = error.headline;
-            objections.push(format!(
-                "{name}.rs:{line}: the control must compile, but: {headline}"
-            ));
+            objections.push(format!("{name}.rs:{line}: the control must compile, but: {headline}"));
         }
         let built = |message: &&Value| {
-            message["reason"] == "compiler-artifact"
-                && message["target"]["name"] == self.control_name()
+            message["reason"] == "compiler-artifact" && message["target"]["name"] == self.control_name()
         };
         if objections.is_empty() && messages.iter().find(built).is_none() {
             objections.push(format!("{name}.rs: the control was not compiled"));
