@@ -1,6 +1,6 @@
 //! Recomputation: memory traded for time.
 //!
-//! [`checkpoint`] runs a function whose intermediate results are not kept: the tape keeps the
+//! [`checkpoint()`] runs a function whose intermediate results are not kept: the tape keeps the
 //! nodes, and the backward pass replays them. Since nodes are replayed and not closures, captured
 //! parameters get their gradients, random ops repeat their keys, and results are equal to the bit.
 //!

@@ -2,7 +2,6 @@
 
 use autograd_core::algebra::{add, fill, mul, scale, sub};
 use autograd_core::{Error, Result, TrackedTensor};
-use autograd_ops::TensorAutograd;
 use autograd_transforms::grad;
 
 /// An attribution and how well it adds up.
