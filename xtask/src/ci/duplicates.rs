@@ -125,7 +125,11 @@ mod tests {
 
     /// A published crate `ours` that needs `a 1` normally and `a 2` in the given way.
     fn metadata(kind: &Value, version: &str) -> Value {
-        let package = |id: &str, name: &str, version: &str| json!({"id": id, "name": name, "version": version, "publish": null});
+        let package = |id: &str, name: &str, version: &str| {
+            json!({
+                "id": id, "name": name, "version": version, "publish": null,
+            })
+        };
         json!({
             "workspace_members": ["ours"],
             "packages": [

@@ -17,10 +17,8 @@ pub(super) fn write(project: &Project) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-/// The lines from each `[profile...]` header to the next header.
-///
-/// Specs of packages that the other package does not have are left out with theirs: cargo warns
-/// about them only in a manifest, so nothing needs to be done here.
+/// The lines from each `[profile...]` header to the next header. Cargo is silent about a package
+/// in them that the other package does not use: it warns about that in manifests only.
 fn profile_tables(manifest: &str) -> String {
     let mut kept = String::new();
     let mut inside = false;
