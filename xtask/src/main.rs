@@ -5,6 +5,7 @@
 
 mod arrows;
 mod ci;
+mod overhead;
 mod project;
 mod tidy;
 
@@ -19,7 +20,7 @@ struct Command {
     run: fn(&Project, lexopt::Parser) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 2] = [ci::COMMAND, tidy::COMMAND];
+const COMMANDS: [Command; 3] = [ci::COMMAND, tidy::COMMAND, overhead::COMMAND];
 
 fn main() -> ExitCode {
     match dispatch(lexopt::Parser::from_env()) {
