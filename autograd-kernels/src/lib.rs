@@ -13,6 +13,7 @@ pub mod memory;
 pub mod norm;
 pub mod reduce;
 mod shape;
+mod simd;
 mod slice;
 pub mod softmax;
 pub mod threads;
