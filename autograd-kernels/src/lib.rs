@@ -21,6 +21,7 @@ pub mod place;
 pub mod pool2d;
 pub mod reduce;
 mod shape;
+mod simd;
 mod slice;
 pub mod softmax;
 pub mod threads;
