@@ -29,6 +29,7 @@ mod primitive;
 mod program;
 mod rule;
 mod scalar;
+pub mod testing;
 mod tracer;
 mod value;
 

@@ -18,6 +18,7 @@ pub mod arithmetic;
 mod methods;
 mod operand;
 pub mod registry;
+pub mod testing;
 
 pub use methods::TensorAutograd;
 pub use operand::Operand;

@@ -1,6 +1,4 @@
 //! The integration tests: one binary.
 
-mod deep;
-mod errors;
-mod mission;
-mod spike;
+mod modes;
+mod registry;
