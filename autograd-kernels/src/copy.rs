@@ -110,6 +110,7 @@ macro_rules! each_kind {
         }
     };
 }
+pub(crate) use each_kind;
 
 /// Fewer elements than this stay on one thread.
 const MIN_CHUNK: usize = 32 * 1024;
@@ -151,12 +152,7 @@ fn cast_slice<S: Cast<T> + Copy, T>(src: &[S], out: &mut [T]) {
 }
 
 /// A gather of any rank ≥ 1 on this thread.
-fn block<S: Element + Cast<T>, T: Element>(
-    src: &[S],
-    dims: &[usize],
-    strides: &[usize],
-    out: &mut [T],
-) {
+fn block<S: Cast<T> + Copy, T: Copy>(src: &[S], dims: &[usize], strides: &[usize], out: &mut [T]) {
     let last = dims.len() - 1;
     if last == 0 {
         return row(src, strides[0], out);
@@ -175,7 +171,9 @@ fn block<S: Element + Cast<T>, T: Element>(
     }
 }
 
-fn row<S: Element + Cast<T>, T: Element>(src: &[S], stride: usize, out: &mut [T]) {
+/// out[i] = src[i·stride].
+#[inline]
+pub(crate) fn row<S: Cast<T> + Copy, T: Copy>(src: &[S], stride: usize, out: &mut [T]) {
     match stride {
         0 => out.fill(src[0].cast()),
         1 => cast_slice(&src[..out.len()], out),
@@ -191,7 +189,7 @@ fn row<S: Element + Cast<T>, T: Element>(src: &[S], stride: usize, out: &mut [T]
 const TILE: usize = 16;
 
 /// out[i][j] = src[i·strides[0] + j·strides[1]], in square blocks.
-fn transpose<S: Element + Cast<T>, T: Element>(
+fn transpose<S: Cast<T> + Copy, T: Copy>(
     src: &[S],
     dims: [usize; 2],
     strides: [usize; 2],
@@ -210,7 +208,7 @@ fn transpose<S: Element + Cast<T>, T: Element>(
 
 /// A gather whose unit stride lies at dimension `near`, with others between it and the last:
 /// blocks of `near` and the last dimension, for each index of all others.
-fn spread<S: Element + Cast<T>, T: Element>(
+fn spread<S: Cast<T> + Copy, T: Copy>(
     src: &[S],
     dims: &[usize],
     strides: &[usize],

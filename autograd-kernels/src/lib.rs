@@ -20,6 +20,7 @@ mod operand;
 pub mod pool2d;
 pub mod reduce;
 mod shape;
+mod simd;
 mod slice;
 pub mod softmax;
 pub mod threads;

@@ -15,7 +15,7 @@ mod pool;
 #[cfg(feature = "parallel")]
 mod sync;
 
-pub(crate) use disjoint::Disjoint;
+pub(crate) use disjoint::{Disjoint, DisjointSlice};
 use std::ops::Range;
 
 /// Runs `f(0)`, …, `f(tasks − 1)`, in any order, and returns when all have ended.
