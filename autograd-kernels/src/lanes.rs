@@ -122,6 +122,20 @@ pub(crate) trait Lanes: Copy {
         lanes[0]
     }
 
+    /// The first `count` lanes, zeros in the others.
+    ///
+    /// # Safety
+    /// See [`Lanes::splat`].
+    #[inline(always)]
+    unsafe fn keep_first(self, count: usize) -> Self {
+        let mut lanes = [Self::Scalar::ZERO; 8];
+        // SAFETY: WIDTH is at most 8.
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            Self::load_first(lanes.as_ptr(), count)
+        }
+    }
+
     /// Transposes a square of WIDTH × WIDTH elements: to[j·to_step + i] = from[i·from_step + j].
     ///
     /// # Safety
@@ -248,6 +262,49 @@ mod avx2 {
         }
 
         #[inline(always)]
+        unsafe fn store_first(self, p: *mut f32, count: usize) {
+            // Masked stores are slow on AMD, so it goes by halves.
+            // SAFETY: see above; `count` lanes are written.
+            unsafe {
+                if count >= 8 {
+                    return self.store(p);
+                }
+                let (mut rest, mut p) = (_mm256_castps256_ps128(self.0), p);
+                if count & 4 != 0 {
+                    _mm_storeu_ps(p, rest);
+                    (rest, p) = (_mm256_extractf128_ps(self.0, 1), p.add(4));
+                }
+                if count & 2 != 0 {
+                    _mm_store_sd(p.cast(), _mm_castps_pd(rest));
+                    (rest, p) = (_mm_movehl_ps(rest, rest), p.add(2));
+                }
+                if count & 1 != 0 {
+                    _mm_store_ss(p, rest);
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn keep_first(self, count: usize) -> Self {
+            // SAFETY: see above; the window of 8 starts at 0 ..= 8 of 16.
+            unsafe {
+                let mask = _mm256_loadu_ps(MASK.as_ptr().add(8 - count.min(8)).cast());
+                Self(_mm256_and_ps(self.0, mask))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            // SAFETY: see above.
+            unsafe {
+                let four =
+                    _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps(self.0, 1));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+            }
+        }
+
+        #[inline(always)]
         unsafe fn transpose(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
             // SAFETY: see above; rows 0 .. 8 are read and written.
             unsafe {
@@ -318,6 +375,33 @@ mod avx2 {
         }
 
         #[inline(always)]
+        unsafe fn store_first(self, p: *mut f64, count: usize) {
+            // SAFETY: as for `F32x8`; `count` lanes are written.
+            unsafe {
+                if count >= 4 {
+                    return self.store(p);
+                }
+                let (mut rest, mut p) = (_mm256_castpd256_pd128(self.0), p);
+                if count & 2 != 0 {
+                    _mm_storeu_pd(p, rest);
+                    (rest, p) = (_mm256_extractf128_pd(self.0, 1), p.add(2));
+                }
+                if count & 1 != 0 {
+                    _mm_store_sd(p, rest);
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn keep_first(self, count: usize) -> Self {
+            // SAFETY: as for `F32x8`; the window of 4 starts at 0 ..= 4 of 8.
+            unsafe {
+                let mask = _mm256_loadu_pd(MASK_WIDE.as_ptr().add(4 - count.min(4)).cast());
+                Self(_mm256_and_pd(self.0, mask))
+            }
+        }
+
+        #[inline(always)]
         unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
             // SAFETY: as for `F32x8`.
             Self(unsafe { _mm256_fmadd_pd(self.0, factor.0, term.0) })
@@ -353,6 +437,12 @@ mod tests {
                 L::load(x.as_ptr()).store_first(out.as_mut_ptr(), count);
                 (0..64).for_each(|i| {
                     assert!(out[i] == if i < count.min(w) { x[i] } else { L::Scalar::ZERO });
+                });
+            }
+            for count in 0..=w {
+                L::load(x.as_ptr()).keep_first(count).store(out.as_mut_ptr());
+                (0..w).for_each(|i| {
+                    assert!(out[i] == if i < count { x[i] } else { L::Scalar::ZERO });
                 });
             }
             assert!(L::splat(L::Scalar::reciprocal(w)).sum() == L::Scalar::reciprocal(1));

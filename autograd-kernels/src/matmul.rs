@@ -37,7 +37,7 @@ pub fn matmul_acc(a: View<'_>, b: View<'_>, out: SliceMut<'_>) {
 
 /// One factor: where its elements lie.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a, T> {
+struct Matrix<'a, T> {
     /// The buffer from the first element on.
     data: &'a [T],
     /// Elements from one row to the next.
@@ -48,7 +48,7 @@ pub(crate) struct Matrix<'a, T> {
 
 impl<'a, T> Matrix<'a, T> {
     /// The matrix that starts at the first element of `data`.
-    pub(crate) fn new(data: &'a [T], row: usize, column: usize) -> Self {
+    fn new(data: &'a [T], row: usize, column: usize) -> Self {
         Self { data, row, column }
     }
 
@@ -145,7 +145,7 @@ fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
             let data: &[T] = data;
             Matrix::new(&data[layout.offset()..], layout.strides()[0], layout.strides()[1])
         };
-        return multiply_with(isa, [m, k, n], factor(xa, a.layout), factor(xb, b.layout), out, add);
+        return multiply(isa, [m, k, n], factor(xa, a.layout), factor(xb, b.layout), out, add);
     }
     // One right factor for the whole batch, as in a linear layer: one product of batch·m rows.
     if b.layout.strides()[..rank - 2].iter().all(|&stride| stride == 0) {
@@ -154,7 +154,7 @@ fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
             let a = Matrix::new(&xa[a.offset()..], a.strides()[0], a.strides()[1]);
             let strides = &b.layout.strides()[rank - 2..];
             let b = Matrix::new(&xb[b.layout.offset()..], strides[0], strides[1]);
-            return multiply_with(isa, [rows, k, n], a, b, out, add);
+            return multiply(isa, [rows, k, n], a, b, out, add);
         }
     }
     let batch = Shape::new(&a.layout.dims()[..rank - 2]);
@@ -178,7 +178,7 @@ fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
     if count < 4 * threads() && m * k * n >= ONE_TASK {
         for (i, out) in out.chunks_exact_mut(m * n).enumerate() {
             let (a, b) = at(i);
-            multiply_with(isa, [m, k, n], a, b, out, add);
+            multiply(isa, [m, k, n], a, b, out, add);
         }
         return;
     }
@@ -189,7 +189,7 @@ fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
             // SAFETY: each product has its own part.
             let out = unsafe { parts.part(i * m * n..(i + 1) * m * n) };
             let (a, b) = at(i);
-            multiply_with(isa, [m, k, n], a, b, out, add);
+            multiply(isa, [m, k, n], a, b, out, add);
         }
     });
 }
@@ -198,17 +198,7 @@ fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
 const ONE_TASK: usize = 1 << 17;
 
 /// out (m × n, contiguous) = or += a (m × k) · b (k × n).
-pub(crate) fn multiply<T: Float>(
-    dims: [usize; 3],
-    a: Matrix<'_, T>,
-    b: Matrix<'_, T>,
-    out: &mut [T],
-    add: bool,
-) {
-    multiply_with(Isa::detect(), dims, a, b, out, add);
-}
-
-fn multiply_with<T: Float>(
+fn multiply<T: Float>(
     isa: Isa,
     [m, k, n]: [usize; 3],
     a: Matrix<'_, T>,
@@ -269,13 +259,13 @@ mod tests {
                 for a in [Matrix::new(&a, k, 1), Matrix::new(&at, 1, m)] {
                     for b in [Matrix::new(&b, n, 1), Matrix::new(&bt, 1, k)] {
                         let mut out = whole(m * n, 3);
-                        multiply_with(isa, [m, k, n], a, b, &mut out, true);
+                        multiply(isa, [m, k, n], a, b, &mut out, true);
                         assert_eq!(out, want, "{isa:?} {m} x {k} x {n}");
                     }
                 }
                 let (a, b) = (Matrix::new(&wide_a, k, 1), Matrix::new(&wide_bt, 1, k));
                 let mut out = wide(&whole(m * n, 3));
-                multiply_with(isa, [m, k, n], a, b, &mut out, true);
+                multiply(isa, [m, k, n], a, b, &mut out, true);
                 assert_eq!(out, wide(&want), "{isa:?} {m} x {k} x {n} in f64");
             }
         }
