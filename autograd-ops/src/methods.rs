@@ -58,6 +58,8 @@ pub trait TensorAutograd {
     fn as_value(&self) -> &TrackedTensor;
 
     crate::arithmetic_methods!(trait_methods!);
+    crate::conv_methods!(trait_methods!);
+    crate::pool_methods!(trait_methods!);
 }
 
 impl TensorAutograd for TrackedTensor {
