@@ -15,8 +15,10 @@
 //! ```
 
 pub mod arithmetic;
+pub mod conv;
 mod methods;
 mod operand;
+pub mod pool;
 pub mod registry;
 pub mod testing;
 

@@ -18,6 +18,8 @@ use autograd_core::{Result, TrackedTensor};
 macro_rules! for_each_family {
     ($($callback:tt)*) => {
         $crate::arithmetic_methods!($($callback)*);
+        $crate::conv_methods!($($callback)*);
+        $crate::pool_methods!($($callback)*);
     };
 }
 
