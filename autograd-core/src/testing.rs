@@ -49,6 +49,7 @@ pub fn count_work<R>(f: impl FnOnce() -> R) -> (R, Work) {
 }
 
 /// Notes an evaluation that made buffers of these metas.
+#[inline]
 pub(crate) fn note<'a>(made: impl Iterator<Item = &'a Meta>) {
     if COUNTING.get() {
         let work = WORK.get();
