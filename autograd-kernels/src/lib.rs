@@ -12,6 +12,7 @@ pub mod math;
 pub mod memory;
 pub mod norm;
 pub mod reduce;
+mod rows;
 mod shape;
 mod simd;
 mod slice;
