@@ -136,7 +136,7 @@ fn evaluate(op: &dyn Primitive, inputs: &[&TrackedTensor], aux: bool, site: Site
         };
         buffers.push((Buffer::take(kind, meta.elements()), *meta));
     }
-    testing::note(buffers.iter().map(|(_, meta)| meta));
+    testing::note_evaluation();
     let plains: SmallVec<[&Plain; 4]> = plains.iter().map(|p| &***p).collect();
     open(op.name(), &plains, |views| {
         let mut slices: SmallVec<[SliceMut<'_>; 2]> =
