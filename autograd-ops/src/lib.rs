@@ -14,10 +14,17 @@
 //! }
 //! ```
 
+pub mod activation;
 pub mod arithmetic;
+pub mod compare;
+pub mod cross_entropy;
+pub mod elementwise;
+pub mod loss;
 mod methods;
 mod operand;
+mod pick;
 pub mod registry;
+pub mod softmax;
 
 pub use methods::TensorAutograd;
 pub use operand::Operand;

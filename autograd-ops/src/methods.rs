@@ -58,6 +58,11 @@ pub trait TensorAutograd {
     fn as_value(&self) -> &TrackedTensor;
 
     crate::arithmetic_methods!(trait_methods!);
+    crate::elementwise_methods!(trait_methods!);
+    crate::compare_methods!(trait_methods!);
+    crate::activation_methods!(trait_methods!);
+    crate::softmax_methods!(trait_methods!);
+    crate::loss_methods!(trait_methods!);
 }
 
 impl TensorAutograd for TrackedTensor {

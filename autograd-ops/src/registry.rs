@@ -172,7 +172,15 @@ impl fmt::Debug for Case {
 
 /// All ops, family by family.
 pub fn all() -> Vec<Op> {
-    let families: &[fn() -> Vec<Op>] = &[crate::arithmetic::ops];
+    let families: &[fn() -> Vec<Op>] = &[
+        crate::arithmetic::ops,
+        crate::elementwise::ops,
+        crate::compare::ops,
+        crate::activation::ops,
+        crate::softmax::ops,
+        crate::cross_entropy::ops,
+        crate::loss::ops,
+    ];
     families.iter().flat_map(|ops| ops()).collect()
 }
 
