@@ -404,10 +404,10 @@ pub fn ops() -> Vec<Op> {
                 })
             };
             let plain = CrossEntropy::default;
-            let weighted = |smoothing: f64, ignore: Option<i64>| {
+            let weighted = |label, smoothing: f64, ignore: Option<i64>| {
                 let mut inputs = classes(&[4, 3], &[4], 3);
                 inputs.push(Sample::between(&[3], 0.5, 1.5));
-                Case::new("weights", inputs, move |x| {
+                Case::new(label, inputs, move |x| {
                     let options = CrossEntropy {
                         weights: Some(x[2].clone()),
                         ignore_index: ignore,
@@ -428,8 +428,8 @@ pub fn ops() -> Vec<Op> {
                     reduction: Reduction::None,
                     ..CrossEntropy::default()
                 }),
-                weighted(0.0, None),
-                weighted(0.2, None),
+                weighted("weights", 0.0, None),
+                weighted("weights, smoothing, ignored", 0.2, Some(2)),
                 Case::new("one row", classes(&[5], &[], 5), |x| cross_entropy(&x[0], &x[1])),
                 Case::new("pixels", classes(&[2, 3, 2, 2], &[2, 2, 2], 3), |x| cross_entropy(&x[0], &x[1])),
                 Case::new(

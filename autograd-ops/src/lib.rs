@@ -17,14 +17,17 @@
 pub mod activation;
 pub mod arithmetic;
 pub mod compare;
+pub mod conv;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod loss;
 mod methods;
 mod operand;
 mod pick;
+pub mod pool;
 pub mod registry;
 pub mod softmax;
+pub mod testing;
 
 pub use methods::TensorAutograd;
 pub use operand::Operand;

@@ -232,8 +232,9 @@ pub fn ops() -> Vec<Op> {
     }
     macro_rules! reductions {
         ($with:ident($($param:literal),*), $inputs:expr) => {{
-            let run = |label, dims: &[usize], reduction| {
-                Case::new(label, $inputs(dims), move |x| $with(&x[0], &x[1], $($param,)* reduction))
+            let run = |label: &str, dims: &[usize], reduction| {
+                let label = [label $(, " with ", stringify!($param))*].concat();
+                Case::new(&label, $inputs(dims), move |x| $with(&x[0], &x[1], $($param,)* reduction))
             };
             vec![
                 run("mean", &[2, 3], Reduction::Mean),

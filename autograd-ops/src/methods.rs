@@ -12,6 +12,22 @@
 use crate::operand::Operand;
 use autograd_core::{Result, TrackedTensor};
 
+/// Calls a macro with the methods of each family: the one list of families.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! for_each_family {
+    ($($callback:tt)*) => {
+        $crate::arithmetic_methods!($($callback)*);
+        $crate::elementwise_methods!($($callback)*);
+        $crate::compare_methods!($($callback)*);
+        $crate::activation_methods!($($callback)*);
+        $crate::softmax_methods!($($callback)*);
+        $crate::loss_methods!($($callback)*);
+        $crate::conv_methods!($($callback)*);
+        $crate::pool_methods!($($callback)*);
+    };
+}
+
 macro_rules! trait_methods {
     (
         unary { $($(#[$u:meta])* $unary:ident = $upath:path;)* }
@@ -57,12 +73,7 @@ pub trait TensorAutograd {
     /// The value itself.
     fn as_value(&self) -> &TrackedTensor;
 
-    crate::arithmetic_methods!(trait_methods!);
-    crate::elementwise_methods!(trait_methods!);
-    crate::compare_methods!(trait_methods!);
-    crate::activation_methods!(trait_methods!);
-    crate::softmax_methods!(trait_methods!);
-    crate::loss_methods!(trait_methods!);
+    crate::for_each_family!(trait_methods!);
 }
 
 impl TensorAutograd for TrackedTensor {

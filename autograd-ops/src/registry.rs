@@ -180,6 +180,8 @@ pub fn all() -> Vec<Op> {
         crate::softmax::ops,
         crate::cross_entropy::ops,
         crate::loss::ops,
+        crate::conv::ops,
+        crate::pool::ops,
     ];
     families.iter().flat_map(|ops| ops()).collect()
 }
