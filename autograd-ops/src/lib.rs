@@ -17,6 +17,7 @@
 pub mod arithmetic;
 pub mod conv;
 mod methods;
+pub mod norm;
 mod operand;
 pub mod pool;
 pub mod registry;

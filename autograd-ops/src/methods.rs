@@ -59,6 +59,7 @@ pub trait TensorAutograd {
 
     crate::arithmetic_methods!(trait_methods!);
     crate::conv_methods!(trait_methods!);
+    crate::norm_methods!(trait_methods!);
     crate::pool_methods!(trait_methods!);
 }
 

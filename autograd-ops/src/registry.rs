@@ -172,7 +172,8 @@ impl fmt::Debug for Case {
 
 /// All ops, family by family.
 pub fn all() -> Vec<Op> {
-    let families: &[fn() -> Vec<Op>] = &[crate::arithmetic::ops, crate::conv::ops, crate::pool::ops];
+    let families: &[fn() -> Vec<Op>] =
+        &[crate::arithmetic::ops, crate::conv::ops, crate::norm::ops, crate::pool::ops];
     families.iter().flat_map(|ops| ops()).collect()
 }
 
