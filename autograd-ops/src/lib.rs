@@ -21,6 +21,7 @@ pub mod norm;
 mod operand;
 pub mod pool;
 pub mod registry;
+pub mod testing;
 
 pub use methods::TensorAutograd;
 pub use operand::Operand;

@@ -12,6 +12,18 @@
 use crate::operand::Operand;
 use autograd_core::{Result, TrackedTensor};
 
+/// Calls a macro with the methods of each family: the one list of families.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! for_each_family {
+    ($($callback:tt)*) => {
+        $crate::arithmetic_methods!($($callback)*);
+        $crate::conv_methods!($($callback)*);
+        $crate::norm_methods!($($callback)*);
+        $crate::pool_methods!($($callback)*);
+    };
+}
+
 macro_rules! trait_methods {
     (
         unary { $($(#[$u:meta])* $unary:ident = $upath:path;)* }
@@ -57,10 +69,7 @@ pub trait TensorAutograd {
     /// The value itself.
     fn as_value(&self) -> &TrackedTensor;
 
-    crate::arithmetic_methods!(trait_methods!);
-    crate::conv_methods!(trait_methods!);
-    crate::norm_methods!(trait_methods!);
-    crate::pool_methods!(trait_methods!);
+    crate::for_each_family!(trait_methods!);
 }
 
 impl TensorAutograd for TrackedTensor {
