@@ -105,7 +105,7 @@ impl Pointwise {
 
     /// The residuals of the reverse rule: those of the expression.
     pub fn residuals(&self, wanted: Mask, outputs: usize) -> Residuals {
-        self.expr().reverse(wanted, Mask::first(outputs)).residuals.iter().copied().collect()
+        SmallVec::from_slice(&self.expr().reverse(wanted, Mask::first(outputs), self.definition().masks).residuals)
     }
 
     /// The cotangents of the wanted inputs: one fused pass, with the sums over broadcast
@@ -119,7 +119,7 @@ impl Pointwise {
         if given.is_empty() || wanted.is_empty() {
             return Ok(grads);
         }
-        let reverse = self.expr().reverse(wanted, given);
+        let reverse = self.expr().reverse(wanted, given, self.definition().masks);
         // A cotangent that passes through as it is costs nothing but its sum.
         if reverse.direct.iter().any(Option::is_some) {
             let mut rest = Mask::EMPTY;
@@ -163,7 +163,7 @@ impl Pointwise {
         tangents: &[Option<TrackedTensor>],
     ) -> Result<SmallVec<[Option<TrackedTensor>; 2]>> {
         let moving = Mask::of(tangents.len(), |i| tangents[i].is_some());
-        let forward = self.expr().forward(moving);
+        let forward = self.expr().forward(moving, self.definition().masks);
         let mut reads: SmallVec<[&TrackedTensor; 6]> = SmallVec::new();
         for residual in &forward.residuals {
             reads.push(match *residual {

@@ -72,8 +72,9 @@ impl ScalarExpr {
     }
 
     /// The reverse rule for these wanted inputs, given cotangents for these outputs.
-    pub fn reverse(&self, wanted: Mask, cts: Mask) -> Arc<Reverse> {
-        let make = || Arc::new(make_reverse(&self.0.program, wanted, cts));
+    /// Inputs in `masks` stay masks in it.
+    pub fn reverse(&self, wanted: Mask, cts: Mask, masks: Mask) -> Arc<Reverse> {
+        let make = || Arc::new(make_reverse(&self.0.program, wanted, cts, masks));
         if cts == Mask::one(0)
             && let Some(slot) = self.0.small.get(wanted.bits() as usize)
         {
@@ -84,9 +85,9 @@ impl ScalarExpr {
     }
 
     /// The forward rule, given tangents for these inputs.
-    pub fn forward(&self, tangents: Mask) -> Arc<Forward> {
+    pub fn forward(&self, tangents: Mask, masks: Mask) -> Arc<Forward> {
         let mut known = self.0.forward.lock().unwrap_or_else(PoisonError::into_inner);
-        known.entry(tangents).or_insert_with(|| Arc::new(make_forward(&self.0.program, tangents))).clone()
+        known.entry(tangents).or_insert_with(|| Arc::new(make_forward(&self.0.program, tangents, masks))).clone()
     }
 }
 
@@ -297,23 +298,25 @@ impl Primal {
             // b·a^(b−1), and 0 for 0⁰.
             Binary::Pow => {
                 let one = self.c(1.0);
-                let e = self.sub(b, one);
-                let p = self.b.binary(Binary::Pow, a, e);
-                let p = self.mul(b, p);
                 let a0 = self.b.binary(Binary::Eq, a, zero);
                 let b0 = self.b.binary(Binary::Eq, b, zero);
                 let both = self.mul(a0, b0);
+                // Selected on both sides, so that no infinity hides behind the zero at any order.
+                let safe = self.b.select(both, one, a);
+                let e = self.sub(b, one);
+                let p = self.b.binary(Binary::Pow, safe, e);
+                let p = self.mul(b, p);
                 let p = self.b.select(both, zero, p);
                 self.mul(t, p)
             }
             // n·a^(n−1), and 0 for n = 0.
             Binary::Powi => {
                 let one = self.c(1.0);
+                let flat = self.b.binary(Binary::Eq, b, zero);
                 let e = self.sub(b, one);
+                let e = self.b.select(flat, zero, e);
                 let p = self.b.binary(Binary::Powi, a, e);
                 let p = self.mul(b, p);
-                let flat = self.b.binary(Binary::Eq, b, zero);
-                let p = self.b.select(flat, zero, p);
                 self.mul(t, p)
             }
             // ∂/∂a atan2(a, b) = b/(a² + b²).
@@ -359,11 +362,13 @@ impl Primal {
             }
             // y·ln a, and 0 where a = 0 and b ≥ 0.
             Binary::Pow => {
-                let l = self.f(Unary::Log, a);
-                let p = self.mul(y, l);
+                let one = self.c(1.0);
                 let a0 = self.b.binary(Binary::Eq, a, zero);
                 let b0 = self.b.binary(Binary::Ge, b, zero);
                 let both = self.mul(a0, b0);
+                let safe = self.b.select(both, one, a);
+                let l = self.f(Unary::Log, safe);
+                let p = self.mul(y, l);
                 let p = self.b.select(both, zero, p);
                 self.mul(t, p)
             }
@@ -393,9 +398,10 @@ impl Primal {
 
     /// a/√(a² + b²), and 0 at the origin.
     fn hypot_part(&mut self, a: Reg, y: Reg, t: Reg) -> Reg {
-        let zero = self.c(0.0);
-        let p = self.div(a, y);
+        let (zero, one) = (self.c(0.0), self.c(1.0));
         let at_origin = self.b.binary(Binary::Eq, y, zero);
+        let safe = self.b.select(at_origin, one, y);
+        let p = self.div(a, safe);
         let p = self.b.select(at_origin, zero, p);
         self.mul(t, p)
     }
@@ -444,7 +450,7 @@ impl Primal {
 }
 
 /// Reverse accumulation over the expression's own nodes, the cotangents being its first inputs.
-fn make_reverse(program: &Program, wanted: Mask, cts: Mask) -> Reverse {
+fn make_reverse(program: &Program, wanted: Mask, cts: Mask, masks: Mask) -> Reverse {
     let mut p = Primal::new(program, cts.len());
     let nodes = program.nodes();
     let mut adjoint: Vec<Option<Reg>> = vec![None; nodes.len()];
@@ -505,12 +511,14 @@ fn make_reverse(program: &Program, wanted: Mask, cts: Mask) -> Reverse {
         _ => None,
     });
     let direct = direct.collect();
-    Reverse { definition: Arc::new(Definition::new("pointwise_vjp", expr)), residuals, direct }
+    let masks = masked(&residuals, masks, cts.len());
+    let definition = Definition { masks, ..Definition::new("pointwise_vjp", expr) };
+    Reverse { definition: Arc::new(definition), residuals, direct }
 }
 
 /// Tangents pushed forward through the expression's own nodes, the tangents being its last
 /// inputs.
-fn make_forward(program: &Program, tangents: Mask) -> Forward {
+fn make_forward(program: &Program, tangents: Mask, masks: Mask) -> Forward {
     let mut p = Primal::new(program, 0);
     let nodes = program.nodes();
     let first = p.inputs + p.outputs;
@@ -549,7 +557,15 @@ fn make_forward(program: &Program, tangents: Mask) -> Forward {
     let zero = p.c(0.0);
     let results: Vec<Reg> = program.outputs().iter().map(|&o| moving[o as usize].unwrap_or(zero)).collect();
     let (expr, residuals) = p.finish(&results, program.params(), tangents.len());
-    Forward { definition: Arc::new(Definition::new("pointwise_jvp", expr)), residuals }
+    let masks = masked(&residuals, masks, 0);
+    let definition = Definition { masks, ..Definition::new("pointwise_jvp", expr) };
+    Forward { definition: Arc::new(definition), residuals }
+}
+
+/// The inputs of a rule, residuals from `first` on, that are masks of the op.
+fn masked(residuals: &[Residual], masks: Mask, first: usize) -> Mask {
+    let is_mask = |r: &Residual| matches!(r, Residual::Input(i) if masks.has(*i));
+    residuals.iter().enumerate().filter(|(_, r)| is_mask(r)).map(|(at, _)| first + at).collect()
 }
 
 /// Which nodes depend on a wanted input.
