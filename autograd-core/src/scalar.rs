@@ -296,11 +296,13 @@ impl Primal {
             Binary::Pow => {
                 let one = self.c(1.0);
                 let e = self.sub(b, one);
-                let p = self.b.binary(Binary::Pow, a, e);
-                let p = self.mul(b, p);
                 let a0 = self.b.binary(Binary::Eq, a, zero);
                 let b0 = self.b.binary(Binary::Eq, b, zero);
                 let both = self.mul(a0, b0);
+                // The part that is not taken must stay finite, or the next derivative is 0 · ∞.
+                let safe = self.b.select(both, one, a);
+                let p = self.b.binary(Binary::Pow, safe, e);
+                let p = self.mul(b, p);
                 let p = self.b.select(both, zero, p);
                 self.mul(t, p)
             }
@@ -308,9 +310,10 @@ impl Primal {
             Binary::Powi => {
                 let one = self.c(1.0);
                 let e = self.sub(b, one);
-                let p = self.b.binary(Binary::Powi, a, e);
-                let p = self.mul(b, p);
                 let flat = self.b.binary(Binary::Eq, b, zero);
+                let safe = self.b.select(flat, one, a);
+                let p = self.b.binary(Binary::Powi, safe, e);
+                let p = self.mul(b, p);
                 let p = self.b.select(flat, zero, p);
                 self.mul(t, p)
             }
@@ -357,11 +360,13 @@ impl Primal {
             }
             // y·ln a, and 0 where a = 0 and b ≥ 0.
             Binary::Pow => {
-                let l = self.f(Unary::Log, a);
-                let p = self.mul(y, l);
+                let one = self.c(1.0);
                 let a0 = self.b.binary(Binary::Eq, a, zero);
                 let b0 = self.b.binary(Binary::Ge, b, zero);
                 let both = self.mul(a0, b0);
+                let safe = self.b.select(both, one, a);
+                let l = self.f(Unary::Log, safe);
+                let p = self.mul(y, l);
                 let p = self.b.select(both, zero, p);
                 self.mul(t, p)
             }
@@ -392,8 +397,10 @@ impl Primal {
     /// a/√(a² + b²), and 0 at the origin.
     fn hypot_part(&mut self, a: Reg, y: Reg, t: Reg) -> Reg {
         let zero = self.c(0.0);
-        let p = self.div(a, y);
+        let one = self.c(1.0);
         let at_origin = self.b.binary(Binary::Eq, y, zero);
+        let safe = self.b.select(at_origin, one, y);
+        let p = self.div(a, safe);
         let p = self.b.select(at_origin, zero, p);
         self.mul(t, p)
     }
