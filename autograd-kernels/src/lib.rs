@@ -22,6 +22,7 @@ pub mod reduce;
 mod shape;
 mod slice;
 pub mod softmax;
+pub mod sort;
 pub mod threads;
 
 pub use half::{bf16, f16};

@@ -15,9 +15,19 @@
 //! ```
 
 pub mod arithmetic;
+pub mod extremum;
+pub mod index;
+pub mod join;
+pub mod matrix;
 mod methods;
+mod numbers;
 mod operand;
+pub mod pick;
+pub mod reduce;
 pub mod registry;
+pub mod shape;
+pub mod slice;
 
 pub use methods::TensorAutograd;
+pub use numbers::{List, Number, Numbers};
 pub use operand::Operand;

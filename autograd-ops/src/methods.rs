@@ -58,6 +58,14 @@ pub trait TensorAutograd {
     fn as_value(&self) -> &TrackedTensor;
 
     crate::arithmetic_methods!(trait_methods!);
+    crate::matrix_methods!(trait_methods!);
+    crate::shape_methods!(trait_methods!);
+    crate::index_methods!(trait_methods!);
+    crate::reduce_methods!(trait_methods!);
+    crate::extremum_methods!(trait_methods!);
+    crate::pick_methods!(trait_methods!);
+    crate::slice_methods!(trait_methods!);
+    crate::join_methods!(trait_methods!);
 }
 
 impl TensorAutograd for TrackedTensor {

@@ -172,7 +172,17 @@ impl fmt::Debug for Case {
 
 /// All ops, family by family.
 pub fn all() -> Vec<Op> {
-    let families: &[fn() -> Vec<Op>] = &[crate::arithmetic::ops];
+    let families: &[fn() -> Vec<Op>] = &[
+        crate::arithmetic::ops,
+        crate::matrix::ops,
+        crate::shape::ops,
+        crate::index::ops,
+        crate::reduce::ops,
+        crate::extremum::ops,
+        crate::pick::ops,
+        crate::slice::ops,
+        crate::join::ops,
+    ];
     families.iter().flat_map(|ops| ops()).collect()
 }
 
