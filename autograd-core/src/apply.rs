@@ -5,6 +5,7 @@ use crate::meta::{Meta, kind_of};
 use crate::plain::{Buffer, Plain, open};
 use crate::primitive::Primitive;
 use crate::rule::Rule;
+use crate::testing;
 use crate::tracer::{Applied, Call, Tracer, Values};
 use crate::value::{Repr, TrackedTensor};
 use autograd_kernels::SliceMut;
@@ -132,6 +133,7 @@ fn evaluate(op: &dyn Primitive, inputs: &[&TrackedTensor], aux: bool, site: Site
         };
         buffers.push((Buffer::take(kind, meta.elements()), *meta));
     }
+    testing::note(buffers.iter().map(|(_, meta)| meta));
     let plains: SmallVec<[&Plain; 4]> = plains.iter().map(|p| &***p).collect();
     open(op.name(), &plains, |views| {
         let mut slices: SmallVec<[SliceMut<'_>; 2]> =

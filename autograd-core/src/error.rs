@@ -236,9 +236,9 @@ pub enum Error {
         /// The user's line.
         at: At,
     },
-    /// A value was read while a function is being captured.
+    /// A value was read while a function is being captured or batched.
     #[error(
-        "the value is being captured into a graph and has no number yet; compute with select instead of reading it{at}"
+        "the value is being captured or batched and has no numbers of its own yet; compute with select instead of reading it{at}"
     )]
     ReadWhileCapturing {
         /// The user's line.

@@ -29,12 +29,14 @@ mod primitive;
 mod program;
 mod rule;
 mod scalar;
+pub mod testing;
 mod tracer;
 mod value;
 
 pub use apply::{apply, apply_call, apply_one, heard, on_behalf_of, watcher};
 pub use autograd_kernels as kernels;
 pub use autograd_kernels::{Layout, MAX_RANK, Shape, SliceMut, View};
+pub use candle_core::{DType, Device, DeviceLocation, Tensor};
 pub use custom::{CustomOp, custom};
 pub use error::{At, Error, Result, Site};
 pub use level::{Level, Pauses, is_recording, no_grad, pause_level};

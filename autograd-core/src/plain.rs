@@ -34,17 +34,17 @@ macro_rules! buffer_kinds {
     ($($variant:ident),*) => {
         impl Buffer {
             /// A buffer from the pool with room for `len` elements; its content is arbitrary.
-            pub(crate) fn take(kind: Kind, len: usize) -> Self {
+            pub fn take(kind: Kind, len: usize) -> Self {
                 match kind { $(Kind::$variant => Buffer::$variant(memory::take(len)),)* }
             }
 
             /// The whole buffer to write; `None` for a candle tensor.
-            pub(crate) fn slice_mut(&mut self) -> Option<SliceMut<'_>> {
+            pub fn slice_mut(&mut self) -> Option<SliceMut<'_>> {
                 match self { $(Buffer::$variant(v) => Some(SliceMut::$variant(v)),)* Buffer::Candle(..) => None }
             }
 
             /// The whole buffer to read; `None` for a candle tensor, which needs a guard.
-            pub(crate) fn slice(&self) -> Option<Slice<'_>> {
+            pub fn slice(&self) -> Option<Slice<'_>> {
                 match self { $(Buffer::$variant(v) => Some(Slice::$variant(v)),)* Buffer::Candle(..) => None }
             }
 

@@ -1,7 +1,12 @@
 //! The two-dimensional convolution of machine learning (a cross-correlation) and its gradients.
 
+mod correlate;
+mod frame;
+mod passes;
+mod weight_grad;
+
 use crate::float::Float;
-use crate::matmul::{Matrix, multiply};
+use crate::lanes::Isa;
 use crate::operand::{assert_dims, assert_kind, assert_len, in_float};
 use crate::{SliceMut, View};
 
@@ -68,7 +73,13 @@ impl Conv2d {
     }
 }
 
-fn out_extent(extent: usize, kernel: usize, stride: usize, padding: usize, dilation: usize) -> usize {
+fn out_extent(
+    extent: usize,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+    dilation: usize,
+) -> usize {
     let reach = dilation * kernel.saturating_sub(1) + 1;
     (extent + 2 * padding).checked_sub(reach).map_or(0, |room| room / stride + 1)
 }
@@ -117,133 +128,74 @@ pub fn conv2d_weight_grad(g: &Conv2d, x: View<'_>, ct: View<'_>, dk: SliceMut<'_
     in_float!(dk, (x, ct), weight_grad(g));
 }
 
-/// Extents of one group of one image.
-struct Group {
-    c: usize,
-    o: usize,
-    taps: usize,
-    pixels: usize,
-    out_pixels: usize,
-}
-
-impl Group {
-    fn new(g: &Conv2d) -> Self {
-        let [_, c, kh, kw] = g.k_dims();
-        Self {
-            c,
-            o: g.out_channels / g.groups,
-            taps: c * kh * kw,
-            pixels: g.height * g.width,
-            out_pixels: g.out_height() * g.out_width(),
-        }
-    }
-}
-
 fn forward<T: Float>(g: &Conv2d, x: &[T], k: &[T], y: &mut [T]) {
-    let e = Group::new(g);
-    let mut columns = vec![T::ZERO; e.taps * e.out_pixels];
-    for i in 0..g.batch * g.groups {
-        let (group, x) = (i % g.groups, &x[i * e.c * e.pixels..][..e.c * e.pixels]);
-        let y = &mut y[i * e.o * e.out_pixels..][..e.o * e.out_pixels];
-        unfold(g, x, &mut columns);
-        let k = Matrix { data: &k[group * e.o * e.taps..], row: e.taps, column: 1 };
-        let columns = Matrix { data: &columns, row: e.out_pixels, column: 1 };
-        multiply([e.o, e.taps, e.out_pixels], k, columns, y, false);
+    if !y.is_empty() {
+        passes::forward(Isa::detect(), g, x, k, y);
     }
 }
 
 fn input_grad<T: Float>(g: &Conv2d, ct: &[T], k: &[T], dx: &mut [T]) {
-    let e = Group::new(g);
-    let mut columns = vec![T::ZERO; e.taps * e.out_pixels];
-    for i in 0..g.batch * g.groups {
-        let (group, ct) = (i % g.groups, &ct[i * e.o * e.out_pixels..]);
-        let k = Matrix { data: &k[group * e.o * e.taps..], row: 1, column: e.taps };
-        let ct = Matrix { data: ct, row: e.out_pixels, column: 1 };
-        multiply([e.taps, e.o, e.out_pixels], k, ct, &mut columns, false);
-        fold(g, &columns, &mut dx[i * e.c * e.pixels..][..e.c * e.pixels]);
+    if ct.is_empty() {
+        dx.fill(T::ZERO);
+    } else if !dx.is_empty() {
+        passes::input_grad(Isa::detect(), g, ct, k, dx);
     }
 }
 
 fn weight_grad<T: Float>(g: &Conv2d, x: &[T], ct: &[T], dk: &mut [T]) {
-    let e = Group::new(g);
-    dk.fill(T::ZERO);
-    let mut columns = vec![T::ZERO; e.taps * e.out_pixels];
-    for i in 0..g.batch * g.groups {
-        let (group, x) = (i % g.groups, &x[i * e.c * e.pixels..][..e.c * e.pixels]);
-        unfold(g, x, &mut columns);
-        let ct = Matrix { data: &ct[i * e.o * e.out_pixels..], row: e.out_pixels, column: 1 };
-        let columns = Matrix { data: &columns, row: 1, column: e.out_pixels };
-        let dk = &mut dk[group * e.o * e.taps..][..e.o * e.taps];
-        multiply([e.o, e.out_pixels, e.taps], ct, columns, dk, true);
+    if x.is_empty() || ct.is_empty() {
+        dk.fill(T::ZERO);
+    } else if !dk.is_empty() {
+        weight_grad::weight_grad(Isa::detect(), g, x, ct, dk);
     }
 }
 
-/// The output positions along one axis whose tap `tap` falls inside the input, and the input
-/// position of the first of them.
-fn inside(
-    outs: usize,
-    extent: usize,
-    tap: usize,
-    stride: usize,
-    padding: usize,
-    dilation: usize,
-) -> (usize, usize, usize) {
-    let shift = tap * dilation;
-    // Input position of output i: i·stride + shift − padding.
-    let first = padding.saturating_sub(shift).div_ceil(stride).min(outs);
-    let last = (extent + padding).checked_sub(shift + 1).map_or(0, |room| room / stride + 1);
-    let last = last.min(outs).max(first);
-    (first, last, (first * stride + shift).saturating_sub(padding))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// One channel's image, taken apart: columns[c, p, q, i, j] = x[c, i·s − pad + p·d, j·s − pad + q·d].
-fn unfold<T: Float>(g: &Conv2d, x: &[T], columns: &mut [T]) {
-    let (oh, ow) = (g.out_height(), g.out_width());
-    if oh * ow == 0 {
-        return;
+    /// Small whole numbers: every sum is exact, so any order and any instructions agree.
+    fn whole<T: Float>(len: usize, seed: usize) -> Vec<T> {
+        let digit = |i: usize| (i * 7 + seed * 13 + i / 11) % 9;
+        let one = T::reciprocal(1);
+        (0..len).map(|i| (0..digit(i)).fold(T::ZERO, |sum, _| sum + one)).collect()
     }
-    for (at, plane) in columns.chunks_exact_mut(oh * ow).enumerate() {
-        let (c, p, q) = (at / (g.kernel_h * g.kernel_w), at / g.kernel_w % g.kernel_h, at % g.kernel_w);
-        let x = &x[c * g.height * g.width..][..g.height * g.width];
-        let (i0, i1, mut row) = inside(oh, g.height, p, g.stride[0], g.padding[0], g.dilation[0]);
-        let (j0, j1, column) = inside(ow, g.width, q, g.stride[1], g.padding[1], g.dilation[1]);
-        plane[..i0 * ow].fill(T::ZERO);
-        plane[i1 * ow..].fill(T::ZERO);
-        for to in plane[i0 * ow..i1 * ow].chunks_exact_mut(ow) {
-            to[..j0].fill(T::ZERO);
-            to[j1..].fill(T::ZERO);
-            let from = &x[row * g.width..][..g.width];
-            match g.stride[1] {
-                1 if j1 > j0 => to[j0..j1].copy_from_slice(&from[column..][..j1 - j0]),
-                s => {
-                    for (j, to) in to[j0..j1].iter_mut().enumerate() {
-                        *to = from[column + j * s];
-                    }
-                }
+
+    fn check<T: Float>(g: &Conv2d) {
+        let len = |dims: [usize; 4]| dims.iter().product::<usize>();
+        let (nx, nk, ny) = (len(g.x_dims()), len(g.k_dims()), len(g.y_dims()));
+        let (x, k, ct) = (whole::<T>(nx, 1), whole::<T>(nk, 2), whole::<T>(ny, 3));
+        let results = Isa::all().into_iter().map(|isa| {
+            let (mut y, mut dx, mut dk) = (ct.clone(), x.clone(), k.clone());
+            passes::forward(isa, g, &x, &k, &mut y);
+            passes::input_grad(isa, g, &ct, &k, &mut dx);
+            weight_grad::weight_grad(isa, g, &x, &ct, &mut dk);
+            (y, dx, dk)
+        });
+        let results: Vec<_> = results.collect();
+        assert!(results.iter().all(|result| *result == results[0]), "{g:?}");
+    }
+
+    #[test]
+    fn plain_and_fast_instructions_agree_exactly_on_whole_numbers() {
+        for (stride, groups) in [([1, 1], 1), ([2, 1], 2), ([2, 3], 1)] {
+            for out_channels in [2, 4, 6, 10, 14] {
+                let g = Conv2d {
+                    batch: 2,
+                    in_channels: 4,
+                    height: 9,
+                    width: 21,
+                    out_channels,
+                    kernel_h: 3,
+                    kernel_w: 2,
+                    stride,
+                    padding: [1, 1],
+                    dilation: [1, 2],
+                    groups,
+                };
+                check::<f32>(&g);
+                check::<f64>(&g);
             }
-            row += g.stride[0];
-        }
-    }
-}
-
-/// The transpose of [`unfold`]: every column entry added to the pixel it was read from.
-fn fold<T: Float>(g: &Conv2d, columns: &[T], x: &mut [T]) {
-    x.fill(T::ZERO);
-    let (oh, ow) = (g.out_height(), g.out_width());
-    if oh * ow == 0 {
-        return;
-    }
-    for (at, plane) in columns.chunks_exact(oh * ow).enumerate() {
-        let (c, p, q) = (at / (g.kernel_h * g.kernel_w), at / g.kernel_w % g.kernel_h, at % g.kernel_w);
-        let x = &mut x[c * g.height * g.width..][..g.height * g.width];
-        let (i0, i1, mut row) = inside(oh, g.height, p, g.stride[0], g.padding[0], g.dilation[0]);
-        let (j0, j1, column) = inside(ow, g.width, q, g.stride[1], g.padding[1], g.dilation[1]);
-        for from in plane[i0 * ow..i1 * ow].chunks_exact(ow) {
-            let to = &mut x[row * g.width..][..g.width];
-            for (j, &from) in from[j0..j1].iter().enumerate() {
-                to[column + j * g.stride[1]] += from;
-            }
-            row += g.stride[0];
         }
     }
 }

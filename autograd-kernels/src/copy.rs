@@ -1,6 +1,8 @@
 //! Strided gathers, casts, fills and in-place accumulation.
 
-use crate::{Element, Slice, SliceMut, View, bf16, f16};
+use crate::shape::merge_dims;
+use crate::threads::{Disjoint, parallel_chunks};
+use crate::{Element, Layout, MAX_RANK, Shape, Slice, SliceMut, View, bf16, f16, memory};
 
 /// A conversion between element types, as candle's `to_dtype` does it: Rust's `as`, half types
 /// through f32.
@@ -108,28 +110,147 @@ macro_rules! each_kind {
         }
     };
 }
+pub(crate) use each_kind;
 
+/// Fewer elements than this stay on one thread.
+const MIN_CHUNK: usize = 32 * 1024;
+
+/// Writes `x`'s elements in row-major order.
 fn gather<S: Element + Cast<T>, T: Element>(src: &[S], x: &View<'_>, out: &mut [T]) {
-    x.layout.for_each_run(|at, from, len, stride| {
-        let out = &mut out[at..at + len];
-        if stride == 1 {
-            for (o, &v) in out.iter_mut().zip(&src[from..from + len]) {
+    if out.is_empty() {
+        return;
+    }
+    assert!(x.layout.end() <= src.len(), "copy: the layout lies within its buffer");
+    if out.len() < MIN_CHUNK && x.layout.is_contiguous() {
+        return cast_slice(&src[x.layout.offset()..][..out.len()], out);
+    }
+    let mut strides = [[0; MAX_RANK]];
+    strides[0][..x.layout.rank()].copy_from_slice(x.layout.strides());
+    let shape = merge_dims(x.layout.shape(), &mut strides);
+    let (dims, strides) = (shape.dims(), &strides[0][..shape.rank()]);
+    let src = &src[x.layout.offset()..];
+    let Some((&outer, inner)) = dims.split_first() else {
+        out[0] = src[0].cast();
+        return;
+    };
+    // One slab for each index of the outermost dimension; threads take ranges of slabs.
+    let slab: usize = inner.iter().product();
+    let parts = Disjoint::new(out);
+    parallel_chunks(outer, MIN_CHUNK.div_ceil(slab), &|range| {
+        // SAFETY: the ranges do not overlap, so neither do their slabs.
+        let out = unsafe { parts.part(range.start * slab..range.end * slab) };
+        let mut dims = shape;
+        dims.dims_mut()[0] = range.len();
+        block(&src[range.start * strides[0]..], dims.dims(), strides, out);
+    });
+}
+
+fn cast_slice<S: Cast<T> + Copy, T>(src: &[S], out: &mut [T]) {
+    for (o, &v) in out.iter_mut().zip(src) {
+        *o = v.cast();
+    }
+}
+
+/// A gather of any rank ≥ 1 on this thread.
+fn block<S: Cast<T> + Copy, T: Copy>(src: &[S], dims: &[usize], strides: &[usize], out: &mut [T]) {
+    let last = dims.len() - 1;
+    if last == 0 {
+        return row(src, strides[0], out);
+    }
+    if last == 1 && strides[1] != 1 && strides[0] < strides[1] {
+        return transpose(src, [dims[0], dims[1]], [strides[0], strides[1]], out);
+    }
+    // A dimension that the source walks in smaller steps than the last one is transposed with it.
+    let near = (0..last).rev().find(|&d| strides[d] == 1 && strides[last] != 1);
+    if let Some(near) = near.filter(|&d| d + 1 < last) {
+        return spread(src, dims, strides, near, out);
+    }
+    let slab = out.len() / dims[0];
+    for (i, out) in out.chunks_exact_mut(slab).enumerate() {
+        block(&src[i * strides[0]..], &dims[1..], &strides[1..], out);
+    }
+}
+
+/// out[i] = src[i·stride].
+#[inline]
+pub(crate) fn row<S: Cast<T> + Copy, T: Copy>(src: &[S], stride: usize, out: &mut [T]) {
+    match stride {
+        0 => out.fill(src[0].cast()),
+        1 => cast_slice(&src[..out.len()], out),
+        _ => {
+            for (o, v) in out.iter_mut().zip(src.iter().step_by(stride)) {
                 *o = v.cast();
             }
-        } else {
-            for (i, o) in out.iter_mut().enumerate() {
-                *o = src[from + i * stride].cast();
+        }
+    }
+}
+
+/// A side of the blocks in which a transpose walks: both sides' cache lines stay at hand.
+const TILE: usize = 16;
+
+/// out[i][j] = src[i·strides[0] + j·strides[1]], in square blocks.
+fn transpose<S: Cast<T> + Copy, T: Copy>(
+    src: &[S],
+    dims: [usize; 2],
+    strides: [usize; 2],
+    out: &mut [T],
+) {
+    for i0 in (0..dims[0]).step_by(TILE) {
+        for j0 in (0..dims[1]).step_by(TILE) {
+            let (i1, j1) = (dims[0].min(i0 + TILE), dims[1].min(j0 + TILE));
+            for i in i0..i1 {
+                let out = &mut out[i * dims[1] + j0..i * dims[1] + j1];
+                row(&src[i * strides[0] + j0 * strides[1]..], strides[1], out);
             }
         }
-    });
+    }
+}
+
+/// A gather whose unit stride lies at dimension `near`, with others between it and the last:
+/// blocks of `near` and the last dimension, for each index of all others.
+fn spread<S: Cast<T> + Copy, T: Copy>(
+    src: &[S],
+    dims: &[usize],
+    strides: &[usize],
+    near: usize,
+    out: &mut [T],
+) {
+    let last = dims.len() - 1;
+    let (n, step) = (dims[last], strides[last]);
+    let out_step: usize = dims[near + 1..].iter().product();
+    let mut rest = Shape::new(dims);
+    rest.dims_mut()[near] = 1;
+    rest.dims_mut()[last] = 1;
+    let to = Shape::new(dims).contiguous_strides();
+    let from = Layout::new(rest, strides, 0);
+    let to = Layout::new(rest, &to[..dims.len()], 0);
+    let mut starts = [0; 2];
+    for index in 0..rest.elements() {
+        for (start, layout) in starts.iter_mut().zip([&from, &to]) {
+            *start = layout.index_of(index);
+        }
+        for i0 in (0..dims[near]).step_by(TILE) {
+            for j0 in (0..n).step_by(TILE) {
+                let (i1, j1) = (dims[near].min(i0 + TILE), n.min(j0 + TILE));
+                for i in i0..i1 {
+                    let at = starts[1] + i * out_step;
+                    row(&src[starts[0] + i + j0 * step..], step, &mut out[at + j0..at + j1]);
+                }
+            }
+        }
+    }
 }
 
 /// Writes the elements of `x` in row-major order, cast to the type of `out`.
 ///
 /// # Panics
-/// Panics where `out` has not as many elements as `x`.
+/// Panics where `out` has not as many elements as `x`, or `x` reaches beyond its buffer.
 pub fn copy(x: View<'_>, out: SliceMut<'_>) {
-    assert_eq!(x.layout.elements(), out.len(), "copy: the output has as many elements as the input");
+    assert_eq!(
+        x.layout.elements(),
+        out.len(),
+        "copy: the output has as many elements as the input"
+    );
     each_kind!(SliceMut, out, out => each_kind!(Slice, x.data, src => gather(src, &x, out)));
 }
 
@@ -142,13 +263,65 @@ pub fn fill(value: f64, out: SliceMut<'_>) {
 ///
 /// # Panics
 /// Panics where `acc` has not as many elements as `x`.
-pub fn add_assign(mut acc: SliceMut<'_>, x: View<'_>) {
+pub fn add_assign(acc: SliceMut<'_>, x: View<'_>) {
     assert_eq!(x.layout.elements(), acc.len(), "add_assign: both sides have as many elements");
-    let mut sum = to_f64(x);
-    let layout = crate::Layout::contiguous(crate::Shape::new(&[acc.len()]));
-    let old = to_f64(View { data: acc.as_slice(), layout: &layout });
-    sum.iter_mut().zip(old).for_each(|(s, o)| *s += o);
-    from_f64(&sum, acc.reborrow());
+    if acc.is_empty() {
+        return;
+    }
+    assert!(x.layout.end() <= x.data.len(), "add_assign: the layout lies within its buffer");
+    match acc {
+        SliceMut::F32(acc) => {
+            each_kind!(Slice, x.data, src => accumulate::<_, _, f32>(acc, src, x.layout))
+        }
+        SliceMut::F64(acc) => {
+            each_kind!(Slice, x.data, src => accumulate::<_, _, f64>(acc, src, x.layout))
+        }
+        SliceMut::BF16(acc) => {
+            each_kind!(Slice, x.data, src => accumulate::<_, _, f32>(acc, src, x.layout))
+        }
+        SliceMut::F16(acc) => {
+            each_kind!(Slice, x.data, src => accumulate::<_, _, f32>(acc, src, x.layout))
+        }
+        SliceMut::U8(acc) => accumulate_int(acc, x, u8::wrapping_add),
+        SliceMut::U32(acc) => accumulate_int(acc, x, u32::wrapping_add),
+        SliceMut::I64(acc) => accumulate_int(acc, x, i64::wrapping_add),
+    }
+}
+
+/// acc += src in the type `C`.
+fn accumulate<T, S, C>(acc: &mut [T], src: &[S], layout: &Layout)
+where
+    T: Element + Cast<C>,
+    S: Element + Cast<C>,
+    C: Cast<T> + std::ops::Add<Output = C>,
+{
+    let add = |acc: &mut T, v: S| *acc = ((*acc).cast() + v.cast()).cast();
+    if layout.is_contiguous() {
+        let src = &src[layout.offset()..][..acc.len()];
+        let parts = Disjoint::new(acc);
+        parallel_chunks(src.len(), MIN_CHUNK, &|range| {
+            // SAFETY: the ranges do not overlap.
+            let acc = unsafe { parts.part(range.clone()) };
+            acc.iter_mut().zip(&src[range]).for_each(|(a, &v)| add(a, v));
+        });
+        return;
+    }
+    layout.for_each_run(|at, from, len, stride| {
+        let acc = &mut acc[at..at + len];
+        if stride == 0 {
+            acc.iter_mut().for_each(|a| add(a, src[from]));
+        } else {
+            acc.iter_mut().zip(src[from..].iter().step_by(stride)).for_each(|(a, &v)| add(a, v));
+        }
+    });
+}
+
+/// acc += x for integers, which wrap.
+fn accumulate_int<T: Element>(acc: &mut [T], x: View<'_>, add: fn(T, T) -> T) {
+    let mut values = memory::take::<T>(acc.len());
+    copy(x, T::slice_mut(&mut values));
+    acc.iter_mut().zip(&values).for_each(|(a, &v)| *a = add(*a, v));
+    memory::give(values);
 }
 
 /// The elements in row-major order as f64.

@@ -4,6 +4,7 @@
 //! CUDA are made from it, and `autograd-core` differentiates it. The [`Builder`] keeps programs
 //! small while they are built: equal nodes are shared, constants fold, neutral elements vanish.
 
+use crate::machine::Schedule;
 use std::collections::HashMap;
 
 /// The number of a node within its program.
@@ -179,7 +180,7 @@ impl std::hash::Hash for Node {
 
 /// A finished expression: nodes in an order where operands come first, and the nodes that are
 /// its outputs.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub struct Program {
     nodes: Vec<Node>,
     outputs: Vec<Reg>,
@@ -187,6 +188,23 @@ pub struct Program {
     params: usize,
     /// For each node, whether it depends on no input: the same number for all elements.
     uniform: Vec<bool>,
+    /// How the tile machine evaluates it; follows from the rest.
+    schedule: Schedule,
+}
+
+impl PartialEq for Program {
+    fn eq(&self, other: &Self) -> bool {
+        let key = |p: &Self| (p.inputs, p.params);
+        key(self) == key(other) && self.nodes == other.nodes && self.outputs == other.outputs
+    }
+}
+
+impl Eq for Program {}
+
+impl std::hash::Hash for Program {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (&self.nodes, &self.outputs, self.inputs, self.params).hash(state);
+    }
 }
 
 impl Program {
@@ -213,6 +231,12 @@ impl Program {
     /// Whether a node is the same number for all elements (made of parameters and constants).
     pub fn is_uniform(&self, node: Reg) -> bool {
         self.uniform[node as usize]
+    }
+
+    /// How the tile machine evaluates it.
+    #[inline]
+    pub(crate) fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     /// Whether any node reads input `i`.
@@ -383,7 +407,8 @@ impl Builder {
             });
             nodes.push(node);
         }
-        let outputs = outputs.iter().map(|&reg| to[reg as usize]).collect();
-        Program { nodes, outputs, inputs, params, uniform }
+        let outputs: Vec<Reg> = outputs.iter().map(|&reg| to[reg as usize]).collect();
+        let schedule = Schedule::new(&nodes, &outputs, &uniform);
+        Program { nodes, outputs, inputs, params, uniform, schedule }
     }
 }

@@ -25,7 +25,12 @@ pub fn check_indices(indices: View<'_>, bound: usize) -> Result<(), (usize, i64)
 }
 
 fn for_each_index(indices: View<'_>, f: impl FnMut(usize, i64)) {
-    fn each<T: Copy>(layout: &Layout, data: &[T], to: impl Fn(T) -> i64, mut f: impl FnMut(usize, i64)) {
+    fn each<T: Copy>(
+        layout: &Layout,
+        data: &[T],
+        to: impl Fn(T) -> i64,
+        mut f: impl FnMut(usize, i64),
+    ) {
         layout.for_each_run(|first, at, len, stride| {
             for i in 0..len {
                 f(first + i, to(data[at + i * stride]));
@@ -202,7 +207,13 @@ fn select<T: Element>(x: View<'_>, dim: usize, indices: &[usize], shape: &Shape,
 ///
 /// # Panics
 /// As [`index_select`].
-pub fn index_add(out: SliceMut<'_>, out_shape: &Shape, dim: usize, indices: View<'_>, src: View<'_>) {
+pub fn index_add(
+    out: SliceMut<'_>,
+    out_shape: &Shape,
+    dim: usize,
+    indices: View<'_>,
+    src: View<'_>,
+) {
     assert_dim(out_shape.dims(), dim);
     assert!(indices.layout.rank() == 1, "indices of rank {}, not 1", indices.layout.rank());
     assert_kind("the source", src, out.kind());
@@ -233,7 +244,11 @@ fn meeting(large: &Layout, dim: usize, indices: &[usize]) -> Layout {
     let dims = large.dims();
     assert_dim(dims, dim);
     let fits = dims.len() == indices.len()
-        && dims.iter().zip(indices).enumerate().all(|(d, (large, small))| d == dim || small <= large);
+        && dims
+            .iter()
+            .zip(indices)
+            .enumerate()
+            .all(|(d, (large, small))| d == dim || small <= large);
     assert!(fits, "indices of shape {indices:?} for a tensor of shape {dims:?} along {dim}");
     let mut strides = [0; MAX_RANK];
     strides[..dims.len()].copy_from_slice(large.strides());
@@ -271,7 +286,13 @@ fn read_at<T: Element>(x: &View<'_>, walk: &Layout, step: usize, indices: &[usiz
 ///
 /// # Panics
 /// As [`index_select`].
-pub fn scatter_add(out: SliceMut<'_>, out_shape: &Shape, dim: usize, indices: View<'_>, src: View<'_>) {
+pub fn scatter_add(
+    out: SliceMut<'_>,
+    out_shape: &Shape,
+    dim: usize,
+    indices: View<'_>,
+    src: View<'_>,
+) {
     let (walk, step, indices) = scattering(&out, out_shape, dim, indices, src);
     sum_into!(out, src, |out, src| write_at(out, &walk, step, &indices, &src, Sum::plus));
 }

@@ -1,49 +1,48 @@
-//! Evaluates expressions over tensors.
+//! The tile machine: evaluates expressions over tensors, a few hundred elements at a time, so that
+//! everything between inputs and outputs stays in the fastest cache.
+//!
+//! The type of computation is f64 where any float input or output is f64, else f32. Inputs of
+//! that type are read in place where their elements lie side by side (or are one number repeated);
+//! all others are converted tile by tile. Nodes that are the same for all elements are computed
+//! once, in f64. Every operation rounds on its own, so an expression gives the same numbers
+//! whether it is evaluated in one program or in several.
 
-use crate::copy::{from_f64, to_f64};
+mod accumulate;
+mod input;
+mod schedule;
+mod tile;
+
+pub(crate) use schedule::Schedule;
+
 use crate::expr::{Node, Program};
-use crate::math::scalar;
-use crate::{Layout, Shape, SliceMut, View};
+use crate::math::{Operand, binary, scalar, unary};
+use crate::shape::merge_dims;
+use crate::simd::Float;
+use crate::threads::{Disjoint, DisjointSlice, chunk_length, parallel_for};
+use crate::{Kind, Layout, MAX_RANK, Shape, SliceMut, View};
+use accumulate::Accumulator;
+use input::Input;
+use schedule::{Leaf, Single};
+use tile::Worker;
 
-fn evaluate(program: &Program, params: &[f64], inputs: &[View<'_>], shape: &Shape) -> Vec<Vec<f64>> {
-    assert_eq!(inputs.len(), program.inputs(), "a program gets as many inputs as it reads");
-    assert!(params.len() >= program.params(), "a program gets all its parameters");
-    let inputs: Vec<Vec<f64>> = inputs
-        .iter()
-        .map(|x| {
-            let layout = x.layout.broadcast_to(shape).expect("every input broadcasts to the shape");
-            to_f64(View { data: x.data, layout: &layout })
-        })
-        .collect();
-    let n = shape.elements();
-    let mut outputs = vec![vec![0.0; n]; program.outputs().len()];
-    let mut values = vec![0.0; program.nodes().len()];
-    for i in 0..n {
-        for (k, node) in program.nodes().iter().enumerate() {
-            values[k] = match *node {
-                Node::Input(j) => inputs[usize::from(j)][i],
-                Node::Param(j) => params[usize::from(j)],
-                Node::Const(c) => c,
-                Node::Unary(f, a) => scalar::unary(f, values[a as usize]),
-                Node::Binary(f, a, b) => scalar::binary(f, values[a as usize], values[b as usize]),
-                Node::Select(c, a, b) => values[if values[c as usize] != 0.0 { a } else { b } as usize],
-            };
-        }
-        for (o, &reg) in outputs.iter_mut().zip(program.outputs()) {
-            o[i] = values[reg as usize];
-        }
-    }
-    outputs
-}
+/// Elements of one tile: a few of them stay in a first-level cache.
+const TILE: usize = 512;
 
-fn store(values: &mut [f64], out: SliceMut<'_>) {
-    if out.kind() == crate::Kind::U8 {
-        values.iter_mut().for_each(|v| *v = f64::from(u8::from(*v != 0.0)));
-    }
-    from_f64(values, out);
-}
+/// Fewer elements than this stay on one thread.
+const MIN_CHUNK: usize = 16 * 1024;
+
+/// Rows shorter than this are not worked on one by one: tiles go across them.
+const MIN_ROW: usize = 128;
 
 /// Evaluates `program` for each element of `shape`, to which every input broadcasts.
+///
+/// An output may be of any kind: floats are rounded to it, and U8 is a mask, 1 where the value is
+/// not 0.
+///
+/// # Panics
+/// Panics where the numbers of inputs, parameters or outputs are not the program's, an input does
+/// not broadcast to `shape` or reaches beyond its buffer, or an output has not as many elements as
+/// `shape`.
 pub fn run(
     program: &Program,
     params: &[f64],
@@ -51,12 +50,19 @@ pub fn run(
     shape: &Shape,
     outputs: &mut [SliceMut<'_>],
 ) {
-    let targets = vec![*shape; outputs.len()];
-    run_reduced(program, params, inputs, shape, outputs, &targets);
+    if run_single(program, params, inputs, shape, outputs) {
+        return;
+    }
+    evaluate(program, params, inputs, shape, outputs, None);
 }
 
 /// Like [`run`], and output i is summed over the dimensions in which `targets[i]`, which
-/// broadcasts to `shape`, is repeated.
+/// broadcasts to `shape`, is repeated. A target equal to `shape` is not summed.
+///
+/// Sums are made in f64 from parts that do not depend on the number of threads.
+///
+/// # Panics
+/// Panics as [`run`] does, with the outputs' lengths those of their targets.
 pub fn run_reduced(
     program: &Program,
     params: &[f64],
@@ -65,21 +71,226 @@ pub fn run_reduced(
     outputs: &mut [SliceMut<'_>],
     targets: &[Shape],
 ) {
-    assert_eq!(outputs.len(), program.outputs().len(), "a program writes all its outputs");
-    assert_eq!(outputs.len(), targets.len(), "each output has a target shape");
-    let results = evaluate(program, params, inputs, shape);
-    for ((values, out), target) in results.iter().zip(outputs).zip(targets) {
-        let layout =
-            Layout::contiguous(*target).broadcast_to(shape).expect("a target broadcasts to the shape");
-        let mut sums = vec![0.0; target.elements()];
-        layout.for_each_run(|first, at, len, stride| {
-            for i in 0..len {
-                sums[at + i * stride] += values[first + i];
-            }
-        });
-        if target.elements() == shape.elements() {
-            sums.copy_from_slice(values);
-        }
-        store(&mut sums, out.reborrow());
+    assert_eq!(outputs.len(), targets.len(), "machine: each output has a target shape");
+    evaluate(program, params, inputs, shape, outputs, Some(targets));
+}
+
+fn evaluate(
+    program: &Program,
+    params: &[f64],
+    inputs: &[View<'_>],
+    shape: &Shape,
+    outputs: &mut [SliceMut<'_>],
+    targets: Option<&[Shape]>,
+) {
+    assert_eq!(inputs.len(), program.inputs(), "machine: a program gets the inputs that it reads");
+    assert!(params.len() >= program.params(), "machine: a program gets all its parameters");
+    assert_eq!(outputs.len(), program.outputs().len(), "machine: a program writes all its outputs");
+    let wide = inputs.iter().map(View::kind).chain(outputs.iter().map(|o| o.kind()));
+    if wide.into_iter().any(|k| k == Kind::F64) {
+        Plan::<f64>::run(program, params, inputs, shape, outputs, targets);
+    } else {
+        Plan::<f32>::run(program, params, inputs, shape, outputs, targets);
     }
+}
+
+/// A program of one function on contiguous tensors of one type: one loop, nothing else. Returns
+/// whether it applied.
+#[inline]
+fn run_single(
+    program: &Program,
+    params: &[f64],
+    inputs: &[View<'_>],
+    shape: &Shape,
+    outputs: &mut [SliceMut<'_>],
+) -> bool {
+    let (Some(single), [out]) = (program.schedule().single, outputs) else { return false };
+    if inputs.len() != program.inputs() || params.len() < program.params() {
+        return false;
+    }
+    match out {
+        SliceMut::F32(y) => single_loop::<f32>(single, params, inputs, shape, y),
+        SliceMut::F64(y) => single_loop::<f64>(single, params, inputs, shape, y),
+        _ => false,
+    }
+}
+
+#[inline]
+fn single_loop<T: Float>(
+    single: Single,
+    params: &[f64],
+    inputs: &[View<'_>],
+    shape: &Shape,
+    y: &mut [T],
+) -> bool {
+    let whole = |i: u8| {
+        let x = &inputs[usize::from(i)];
+        if x.layout.shape() != shape { None } else { x.contiguous::<T>() }
+    };
+    let leaf = |leaf: Leaf| match leaf {
+        Leaf::Input(i) => whole(i).map(Operand::Each),
+        Leaf::Param(i) => Some(Operand::All(T::from_f64(params[usize::from(i)]))),
+        Leaf::Const(c) => Some(Operand::All(T::from_f64(c))),
+    };
+    // A wider input that the function does not read would decide the type of computation.
+    if inputs.len() > 2 || inputs.iter().any(|x| x.kind() != T::KIND) || y.len() != shape.elements()
+    {
+        return false;
+    }
+    match single {
+        Single::Unary(op, i) => {
+            let Some(x) = whole(i) else { return false };
+            if y.len() < 2 * MIN_CHUNK {
+                unary(op, x, y);
+                return true;
+            }
+            in_chunks(y, &move |at, y| unary(op, &x[at..at + y.len()], y));
+        }
+        Single::Binary(op, a, b) => {
+            let (Some(a), Some(b)) = (leaf(a), leaf(b)) else { return false };
+            if y.len() < 2 * MIN_CHUNK {
+                binary(op, a, b, y);
+                return true;
+            }
+            in_chunks(y, &move |at, y| {
+                let range = at..at + y.len();
+                binary(op, a.part(range.clone()), b.part(range), y);
+            });
+        }
+    }
+    true
+}
+
+/// Runs f(start, part) over the parts of y, on all threads.
+fn in_chunks<T: Float>(y: &mut [T], f: &(dyn Fn(usize, &mut [T]) + Sync)) {
+    let len = y.len();
+    let parts = Disjoint::new(y);
+    crate::threads::parallel_chunks(len, MIN_CHUNK, &|range| {
+        // SAFETY: the ranges do not overlap.
+        f(range.start, unsafe { parts.part(range.clone()) });
+    });
+}
+
+/// Where an output goes.
+enum Output<'a> {
+    /// Element by element.
+    Whole(DisjointSlice<'a>),
+    /// Summed.
+    Reduced(Accumulator),
+}
+
+/// One evaluation, with everything that its tiles share.
+struct Plan<'a, T> {
+    schedule: &'a Schedule,
+    /// The dimensions, merged as far as inputs and targets allow.
+    shape: Shape,
+    inputs: Vec<Input<'a, T>>,
+    uniform: Vec<T>,
+    outputs: Vec<Output<'a>>,
+}
+
+impl<'a, T: Float> Plan<'a, T> {
+    fn run(
+        program: &'a Program,
+        params: &[f64],
+        inputs: &[View<'a>],
+        shape: &Shape,
+        outputs: &mut [SliceMut<'_>],
+        targets: Option<&[Shape]>,
+    ) {
+        // Strides of the inputs and then the targets, all over `shape`.
+        let mut strides: Vec<[usize; MAX_RANK]> = Vec::with_capacity(inputs.len() + outputs.len());
+        let mut push = |layout: &Layout| {
+            let wide = layout.broadcast_to(shape);
+            let wide = wide.expect("machine: every input and target broadcasts to the shape");
+            let mut all = [0; MAX_RANK];
+            all[..wide.rank()].copy_from_slice(wide.strides());
+            strides.push(all);
+        };
+        for x in inputs {
+            push(x.layout);
+        }
+        for (i, out) in outputs.iter().enumerate() {
+            let target = targets.map_or(*shape, |t| t[i]);
+            push(&Layout::contiguous(target));
+            assert_eq!(out.len(), target.elements(), "machine: an output fills its target");
+        }
+        let merged = merge_dims(shape, &mut strides);
+        let (input_strides, target_strides) = strides.split_at(inputs.len());
+        if shape.elements() == 0 {
+            outputs.iter_mut().for_each(|out| crate::copy::fill(0.0, out.reborrow()));
+            return;
+        }
+        let dims = merged.dims();
+        let outer = dims.first().copied().unwrap_or(1);
+        let slab = shape.elements() / outer;
+        // Partial sums that chunks hold for themselves must be few against the elements.
+        let reduced = |i: usize| targets.is_some_and(|t| t[i].elements() != shape.elements());
+        let private = (0..outputs.len())
+            .filter(|&i| reduced(i) && target_strides[i][0] == 0)
+            .map(|i| outputs[i].len())
+            .max();
+        let min_chunk = MIN_CHUNK.max(8 * private.unwrap_or(0)).div_ceil(slab);
+        let chunk = chunk_length(outer, min_chunk);
+        let chunks = outer.div_ceil(chunk);
+
+        let mut kinds = Vec::with_capacity(outputs.len());
+        let mut held = Vec::with_capacity(outputs.len());
+        for (i, out) in outputs.iter_mut().enumerate() {
+            if reduced(i) {
+                let len = out.len();
+                kinds.push(Output::Reduced(Accumulator::new(
+                    len,
+                    target_strides[i],
+                    outer,
+                    chunks,
+                )));
+                held.push(Some(out.reborrow()));
+            } else {
+                kinds.push(Output::Whole(DisjointSlice::new(out.reborrow())));
+                held.push(None);
+            }
+        }
+        let plan = Plan {
+            schedule: program.schedule(),
+            shape: merged,
+            inputs: inputs
+                .iter()
+                .zip(input_strides)
+                .map(|(x, strides)| Input::<T>::new(x, &merged, *strides))
+                .collect(),
+            uniform: uniform(program, params),
+            outputs: kinds,
+        };
+        parallel_for(chunks, &|c| {
+            let range = c * chunk..outer.min((c + 1) * chunk);
+            Worker::new(&plan).run(range, slab, c);
+        });
+        for (output, out) in plan.outputs.into_iter().zip(held) {
+            if let (Output::Reduced(sums), Some(out)) = (output, out) {
+                sums.finish(out);
+            }
+        }
+        plan.inputs.into_iter().for_each(Input::end);
+    }
+}
+
+/// The numbers that are the same for all elements.
+fn uniform<T: Float>(program: &Program, params: &[f64]) -> Vec<T> {
+    let list = &program.schedule().uniform;
+    let mut values: Vec<f64> = Vec::with_capacity(list.len());
+    for (k, &reg) in list.iter().enumerate() {
+        // The operands of a uniform node are uniform, and stand before it.
+        let at = |reg: u16| values[list[..k].binary_search(&reg).expect("operands come first")];
+        let value = match program.nodes()[reg as usize] {
+            Node::Input(_) => unreachable!("an input is not uniform"),
+            Node::Param(i) => params[usize::from(i)],
+            Node::Const(c) => c,
+            Node::Unary(f, a) => scalar::unary(f, at(a)),
+            Node::Binary(f, a, b) => scalar::binary(f, at(a), at(b)),
+            Node::Select(c, a, b) => at(if at(c) != 0.0 { a } else { b }),
+        };
+        values.push(value);
+    }
+    values.into_iter().map(T::from_f64).collect()
 }

@@ -1,7 +1,19 @@
 //! The batched matrix product.
+//!
+//! Three ways, chosen by shape and strides alone: small products straight from the factors, matrix
+//! times vector at the speed of memory, and everything else in packed blocks. The order in which
+//! an element is summed depends on the shape only, never on the number of threads.
+
+mod blocks;
+mod pack;
+mod small;
+mod tile;
+mod vector;
 
 use crate::float::Float;
+use crate::lanes::Isa;
 use crate::operand::{assert_in_bounds, assert_kind, assert_len, narrow, widen};
+use crate::threads::{Disjoint, parallel_for, threads};
 use crate::{Element, Layout, Shape, SliceMut, View};
 
 /// out = a · b for a [..batch, m, k], b [..batch, k, n], out [..batch, m, n].
@@ -23,15 +35,40 @@ pub fn matmul_acc(a: View<'_>, b: View<'_>, out: SliceMut<'_>) {
     product(a, b, out, true);
 }
 
-/// One operand: where its elements lie.
+/// One factor: where its elements lie.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a, T> {
+struct Matrix<'a, T> {
     /// The buffer from the first element on.
-    pub(crate) data: &'a [T],
+    data: &'a [T],
     /// Elements from one row to the next.
-    pub(crate) row: usize,
+    row: usize,
     /// Elements from one column to the next.
-    pub(crate) column: usize,
+    column: usize,
+}
+
+impl<'a, T> Matrix<'a, T> {
+    /// The matrix that starts at the first element of `data`.
+    fn new(data: &'a [T], row: usize, column: usize) -> Self {
+        Self { data, row, column }
+    }
+
+    /// The same elements with rows for columns.
+    fn transposed(self) -> Self {
+        Self { data: self.data, row: self.column, column: self.row }
+    }
+
+    /// The same matrix where the strides of extents of 1 are those of a contiguous one.
+    fn normal(self, rows: usize, columns: usize) -> Self {
+        let column = if columns == 1 { 1 } else { self.column };
+        let row = if rows == 1 { columns } else { self.row };
+        Self { row, column, ..self }
+    }
+
+    fn assert_holds(&self, rows: usize, columns: usize) {
+        let end = (rows - 1) * self.row + (columns - 1) * self.column + 1;
+        let len = self.data.len();
+        assert!(end <= len, "a matrix reaches element {end} of a buffer of {len}");
+    }
 }
 
 fn product(a: View<'_>, b: View<'_>, out: SliceMut<'_>, add: bool) {
@@ -58,8 +95,10 @@ fn product(a: View<'_>, b: View<'_>, out: SliceMut<'_>, add: bool) {
                 let layout = Layout::contiguous(Shape::new(&[out.len()]));
                 wide.copy_from_slice(&widen(View { data: out.as_slice(), layout: &layout }));
             }
-            let (a, b) =
-                (View { data: f32::slice(&xa), layout: &la }, View { data: f32::slice(&xb), layout: &lb });
+            let (a, b) = (
+                View { data: f32::slice(&xa), layout: &la },
+                View { data: f32::slice(&xb), layout: &lb },
+            );
             batched(a, b, &mut wide, add);
             narrow(&wide, out.reborrow());
         }
@@ -86,9 +125,11 @@ fn repeated(once: &Layout, like: &Layout) -> Layout {
 fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
     assert_in_bounds(a);
     assert_in_bounds(b);
-    let (xa, xb) = (T::read(&a.data).expect("type checked"), T::read(&b.data).expect("type checked"));
+    let (xa, xb) =
+        (T::read(&a.data).expect("type checked"), T::read(&b.data).expect("type checked"));
     let rank = a.layout.rank();
-    let (m, k, n) = (a.layout.dims()[rank - 2], a.layout.dims()[rank - 1], b.layout.dims()[rank - 1]);
+    let (m, k, n) =
+        (a.layout.dims()[rank - 2], a.layout.dims()[rank - 1], b.layout.dims()[rank - 1]);
     if out.is_empty() {
         return;
     }
@@ -97,6 +138,24 @@ fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
             out.fill(T::ZERO);
         }
         return;
+    }
+    let isa = Isa::detect();
+    if rank == 2 {
+        let factor = |data, layout: &Layout| -> Matrix<'_, T> {
+            let data: &[T] = data;
+            Matrix::new(&data[layout.offset()..], layout.strides()[0], layout.strides()[1])
+        };
+        return multiply(isa, [m, k, n], factor(xa, a.layout), factor(xb, b.layout), out, add);
+    }
+    // One right factor for the whole batch, as in a linear layer: one product of batch·m rows.
+    if b.layout.strides()[..rank - 2].iter().all(|&stride| stride == 0) {
+        let rows = out.len() / n;
+        if let Some(a) = a.layout.reshape(Shape::new(&[rows, k])) {
+            let a = Matrix::new(&xa[a.offset()..], a.strides()[0], a.strides()[1]);
+            let strides = &b.layout.strides()[rank - 2..];
+            let b = Matrix::new(&xb[b.layout.offset()..], strides[0], strides[1]);
+            return multiply(isa, [rows, k, n], a, b, out, add);
+        }
     }
     let batch = Shape::new(&a.layout.dims()[..rank - 2]);
     let start = |layout: &Layout, mut index: usize| {
@@ -107,36 +166,107 @@ fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
         }
         at
     };
-    for (i, out) in out.chunks_exact_mut(m * n).enumerate() {
-        let at = |data, layout: &Layout| -> Matrix<'_, T> {
-            let data: &[T] = data;
-            Matrix {
-                data: &data[start(layout, i)..],
-                row: layout.strides()[rank - 2],
-                column: layout.strides()[rank - 1],
-            }
-        };
-        multiply([m, k, n], at(xa, a.layout), at(xb, b.layout), out, add);
+    let at = |i: usize| {
+        let (la, lb) = (a.layout, b.layout);
+        let a = Matrix::new(&xa[start(la, i)..], la.strides()[rank - 2], la.strides()[rank - 1]);
+        let b = Matrix::new(&xb[start(lb, i)..], lb.strides()[rank - 2], lb.strides()[rank - 1]);
+        (a, b)
+    };
+    // Products too large to be one task each, and too few to keep all threads busy, are divided
+    // inside.
+    let count = out.len() / (m * n);
+    if count < 4 * threads() && m * k * n >= ONE_TASK {
+        for (i, out) in out.chunks_exact_mut(m * n).enumerate() {
+            let (a, b) = at(i);
+            multiply(isa, [m, k, n], a, b, out, add);
+        }
+        return;
     }
+    let together = (ONE_TASK / (m * k * n)).clamp(1, count.div_ceil(threads()));
+    let parts = Disjoint::new(out);
+    parallel_for(count.div_ceil(together), &|task| {
+        for i in task * together..count.min((task + 1) * together) {
+            // SAFETY: each product has its own part.
+            let out = unsafe { parts.part(i * m * n..(i + 1) * m * n) };
+            let (a, b) = at(i);
+            multiply(isa, [m, k, n], a, b, out, add);
+        }
+    });
 }
 
+/// Multiplications that are worth a task of their own.
+const ONE_TASK: usize = 1 << 17;
+
 /// out (m × n, contiguous) = or += a (m × k) · b (k × n).
-pub(crate) fn multiply<T: Float>(
+fn multiply<T: Float>(
+    isa: Isa,
     [m, k, n]: [usize; 3],
     a: Matrix<'_, T>,
     b: Matrix<'_, T>,
     out: &mut [T],
     add: bool,
 ) {
-    for i in 0..m {
-        let row = &mut out[i * n..][..n];
+    if m * n == 0 {
+        return;
+    }
+    if k == 0 {
         if !add {
-            row.fill(T::ZERO);
+            out.fill(T::ZERO);
         }
-        for l in 0..k {
-            let x = a.data[i * a.row + l * a.column];
-            for (j, y) in row.iter_mut().enumerate() {
-                *y += x * b.data[l * b.row + j * b.column];
+        return;
+    }
+    let a = a.normal(m, k);
+    let b = b.normal(k, n);
+    if n == 1 && (a.row == 1 || a.column == 1) {
+        vector::multiply(isa, [m, k], a, b, out, add);
+    } else if m == 1 && (b.row == 1 || b.column == 1) {
+        vector::multiply(isa, [n, k], b.transposed(), a.transposed(), out, add);
+    } else if m * k * n <= small::LIMIT {
+        small::multiply(isa, [m, k, n], a, b, out, add);
+    } else {
+        blocks::multiply(isa, [m, k, n], a, b, out, add);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Small whole numbers: every sum is exact, so any order and any instructions agree.
+    fn whole(len: usize, seed: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 7 + seed * 13 + i / 11) % 9) as f32 - 4.0).collect()
+    }
+
+    #[test]
+    fn plain_and_fast_instructions_agree_exactly_on_whole_numbers() {
+        for [m, k, n] in
+            [[4, 4, 4], [7, 9, 17], [1, 90, 70], [70, 90, 1], [61, 300, 50], [13, 40, 123]]
+        {
+            let (a, b) = (whole(m * k, 1), whole(k * n, 2));
+            let mut want = whole(m * n, 3);
+            for i in 0..m {
+                for j in 0..n {
+                    want[i * n + j] += (0..k).map(|l| a[i * k + l] * b[l * n + j]).sum::<f32>();
+                }
+            }
+            let flip = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {
+                (0..rows * columns).map(|i| x[i % rows * columns + i / rows]).collect()
+            };
+            let (at, bt) = (flip(&a, m, k), flip(&b, k, n));
+            let wide = |x: &[f32]| -> Vec<f64> { x.iter().map(|&x| x.into()).collect() };
+            let (wide_a, wide_bt) = (wide(&a), wide(&bt));
+            for isa in Isa::all() {
+                for a in [Matrix::new(&a, k, 1), Matrix::new(&at, 1, m)] {
+                    for b in [Matrix::new(&b, n, 1), Matrix::new(&bt, 1, k)] {
+                        let mut out = whole(m * n, 3);
+                        multiply(isa, [m, k, n], a, b, &mut out, true);
+                        assert_eq!(out, want, "{isa:?} {m} x {k} x {n}");
+                    }
+                }
+                let (a, b) = (Matrix::new(&wide_a, k, 1), Matrix::new(&wide_bt, 1, k));
+                let mut out = wide(&whole(m * n, 3));
+                multiply(isa, [m, k, n], a, b, &mut out, true);
+                assert_eq!(out, wide(&want), "{isa:?} {m} x {k} x {n} in f64");
             }
         }
     }

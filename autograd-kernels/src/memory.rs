@@ -1,43 +1,271 @@
-//! Recycled buffers.
+//! Recycled buffers: the precondition of every fast kernel.
+//!
+//! Memory fresh from the system is mapped page by page while it is first written, which costs more
+//! than most kernels that write it. So buffers are given back here and taken again. They are
+//! sorted in buckets by size, four to each doubling, and a buffer taken is at most a fifth larger
+//! than asked for. Small buffers stay on the thread that gave them; large ones go to a store that
+//! all threads share and that holds no more than a limit.
+
+mod bucket;
+mod raw;
 
 use crate::Element;
+use bucket::{SHARED_FROM, bucket_above, bucket_below, bucket_bytes};
+use raw::RawBuffer;
+use std::cell::RefCell;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Counters of the buffer pool.
+/// Counters of the buffer pool, for buffers of 4 KiB and more: smaller ones are not counted, so
+/// that they stay cheap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryStats {
-    /// Bytes of buffers taken and not given back.
+    /// Bytes of buffers taken (or adopted) and not given back (or released).
     pub live_bytes: usize,
     /// The largest `live_bytes` since the start or [`reset_peak`].
     pub peak_bytes: usize,
-    /// Bytes that lie ready to be taken again.
+    /// Bytes that lie ready in the shared store, to be taken again.
     pub pooled_bytes: usize,
+    /// How many buffers were taken from the store.
+    pub reused: usize,
+    /// How many had to come from the system.
+    pub fresh: usize,
 }
 
-/// A buffer of `len` elements with arbitrary content.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+static REUSED: AtomicUsize = AtomicUsize::new(0);
+static FRESH: AtomicUsize = AtomicUsize::new(0);
+static LIMIT: AtomicUsize = AtomicUsize::new(2 << 30);
+
+/// The buffers that all threads share, one stack for each alignment and bucket.
+struct Store {
+    stacks: Vec<Vec<RawBuffer>>,
+    bytes: usize,
+}
+
+static STORE: Mutex<Store> = Mutex::new(Store { stacks: Vec::new(), bytes: 0 });
+
+/// How many small buffers of one size a thread keeps.
+const KEPT: usize = 16;
+
+thread_local! {
+    static SMALL: RefCell<Vec<Vec<RawBuffer>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The number of a stack: buffers are shared only between types of one alignment, because memory
+/// must be freed as it was allocated.
+#[inline]
+fn stack_of<T>(bucket: usize) -> usize {
+    bucket * 4 + align_of::<T>().trailing_zeros() as usize
+}
+
+fn store() -> std::sync::MutexGuard<'static, Store> {
+    // A panic cannot happen while it is held, short of a failed allocation.
+    STORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A buffer of `len` elements with arbitrary (but initialised) content: what its last user left,
+/// or zeros. Debug builds fill floats with NaN, so that reading before writing shows.
 pub fn take<T: Element>(len: usize) -> Vec<T> {
-    vec![T::default(); len]
+    let mut v = match recycled(len) {
+        Some(v) => v,
+        None => return fresh(len),
+    };
+    if cfg!(debug_assertions) {
+        poison(&mut v);
+    }
+    v
 }
 
 /// A buffer of `len` zeros.
 pub fn zeros<T: Element>(len: usize) -> Vec<T> {
-    vec![T::default(); len]
+    match recycled::<T>(len) {
+        Some(mut v) => {
+            v.fill(T::default());
+            v
+        }
+        None => allocate(len),
+    }
 }
 
-/// Gives a buffer back, to be taken again.
+/// Gives a buffer back, to be taken again; it may come from anywhere.
 pub fn give<T: Element>(v: Vec<T>) {
-    drop(v);
+    let bytes = v.capacity() * size_of::<T>();
+    let Some(bucket) = bucket_below(bytes) else { return };
+    if bucket < SHARED_FROM {
+        // A thread that is ending has no stacks any more: then the buffer is freed.
+        let _ = SMALL.try_with(|small| {
+            let Ok(mut stacks) = small.try_borrow_mut() else { return };
+            let at = stack_of::<T>(bucket);
+            if stacks.len() <= at {
+                stacks.resize_with(at + 1, Vec::new);
+            }
+            if stacks[at].len() < KEPT {
+                stacks[at].push(RawBuffer::new(v));
+            }
+        });
+        return;
+    }
+    release(bytes);
+    let mut store = store();
+    // Over the limit the buffer is freed, when `v` ends with this function.
+    if store.bytes + bytes <= LIMIT.load(Relaxed) {
+        let at = stack_of::<T>(bucket);
+        if store.stacks.len() <= at {
+            store.stacks.resize_with(at + 1, Vec::new);
+        }
+        store.bytes += bytes;
+        store.stacks[at].push(RawBuffer::new(v));
+    }
 }
 
-/// Frees all buffers that lie ready.
-pub fn trim() {}
+/// Counts `bytes` that leave the pool's care without [`give`]: a buffer moved into a tensor of
+/// another library.
+pub fn release(bytes: usize) {
+    let _ = LIVE.fetch_update(Relaxed, Relaxed, |live| Some(live.saturating_sub(bytes)));
+}
 
-/// Sets the largest number of bytes that are kept ready.
-pub fn set_limit(_bytes: usize) {}
+/// Counts `bytes` that come into the pool's care without [`take`].
+pub fn adopt(bytes: usize) {
+    let live = LIVE.fetch_add(bytes, Relaxed) + bytes;
+    if live > PEAK.load(Relaxed) {
+        PEAK.fetch_max(live, Relaxed);
+    }
+}
+
+fn recycled<T: Element>(len: usize) -> Option<Vec<T>> {
+    let bucket = bucket_above(len.checked_mul(size_of::<T>())?)?;
+    let at = stack_of::<T>(bucket);
+    if bucket < SHARED_FROM {
+        let raw = SMALL.try_with(|small| small.try_borrow_mut().ok()?.get_mut(at)?.pop());
+        return raw.ok()?.map(|raw| raw.into_vec(len));
+    }
+    let raw = {
+        let mut store = store();
+        let raw = store.stacks.get_mut(at)?.pop()?;
+        store.bytes -= raw.bytes();
+        raw
+    };
+    adopt(raw.bytes());
+    REUSED.fetch_add(1, Relaxed);
+    Some(raw.into_vec(len))
+}
+
+/// Zeros from the system, with the capacity of their bucket.
+fn allocate<T: Element>(len: usize) -> Vec<T> {
+    let bytes = len * size_of::<T>();
+    let Some(bucket) = bucket_above(bytes) else { return vec![T::default(); len] };
+    let mut v = vec![T::default(); bucket_bytes(bucket) / size_of::<T>()];
+    v.truncate(len);
+    if bucket >= SHARED_FROM {
+        adopt(v.capacity() * size_of::<T>());
+        FRESH.fetch_add(1, Relaxed);
+    }
+    v
+}
+
+fn fresh<T: Element>(len: usize) -> Vec<T> {
+    let mut v = allocate(len);
+    if cfg!(debug_assertions) {
+        poison(&mut v);
+    }
+    v
+}
+
+fn poison<T: Element>(v: &mut [T]) {
+    if T::KIND.is_float() {
+        crate::copy::fill(f64::NAN, T::slice_mut(v));
+    }
+}
+
+/// Frees all buffers that lie ready: those that threads share and the small ones of this thread.
+pub fn trim() {
+    let stacks = {
+        let mut store = store();
+        store.bytes = 0;
+        std::mem::take(&mut store.stacks)
+    };
+    drop(stacks);
+    let _ = SMALL.try_with(|small| small.try_borrow_mut().map(|mut s| s.clear()));
+}
+
+/// Sets the largest number of bytes that the shared store keeps ready; 2 GiB at the start.
+pub fn set_limit(bytes: usize) {
+    LIMIT.store(bytes, Relaxed);
+    if store().bytes > bytes {
+        trim();
+    }
+}
 
 /// The counters now.
 pub fn stats() -> MemoryStats {
-    MemoryStats::default()
+    MemoryStats {
+        live_bytes: LIVE.load(Relaxed),
+        peak_bytes: PEAK.load(Relaxed),
+        pooled_bytes: store().bytes,
+        reused: REUSED.load(Relaxed),
+        fresh: FRESH.load(Relaxed),
+    }
 }
 
-/// Starts a new measurement of the peak.
-pub fn reset_peak() {}
+/// Starts a new measurement of the peak, from the bytes that live now.
+pub fn reset_peak() {
+    PEAK.store(LIVE.load(Relaxed), Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_given_back_is_taken_again() {
+        // A size that no other test uses, so that nobody takes it first.
+        let n = 777_777;
+        let v = take::<f64>(n);
+        let (at, capacity) = (v.as_ptr(), v.capacity());
+        give(v);
+        let w = take::<f64>(n - 1000);
+        assert_eq!((w.as_ptr(), w.capacity(), w.len()), (at, capacity, n - 1000));
+        give(w);
+        // What lay beyond the length given back is initialised again.
+        let z = take::<i64>(n);
+        assert_eq!(z.len(), n);
+        assert!(z.iter().all(|&v| v == 0 || f64::from_bits(v as u64).is_nan()));
+    }
+
+    #[test]
+    fn small_buffers_stay_on_their_thread() {
+        let v = take::<f32>(100);
+        let at = v.as_ptr();
+        give(v);
+        let far = std::thread::spawn(|| take::<f32>(100).len()).join().unwrap();
+        let again = take::<f32>(100);
+        assert_eq!((far, again.as_ptr()), (100, at));
+    }
+
+    #[test]
+    fn a_foreign_buffer_serves_by_its_capacity() {
+        let mut v: Vec<u8> = Vec::with_capacity(3_333_333);
+        v.push(1);
+        let at = v.as_ptr();
+        give(v);
+        let bucket = bucket_below(3_333_333).unwrap();
+        let w = zeros::<u8>(bucket_bytes(bucket));
+        assert_eq!(w.as_ptr(), at);
+        assert!(w.iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn zeros_are_zero_and_floats_are_poisoned_in_debug_builds() {
+        for n in [0, 1, 17, 5000, 100_003] {
+            let mut v = take::<f32>(n);
+            if cfg!(debug_assertions) {
+                assert!(v.iter().all(|x| x.is_nan()));
+            }
+            v.fill(3.0);
+            give(v);
+            assert!(zeros::<f32>(n).iter().all(|&x| x == 0.0));
+        }
+    }
+}

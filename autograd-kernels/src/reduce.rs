@@ -39,7 +39,8 @@ pub fn reduce(op: Reduction, x: View<'_>, over: &[bool], out: SliceMut<'_>) {
         Reduction::Min => f64::INFINITY,
     };
     let mut sums = vec![start; out.len()];
-    let layout = Layout::contiguous(target).broadcast_to(x.layout.shape()).expect("1 broadcasts to all");
+    let layout =
+        Layout::contiguous(target).broadcast_to(x.layout.shape()).expect("1 broadcasts to all");
     layout.for_each_run(|first, at, len, stride| {
         for i in 0..len {
             let (acc, v) = (&mut sums[at + i * stride], values[first + i]);

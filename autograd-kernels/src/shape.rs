@@ -268,6 +268,16 @@ impl Layout {
         Some(Self { shape, strides, offset: self.offset })
     }
 
+    /// The buffer index of the element with this number in row-major order.
+    pub fn index_of(&self, element: usize) -> usize {
+        let (mut rest, mut at) = (element, self.offset);
+        for d in (0..self.rank()).rev() {
+            at += rest % self.shape.dims[d] * self.strides[d];
+            rest /= self.shape.dims[d];
+        }
+        at
+    }
+
     /// The buffer index of every element in row-major order, one call for each run along the
     /// last dimension: `f(first element's number, first index, length, stride)`.
     pub fn for_each_run(&self, mut f: impl FnMut(usize, usize, usize, usize)) {
@@ -299,4 +309,29 @@ impl Layout {
             }
         }
     }
+}
+
+/// Drops dimensions of extent 1 and merges neighbours that every one of the stride lists walks
+/// through in one step, so that kernels see few and long dimensions. The strides belong to
+/// `shape`; they are changed to fit the shape that is returned.
+pub(crate) fn merge_dims(shape: &Shape, strides: &mut [[usize; MAX_RANK]]) -> Shape {
+    let mut out = Shape::SCALAR;
+    let mut rank = 0;
+    for d in 0..shape.rank() {
+        let dim = shape.dims[d];
+        if dim == 1 {
+            continue;
+        }
+        // The last kept dimension and this one are one where a step of it is `dim` steps here.
+        if rank > 0 && strides.iter().all(|s| s[rank - 1] == s[d] * dim) {
+            out.dims[rank - 1] *= dim;
+            strides.iter_mut().for_each(|s| s[rank - 1] = s[d]);
+        } else {
+            out.dims[rank] = dim;
+            strides.iter_mut().for_each(|s| s[rank] = s[d]);
+            rank += 1;
+        }
+    }
+    out.rank = rank as u8;
+    out
 }

@@ -28,7 +28,11 @@ fn log_sum_exp(row: &[f64]) -> f64 {
 }
 
 fn map_rows(x: View<'_>, dim: usize, y: SliceMut<'_>, f: impl Fn(&mut [f64])) {
-    assert_eq!(x.layout.elements(), y.len(), "softmax: the output has as many elements as the input");
+    assert_eq!(
+        x.layout.elements(),
+        y.len(),
+        "softmax: the output has as many elements as the input"
+    );
     let mut data = to_f64(x);
     rows(&x, dim, |_, at| {
         let at: Vec<usize> = at.collect();
@@ -42,7 +46,8 @@ fn map_rows(x: View<'_>, dim: usize, y: SliceMut<'_>, f: impl Fn(&mut [f64])) {
 /// y = exp(x) / Σ exp(x) over `dim`. A row with +∞, or with nothing above −∞, is NaN.
 pub fn softmax(x: View<'_>, dim: usize, y: SliceMut<'_>) {
     map_rows(x, dim, y, |row| {
-        let max = row.iter().fold(f64::NEG_INFINITY, |m, &v| if v > m || v.is_nan() { v } else { m });
+        let max =
+            row.iter().fold(f64::NEG_INFINITY, |m, &v| if v > m || v.is_nan() { v } else { m });
         row.iter_mut().for_each(|v| *v = (*v - max).exp());
         let sum: f64 = row.iter().sum();
         row.iter_mut().for_each(|v| *v /= sum);
@@ -97,7 +102,9 @@ pub fn logsumexp_vjp(ct: View<'_>, x: View<'_>, y: View<'_>, dim: usize, dx: Sli
 }
 
 fn classes(logits: &View<'_>, targets: &View<'_>) -> (usize, usize, Vec<usize>) {
-    let &[rows, n] = logits.layout.dims() else { panic!("cross_entropy: the logits are [rows, classes]") };
+    let &[rows, n] = logits.layout.dims() else {
+        panic!("cross_entropy: the logits are [rows, classes]")
+    };
     assert_eq!(targets.layout.elements(), rows, "cross_entropy: one target for each row");
     let targets: Vec<usize> = to_f64(*targets).iter().map(|&t| t as usize).collect();
     assert!(targets.iter().all(|&t| t < n), "cross_entropy: every target is a class");
@@ -105,7 +112,12 @@ fn classes(logits: &View<'_>, targets: &View<'_>) -> (usize, usize, Vec<usize>) 
 }
 
 /// losses = log Σ exp(logits) − logits[target] for each row; `lse` gets the first term.
-pub fn cross_entropy(logits: View<'_>, targets: View<'_>, losses: SliceMut<'_>, lse: Option<SliceMut<'_>>) {
+pub fn cross_entropy(
+    logits: View<'_>,
+    targets: View<'_>,
+    losses: SliceMut<'_>,
+    lse: Option<SliceMut<'_>>,
+) {
     let (rows, n, targets) = classes(&logits, &targets);
     let x = to_f64(logits);
     let l: Vec<f64> = (0..rows).map(|r| log_sum_exp(&x[r * n..][..n])).collect();

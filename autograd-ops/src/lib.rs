@@ -15,6 +15,7 @@
 //! ```
 
 pub mod arithmetic;
+pub mod conv;
 pub mod extremum;
 pub mod index;
 pub mod join;
@@ -23,10 +24,12 @@ mod methods;
 mod numbers;
 mod operand;
 pub mod pick;
+pub mod pool;
 pub mod reduce;
 pub mod registry;
 pub mod shape;
 pub mod slice;
+pub mod testing;
 
 pub use methods::TensorAutograd;
 pub use numbers::{List, Number, Numbers};

@@ -12,6 +12,25 @@
 use crate::operand::Operand;
 use autograd_core::{Result, TrackedTensor};
 
+/// Calls a macro with the methods of each family: the one list of families.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! for_each_family {
+    ($($callback:tt)*) => {
+        $crate::arithmetic_methods!($($callback)*);
+        $crate::matrix_methods!($($callback)*);
+        $crate::shape_methods!($($callback)*);
+        $crate::slice_methods!($($callback)*);
+        $crate::join_methods!($($callback)*);
+        $crate::index_methods!($($callback)*);
+        $crate::reduce_methods!($($callback)*);
+        $crate::extremum_methods!($($callback)*);
+        $crate::pick_methods!($($callback)*);
+        $crate::conv_methods!($($callback)*);
+        $crate::pool_methods!($($callback)*);
+    };
+}
+
 macro_rules! trait_methods {
     (
         unary { $($(#[$u:meta])* $unary:ident = $upath:path;)* }
@@ -57,15 +76,7 @@ pub trait TensorAutograd {
     /// The value itself.
     fn as_value(&self) -> &TrackedTensor;
 
-    crate::arithmetic_methods!(trait_methods!);
-    crate::matrix_methods!(trait_methods!);
-    crate::shape_methods!(trait_methods!);
-    crate::index_methods!(trait_methods!);
-    crate::reduce_methods!(trait_methods!);
-    crate::extremum_methods!(trait_methods!);
-    crate::pick_methods!(trait_methods!);
-    crate::slice_methods!(trait_methods!);
-    crate::join_methods!(trait_methods!);
+    crate::for_each_family!(trait_methods!);
 }
 
 impl TensorAutograd for TrackedTensor {

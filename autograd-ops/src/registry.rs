@@ -176,12 +176,14 @@ pub fn all() -> Vec<Op> {
         crate::arithmetic::ops,
         crate::matrix::ops,
         crate::shape::ops,
+        crate::slice::ops,
+        crate::join::ops,
         crate::index::ops,
         crate::reduce::ops,
         crate::extremum::ops,
         crate::pick::ops,
-        crate::slice::ops,
-        crate::join::ops,
+        crate::conv::ops,
+        crate::pool::ops,
     ];
     families.iter().flat_map(|ops| ops()).collect()
 }

@@ -320,6 +320,19 @@ impl GradientTape {
         }
     }
 
+    /// Whether the value is recorded on this tape.
+    pub fn watches(&self, value: &TrackedTensor) -> bool {
+        TapeTracer::of(value).is_some_and(|tracer| Arc::ptr_eq(&tracer.tape, &self.shared))
+    }
+
+    /// The value as the levels below this tape see it: a constant to this tape.
+    pub fn unwatched(&self, value: &TrackedTensor) -> TrackedTensor {
+        match TapeTracer::of(value) {
+            Some(tracer) if Arc::ptr_eq(&tracer.tape, &self.shared) => tracer.value.clone(),
+            _ => value.clone(),
+        }
+    }
+
     /// Applies a user's op with its own gradient; see [`CustomOp`]. The op goes in by value, by
     /// `Arc`, or by `&'static`, as a unit struct's `&Op` is.
     ///

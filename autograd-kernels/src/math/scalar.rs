@@ -49,10 +49,10 @@ pub fn unary(f: Unary, x: f64) -> f64 {
             if x < 0.0 { e / (1.0 + e) } else { 1.0 / (1.0 + e) }
         }
         Unary::Relu => {
-            if x > 0.0 || x.is_nan() {
-                x
-            } else {
+            if 0.0 > x {
                 0.0
+            } else {
+                x
             }
         }
         Unary::Softplus => {

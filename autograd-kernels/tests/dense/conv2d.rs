@@ -1,8 +1,8 @@
 //! Convolutions and their gradients over many parameters.
 
-use crate::support::{Number, Random, Tensor, assert_close};
+use crate::support::{Number, Random, Tensor, assert_close, same_for_any_threads};
 use autograd_kernels::conv2d::{Conv2d, conv2d, conv2d_input_grad, conv2d_weight_grad};
-use autograd_kernels::{bf16, f16};
+use autograd_kernels::{SliceMut, bf16, f16};
 
 /// Calls f(index in x, index in k, index in y) for each product that the convolution adds up.
 fn for_each_product(g: &Conv2d, mut f: impl FnMut(usize, usize, usize)) {
@@ -47,8 +47,9 @@ fn check<T: Number>(g: &Conv2d, seed: u64) {
     let k_dims = [g.out_channels, g.in_channels / g.groups, g.kernel_h, g.kernel_w];
     let y_dims = [g.batch, g.out_channels, g.out_height(), g.out_width()];
     // Every third case has operands that are not contiguous.
-    let make = if seed % 3 == 0 { Tensor::<T>::transposed } else { Tensor::<T>::random };
-    let (x, k, ct) = (make(&x_dims, &mut random), make(&k_dims, &mut random), make(&y_dims, &mut random));
+    let make = if seed.is_multiple_of(3) { Tensor::<T>::transposed } else { Tensor::<T>::random };
+    let (x, k, ct) =
+        (make(&x_dims, &mut random), make(&k_dims, &mut random), make(&y_dims, &mut random));
     let (vx, vk, vct) = (x.values(), k.values(), ct.values());
     let (mut y, mut dx, mut dk) = (vec![0.0; vct.len()], vec![0.0; vx.len()], vec![0.0; vk.len()]);
     for_each_product(g, |x, k, at| {
@@ -181,7 +182,7 @@ fn inputs_never_touched_have_zero_gradient() {
         Tensor::<f32>::random(&[1, 1, 1, 1], &mut random),
     );
     let mut dx = vec![f32::NAN; 36];
-    conv2d_input_grad(&g, ct.view(), k.view(), autograd_kernels::SliceMut::F32(&mut dx));
+    conv2d_input_grad(&g, ct.view(), k.view(), SliceMut::F32(&mut dx));
     let touched: Vec<usize> = (0..36).filter(|&i| dx[i] != 0.0).collect();
     assert_eq!(touched, [0, 3, 18, 21]);
 }
@@ -191,4 +192,37 @@ fn inputs_never_touched_have_zero_gradient() {
 fn groups_must_divide_the_channels() {
     let g = Conv2d { groups: 4, ..plain(1, [6, 12], [5, 5], [3, 3]) };
     check::<f32>(&g, 1);
+}
+
+#[test]
+fn equal_to_the_bit_for_any_number_of_threads() {
+    let g = Conv2d { padding: [1, 1], ..plain(5, [8, 20], [18, 19], [3, 3]) };
+    for g in [g, Conv2d { batch: 1, ..g }, Conv2d { stride: [2, 2], groups: 4, ..g }] {
+        let mut random = Random::new(1);
+        let x = Tensor::<f32>::random(&[g.batch, 8, 18, 19], &mut random);
+        let k = Tensor::<f32>::random(&[20, 8 / g.groups, 3, 3], &mut random);
+        let ct = Tensor::<f32>::random(&[g.batch, 20, g.out_height(), g.out_width()], &mut random);
+        same_for_any_threads(ct.data.len(), |y| {
+            conv2d(&g, x.view(), k.view(), SliceMut::F32(y));
+        });
+        same_for_any_threads(x.data.len(), |dx| {
+            conv2d_input_grad(&g, ct.view(), k.view(), SliceMut::F32(dx));
+        });
+        same_for_any_threads(k.data.len(), |dk| {
+            conv2d_weight_grad(&g, x.view(), ct.view(), SliceMut::F32(dk));
+        });
+    }
+}
+
+#[test]
+fn infinite_inputs_touch_only_the_taps_that_see_them() {
+    // The last column is seen by the last tap alone.
+    let g = plain(1, [1, 1], [1, 12], [1, 3]);
+    let mut random = Random::new(2);
+    let mut x = Tensor::<f32>::random(&[1, 1, 1, 12], &mut random);
+    let ct = Tensor::<f32>::random(&[1, 1, 1, 10], &mut random);
+    x.data[11] = f32::INFINITY;
+    let mut dk = [0f32; 3];
+    conv2d_weight_grad(&g, x.view(), ct.view(), SliceMut::F32(&mut dk));
+    assert!(dk[0].is_finite() && dk[1].is_finite() && dk[2].is_infinite());
 }

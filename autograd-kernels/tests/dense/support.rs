@@ -1,5 +1,6 @@
 //! Random tensors with any strides, read element by element in f64, and comparison.
 
+use autograd_kernels::threads::set_threads;
 use autograd_kernels::{Element, Layout, Shape, View, bf16, f16};
 
 /// A xorshift generator with a fixed seed.
@@ -86,7 +87,8 @@ impl<T: Number> Tensor<T> {
     /// Random numbers with gaps between them and an offset.
     pub(crate) fn spread(dims: &[usize], random: &mut Random) -> Self {
         let shape = Shape::new(dims);
-        let strides: Vec<usize> = shape.contiguous_strides()[..dims.len()].iter().map(|s| s * 2).collect();
+        let strides: Vec<usize> =
+            shape.contiguous_strides()[..dims.len()].iter().map(|s| s * 2).collect();
         Self::at(Layout::new(shape, &strides, 3), random)
     }
 
@@ -117,4 +119,18 @@ pub(crate) fn assert_close<T: Number>(got: &[T], want: &[f64], scale: f64, what:
             "{what}: element {i} is {got:?}, should be {want} (scale {scale})"
         );
     }
+}
+
+/// Asserts that `f` writes the same bits with 1, 2 and 3 threads.
+#[track_caller]
+pub(crate) fn same_for_any_threads(len: usize, f: impl Fn(&mut [f32])) {
+    let with = |n: usize| -> Vec<u32> {
+        set_threads(n);
+        let mut out = vec![f32::NAN; len];
+        f(&mut out);
+        set_threads(0);
+        out.into_iter().map(f32::to_bits).collect()
+    };
+    let one = with(1);
+    assert!(one == with(2) && one == with(3), "results depend on the number of threads");
 }

@@ -1,0 +1,477 @@
+//! Short vectors of floats: one kernel text, compiled for AVX2 and for any machine.
+//!
+//! Kernels are `#[inline(always)]` functions over a [`Lanes`] type. They are instantiated with
+//! [`Float::Fast`] inside a function that enables AVX2 and FMA, where the methods below become
+//! single instructions, and with [`Float::Plain`] anywhere.
+//!
+//! [`Float::Fast`]: crate::float::Float::Fast
+//! [`Float::Plain`]: crate::float::Float::Plain
+
+use crate::float::Float;
+
+/// Which instructions a kernel is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isa {
+    /// What every machine of the target has.
+    Plain,
+    /// AVX2 and FMA, on x86-64 machines that have them.
+    Fast,
+}
+
+impl Isa {
+    /// The best that this machine has.
+    #[inline]
+    pub(crate) fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+        {
+            return Isa::Fast;
+        }
+        Isa::Plain
+    }
+
+    /// All that this machine has: tests run each.
+    #[cfg(test)]
+    pub(crate) fn all() -> Vec<Self> {
+        let best = Self::detect();
+        if best == Isa::Plain { vec![best] } else { vec![Isa::Plain, best] }
+    }
+}
+
+/// A vector of [`Lanes::WIDTH`] floats.
+pub(crate) trait Lanes: Copy {
+    /// The element type.
+    type Scalar: Float;
+    /// Elements in a vector.
+    const WIDTH: usize;
+
+    /// Every lane `x`.
+    ///
+    /// # Safety
+    /// The machine has the instructions of this type, as for every method below.
+    unsafe fn splat(x: Self::Scalar) -> Self;
+
+    /// The elements at `p`.
+    ///
+    /// # Safety
+    /// `WIDTH` elements can be read at `p`.
+    unsafe fn load(p: *const Self::Scalar) -> Self;
+
+    /// The first `count` elements at `p`, zeros in the other lanes.
+    ///
+    /// # Safety
+    /// `count.min(WIDTH)` elements can be read at `p`.
+    #[inline(always)]
+    unsafe fn load_first(p: *const Self::Scalar, count: usize) -> Self {
+        let mut lanes = [Self::Scalar::ZERO; 8];
+        // SAFETY: the caller allows reading `count.min(WIDTH)` elements, and WIDTH is at most 8.
+        unsafe {
+            std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), count.min(Self::WIDTH));
+            Self::load(lanes.as_ptr())
+        }
+    }
+
+    /// Writes the lanes to `p`.
+    ///
+    /// # Safety
+    /// `WIDTH` elements can be written at `p`.
+    unsafe fn store(self, p: *mut Self::Scalar);
+
+    /// Writes the first `count` lanes to `p`.
+    ///
+    /// # Safety
+    /// `count.min(WIDTH)` elements can be written at `p`.
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut Self::Scalar, count: usize) {
+        let mut lanes = [Self::Scalar::ZERO; 8];
+        // SAFETY: the caller allows writing `count.min(WIDTH)` elements, and WIDTH is at most 8.
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, count.min(Self::WIDTH));
+        }
+    }
+
+    /// self + other.
+    ///
+    /// # Safety
+    /// See [`Lanes::splat`].
+    unsafe fn add(self, other: Self) -> Self;
+
+    /// self · factor + term, rounded once where the machine can.
+    ///
+    /// # Safety
+    /// See [`Lanes::splat`].
+    unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
+
+    /// The sum of the lanes, halves first.
+    ///
+    /// # Safety
+    /// See [`Lanes::splat`].
+    #[inline(always)]
+    unsafe fn sum(self) -> Self::Scalar {
+        let mut lanes = [Self::Scalar::ZERO; 8];
+        // SAFETY: WIDTH is at most 8.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        let mut width = Self::WIDTH;
+        while width > 1 {
+            width /= 2;
+            for i in 0..width {
+                lanes[i] += lanes[i + width];
+            }
+        }
+        lanes[0]
+    }
+
+    /// The first `count` lanes, zeros in the others.
+    ///
+    /// # Safety
+    /// See [`Lanes::splat`].
+    #[inline(always)]
+    unsafe fn keep_first(self, count: usize) -> Self {
+        let mut lanes = [Self::Scalar::ZERO; 8];
+        // SAFETY: WIDTH is at most 8.
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            Self::load_first(lanes.as_ptr(), count)
+        }
+    }
+
+    /// Transposes a square of WIDTH × WIDTH elements: to[j·to_step + i] = from[i·from_step + j].
+    ///
+    /// # Safety
+    /// WIDTH elements can be read at each of WIDTH rows `from_step` apart, and written at each of
+    /// WIDTH rows `to_step` apart; the two do not overlap.
+    #[inline(always)]
+    unsafe fn transpose(
+        from: *const Self::Scalar,
+        from_step: usize,
+        to: *mut Self::Scalar,
+        to_step: usize,
+    ) {
+        for j in 0..Self::WIDTH {
+            for i in 0..Self::WIDTH {
+                // SAFETY: i and j are below WIDTH; the caller allows both accesses.
+                unsafe { *to.add(j * to_step + i) = *from.add(i * from_step + j) };
+            }
+        }
+    }
+}
+
+/// `N` lanes in plain Rust.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain<T, const N: usize>([T; N]);
+
+impl<T: Float, const N: usize> Lanes for Plain<T, N> {
+    type Scalar = T;
+    const WIDTH: usize = N;
+
+    #[inline(always)]
+    unsafe fn splat(x: T) -> Self {
+        Self([x; N])
+    }
+
+    #[inline(always)]
+    unsafe fn load(p: *const T) -> Self {
+        // SAFETY: the caller allows reading N elements; an array is as aligned as its elements.
+        Self(unsafe { *p.cast::<[T; N]>() })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, p: *mut T) {
+        // SAFETY: the caller allows writing N elements; an array is as aligned as its elements.
+        unsafe { *p.cast::<[T; N]>() = self.0 };
+    }
+
+    #[inline(always)]
+    unsafe fn add(mut self, other: Self) -> Self {
+        for (x, y) in self.0.iter_mut().zip(other.0) {
+            *x += y;
+        }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(mut self, factor: Self, term: Self) -> Self {
+        for (x, (y, z)) in self.0.iter_mut().zip(factor.0.into_iter().zip(term.0)) {
+            *x = *x * y + z;
+        }
+        self
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::{F32x8, F64x4};
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::Lanes;
+    use std::arch::x86_64::*;
+
+    /// Lane i loads where i < count: a window of 8 into −1 × 8, 0 × 8.
+    static MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+    static MASK_WIDE: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
+
+    /// Eight f32 in an AVX register.
+    #[derive(Clone, Copy)]
+    pub(crate) struct F32x8(__m256);
+
+    // In the methods below, an intrinsic needs AVX2 or FMA, which the caller of any method of
+    // `Lanes` vouches for, and reads or writes no more than the method itself is allowed to.
+    impl Lanes for F32x8 {
+        type Scalar = f32;
+        const WIDTH: usize = 8;
+
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            // SAFETY: see above.
+            Self(unsafe { _mm256_set1_ps(x) })
+        }
+
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            // SAFETY: see above.
+            Self(unsafe { _mm256_loadu_ps(p) })
+        }
+
+        #[inline(always)]
+        unsafe fn load_first(p: *const f32, count: usize) -> Self {
+            // SAFETY: see above; the window of 8 starts at 0 ..= 8 of 16, and masked lanes are
+            // not read.
+            unsafe {
+                let mask = _mm256_loadu_si256(MASK.as_ptr().add(8 - count.min(8)).cast());
+                Self(_mm256_maskload_ps(p, mask))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32) {
+            // SAFETY: see above.
+            unsafe { _mm256_storeu_ps(p, self.0) };
+        }
+
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: see above.
+            Self(unsafe { _mm256_add_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
+            // SAFETY: see above.
+            Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, term.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn store_first(self, p: *mut f32, count: usize) {
+            // Masked stores are slow on AMD, so it goes by halves.
+            // SAFETY: see above; `count` lanes are written.
+            unsafe {
+                if count >= 8 {
+                    return self.store(p);
+                }
+                let (mut rest, mut p) = (_mm256_castps256_ps128(self.0), p);
+                if count & 4 != 0 {
+                    _mm_storeu_ps(p, rest);
+                    (rest, p) = (_mm256_extractf128_ps(self.0, 1), p.add(4));
+                }
+                if count & 2 != 0 {
+                    _mm_store_sd(p.cast(), _mm_castps_pd(rest));
+                    (rest, p) = (_mm_movehl_ps(rest, rest), p.add(2));
+                }
+                if count & 1 != 0 {
+                    _mm_store_ss(p, rest);
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn keep_first(self, count: usize) -> Self {
+            // SAFETY: see above; the window of 8 starts at 0 ..= 8 of 16.
+            unsafe {
+                let mask = _mm256_loadu_ps(MASK.as_ptr().add(8 - count.min(8)).cast());
+                Self(_mm256_and_ps(self.0, mask))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            // SAFETY: see above.
+            unsafe {
+                let four =
+                    _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps(self.0, 1));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+            // SAFETY: see above; rows 0 .. 8 are read and written.
+            unsafe {
+                let row = |i: usize| _mm256_loadu_ps(from.add(i * from_step));
+                let rows: [__m256; 8] = std::array::from_fn(row);
+                // Pairs of rows, then fours, then halves.
+                let mut pairs = rows;
+                for i in 0..4 {
+                    pairs[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+                    pairs[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+                }
+                let mut fours = pairs;
+                for h in [0, 4] {
+                    fours[h] = _mm256_shuffle_ps(pairs[h], pairs[h + 2], 0x44);
+                    fours[h + 1] = _mm256_shuffle_ps(pairs[h], pairs[h + 2], 0xEE);
+                    fours[h + 2] = _mm256_shuffle_ps(pairs[h + 1], pairs[h + 3], 0x44);
+                    fours[h + 3] = _mm256_shuffle_ps(pairs[h + 1], pairs[h + 3], 0xEE);
+                }
+                for i in 0..4 {
+                    let low = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
+                    let high = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
+                    _mm256_storeu_ps(to.add(i * to_step), low);
+                    _mm256_storeu_ps(to.add((i + 4) * to_step), high);
+                }
+            }
+        }
+    }
+
+    /// Four f64 in an AVX register.
+    #[derive(Clone, Copy)]
+    pub(crate) struct F64x4(__m256d);
+
+    impl Lanes for F64x4 {
+        type Scalar = f64;
+        const WIDTH: usize = 4;
+
+        #[inline(always)]
+        unsafe fn splat(x: f64) -> Self {
+            // SAFETY: as for `F32x8`.
+            Self(unsafe { _mm256_set1_pd(x) })
+        }
+
+        #[inline(always)]
+        unsafe fn load(p: *const f64) -> Self {
+            // SAFETY: as for `F32x8`.
+            Self(unsafe { _mm256_loadu_pd(p) })
+        }
+
+        #[inline(always)]
+        unsafe fn load_first(p: *const f64, count: usize) -> Self {
+            // SAFETY: as for `F32x8`; the window of 4 starts at 0 ..= 4 of 8.
+            unsafe {
+                let mask = _mm256_loadu_si256(MASK_WIDE.as_ptr().add(4 - count.min(4)).cast());
+                Self(_mm256_maskload_pd(p, mask))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f64) {
+            // SAFETY: as for `F32x8`.
+            unsafe { _mm256_storeu_pd(p, self.0) };
+        }
+
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: as for `F32x8`.
+            Self(unsafe { _mm256_add_pd(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn store_first(self, p: *mut f64, count: usize) {
+            // SAFETY: as for `F32x8`; `count` lanes are written.
+            unsafe {
+                if count >= 4 {
+                    return self.store(p);
+                }
+                let (mut rest, mut p) = (_mm256_castpd256_pd128(self.0), p);
+                if count & 2 != 0 {
+                    _mm_storeu_pd(p, rest);
+                    (rest, p) = (_mm256_extractf128_pd(self.0, 1), p.add(2));
+                }
+                if count & 1 != 0 {
+                    _mm_store_sd(p, rest);
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn keep_first(self, count: usize) -> Self {
+            // SAFETY: as for `F32x8`; the window of 4 starts at 0 ..= 4 of 8.
+            unsafe {
+                let mask = _mm256_loadu_pd(MASK_WIDE.as_ptr().add(4 - count.min(4)).cast());
+                Self(_mm256_and_pd(self.0, mask))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
+            // SAFETY: as for `F32x8`.
+            Self(unsafe { _mm256_fmadd_pd(self.0, factor.0, term.0) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[inline(always)]
+    fn exercise<L: Lanes>() {
+        let ints = |start: usize| -> Vec<L::Scalar> {
+            (0..64).map(|i| L::Scalar::reciprocal(start + i)).collect()
+        };
+        let (x, y, w) = (ints(1), ints(100), L::WIDTH);
+        // SAFETY: the caller has the instructions; all buffers hold 64 elements, WIDTH is ≤ 8.
+        unsafe {
+            let mut out = vec![L::Scalar::ZERO; 64];
+            L::load(x.as_ptr()).add(L::splat(y[0])).store(out.as_mut_ptr());
+            (0..w).for_each(|i| assert!(out[i] == x[i] + y[0]));
+            let one = L::splat(L::Scalar::reciprocal(1));
+            L::load(x.as_ptr()).mul_add(one, L::load(y.as_ptr())).store(out.as_mut_ptr());
+            (0..w).for_each(|i| assert!(out[i] == x[i] + y[i]));
+            for count in 0..=9 {
+                out.fill(L::Scalar::ZERO);
+                L::load_first(x.as_ptr(), count).store(out.as_mut_ptr());
+                (0..w).for_each(|i| {
+                    assert!(out[i] == if i < count { x[i] } else { L::Scalar::ZERO });
+                });
+                out.fill(L::Scalar::ZERO);
+                L::load(x.as_ptr()).store_first(out.as_mut_ptr(), count);
+                (0..64).for_each(|i| {
+                    assert!(out[i] == if i < count.min(w) { x[i] } else { L::Scalar::ZERO });
+                });
+            }
+            for count in 0..=w {
+                L::load(x.as_ptr()).keep_first(count).store(out.as_mut_ptr());
+                (0..w).for_each(|i| {
+                    assert!(out[i] == if i < count { x[i] } else { L::Scalar::ZERO });
+                });
+            }
+            assert!(L::splat(L::Scalar::reciprocal(w)).sum() == L::Scalar::reciprocal(1));
+            L::transpose(x.as_ptr(), w, out.as_mut_ptr(), w);
+            for i in 0..w {
+                (0..w).for_each(|j| assert!(out[j * w + i] == x[i * w + j]));
+            }
+        }
+    }
+
+    #[test]
+    fn plain_lanes() {
+        exercise::<Plain<f32, 8>>();
+        exercise::<Plain<f64, 4>>();
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn avx2_lanes() {
+        #[target_feature(enable = "avx2,fma")]
+        fn fast<L: Lanes>() {
+            exercise::<L>();
+        }
+        if Isa::detect() == Isa::Fast {
+            // SAFETY: the machine has AVX2 and FMA.
+            unsafe {
+                fast::<F32x8>();
+                fast::<F64x4>();
+            }
+        }
+    }
+}

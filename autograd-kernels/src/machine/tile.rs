@@ -1,0 +1,263 @@
+//! The work of one thread: tile after tile through the steps of a program.
+
+use super::accumulate::Part;
+use super::input::Source;
+use super::schedule::{Action, Place, Step};
+use super::{MIN_ROW, Output, Plan, TILE};
+use crate::math::{Operand, binary, select, unary};
+use crate::simd::Float;
+use crate::threads::Disjoint;
+use crate::{MAX_RANK, memory};
+use std::ops::Range;
+
+/// One thread's tiles and where it stands.
+pub(super) struct Worker<'p, 'a, T> {
+    plan: &'p Plan<'a, T>,
+    /// The steps' tiles, then one for each input.
+    tiles: Vec<T>,
+    /// How long a tile is.
+    len: usize,
+    sources: Vec<Source<'p, T>>,
+    parts: Vec<Option<Part>>,
+}
+
+/// The place of a row: indices of all dimensions but the last, and what they add up to for each
+/// input and each target.
+struct Row {
+    index: [usize; MAX_RANK],
+    inputs: Vec<usize>,
+    targets: Vec<usize>,
+}
+
+impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
+    pub(super) fn new(plan: &'p Plan<'a, T>) -> Self {
+        let len = plan.shape.elements().min(TILE);
+        let tiles = memory::take((plan.schedule.slots + plan.inputs.len()) * len);
+        Self { plan, tiles, len, sources: Vec::new(), parts: Vec::new() }
+    }
+
+    /// Works through these indices of the outermost dimension.
+    pub(super) fn run(mut self, range: Range<usize>, slab: usize, chunk: usize) {
+        self.parts = self
+            .plan
+            .outputs
+            .iter()
+            .map(|out| match out {
+                Output::Reduced(sums) => Some(sums.begin(&range)),
+                Output::Whole(_) => None,
+            })
+            .collect();
+        let dims = self.plan.shape.dims();
+        match *dims {
+            [] => self.row(&self.start_row(0), 0, 0..1),
+            [_] => {
+                let row = self.start_row(0);
+                self.row(&row, 0, range);
+            }
+            [.., inner] if inner >= MIN_ROW => self.rows(range, slab / inner, inner),
+            _ => self.across(range.start * slab..range.end * slab),
+        }
+        for (out, part) in self.plan.outputs.iter().zip(self.parts) {
+            if let (Output::Reduced(sums), Some(part)) = (out, part) {
+                sums.keep(part, chunk);
+            }
+        }
+        memory::give(self.tiles);
+    }
+
+    fn start_row(&self, outer: usize) -> Row {
+        let mut index = [0; MAX_RANK];
+        index[0] = outer;
+        let base = |strides: &[usize; MAX_RANK]| strides[0] * outer;
+        Row {
+            index,
+            inputs: self.plan.inputs.iter().map(|x| base(x.strides())).collect(),
+            targets: self
+                .plan
+                .outputs
+                .iter()
+                .map(|out| match out {
+                    Output::Reduced(sums) => base(sums.strides()),
+                    Output::Whole(_) => 0,
+                })
+                .collect(),
+        }
+    }
+
+    /// Row after row, `each` of them for an index of the outermost dimension.
+    fn rows(&mut self, range: Range<usize>, each: usize, inner: usize) {
+        let mut row = self.start_row(range.start);
+        for r in range.start * each..range.end * each {
+            self.row(&row, r * inner, 0..inner);
+            self.next_row(&mut row);
+        }
+    }
+
+    fn next_row(&self, row: &mut Row) {
+        let dims = self.plan.shape.dims();
+        let mut shift = |d: usize, back: usize| {
+            let step = |at: &mut usize, stride: usize| *at = *at + stride - back * stride;
+            for (at, x) in row.inputs.iter_mut().zip(&self.plan.inputs) {
+                step(at, x.strides()[d]);
+            }
+            for (at, out) in row.targets.iter_mut().zip(&self.plan.outputs) {
+                if let Output::Reduced(sums) = out {
+                    step(at, sums.strides()[d]);
+                }
+            }
+        };
+        for d in (0..dims.len() - 1).rev() {
+            row.index[d] += 1;
+            if row.index[d] < dims[d] || d == 0 {
+                return shift(d, 0);
+            }
+            shift(d, dims[d]);
+            row.index[d] = 0;
+        }
+    }
+
+    /// A part of one row; `first` is the number of the row's first element.
+    fn row(&mut self, row: &Row, first: usize, part: Range<usize>) {
+        let plan = self.plan;
+        let rank = plan.shape.rank();
+        let mut start = part.start;
+        while start < part.end {
+            let len = self.len.min(part.end - start);
+            self.sources.clear();
+            for (i, (x, &base)) in plan.inputs.iter().zip(&row.inputs).enumerate() {
+                let at = (plan.schedule.slots + i) * self.len;
+                self.sources.push(x.in_row(rank, base, start, &mut self.tiles[at..at + len]));
+            }
+            self.steps(first + start, len);
+            for i in 0..plan.outputs.len() {
+                if let Output::Reduced(sums) = &plan.outputs[i] {
+                    let mut part = self.parts[i].take();
+                    let to = part.as_mut().expect("a reduced output has its sums");
+                    self.with_output(i, len, |v| {
+                        sums.add_row(to, rank, row.targets[i], start, v);
+                    });
+                    self.parts[i] = part;
+                }
+            }
+            start += len;
+        }
+    }
+
+    /// Elements in row-major order, across rows.
+    fn across(&mut self, range: Range<usize>) {
+        let plan = self.plan;
+        let mut start = range.start;
+        while start < range.end {
+            let len = self.len.min(range.end - start);
+            self.sources.clear();
+            for (i, x) in plan.inputs.iter().enumerate() {
+                let at = (plan.schedule.slots + i) * self.len;
+                let tile = &mut self.tiles[at..at + len];
+                self.sources.push(x.across(&plan.shape, start, tile));
+            }
+            self.steps(start, len);
+            for i in 0..plan.outputs.len() {
+                if let Output::Reduced(sums) = &plan.outputs[i] {
+                    let mut part = self.parts[i].take();
+                    let to = part.as_mut().expect("a reduced output has its sums");
+                    self.with_output(i, len, |v| sums.add_across(to, &plan.shape, start, v));
+                    self.parts[i] = part;
+                }
+            }
+            start += len;
+        }
+    }
+
+    /// The values of output `i`, as a slice.
+    fn with_output(&mut self, i: usize, len: usize, f: impl FnOnce(&[T])) {
+        let (plan, tile_len) = (self.plan, self.len);
+        let tiles = Disjoint::new(&mut self.tiles);
+        let place = plan.schedule.outputs[i];
+        // SAFETY: nothing is written to the tiles here.
+        match unsafe { operand(plan, &tiles, &self.sources, place, tile_len, len) } {
+            Operand::Each(v) => f(v),
+            Operand::All(v) => f(&[v; TILE][..len]),
+        }
+    }
+
+    /// Runs the steps for one tile, and stores the outputs that are not summed.
+    fn steps(&mut self, start: usize, len: usize) {
+        let (plan, tile_len) = (self.plan, self.len);
+        let tiles = Disjoint::new(&mut self.tiles);
+        let at = |place: Place| {
+            // SAFETY: a step writes to no tile that it reads (the schedule's invariant), so while
+            // an operand is in use its tile is not written.
+            unsafe { operand(plan, &tiles, &self.sources, place, tile_len, len) }
+        };
+        let mut stored = 0u64;
+        for &Step { action, to, only_for } in &plan.schedule.steps {
+            let from = usize::from(to) * tile_len;
+            let direct = only_for.and_then(|o| match &plan.outputs[usize::from(o)] {
+                Output::Whole(out) if o < 64 => {
+                    // SAFETY: tiles of different chunks and positions do not overlap.
+                    let y = T::own(unsafe { out.part(start..start + len) });
+                    stored |= u64::from(y.is_some()) << o;
+                    y
+                }
+                Output::Whole(_) | Output::Reduced(_) => None,
+            });
+            // SAFETY: this tile is not among those that the step reads.
+            let y = direct.unwrap_or_else(|| unsafe { tiles.part(from..from + len) });
+            match action {
+                Action::Unary(f, a) => match at(a) {
+                    Operand::Each(a) => unary(f, a, y),
+                    Operand::All(a) => {
+                        unary(f, &[a], &mut y[..1]);
+                        y.fill(y[0]);
+                    }
+                },
+                Action::Binary(f, a, b) => binary(f, at(a), at(b), y),
+                Action::Select(c, a, b) => match at(c) {
+                    Operand::Each(c) => select(c, at(a), at(b), y),
+                    Operand::All(c) => match at(if c != T::ZERO { a } else { b }) {
+                        Operand::Each(v) => y.copy_from_slice(v),
+                        Operand::All(v) => y.fill(v),
+                    },
+                },
+            }
+        }
+        for (o, out) in plan.outputs.iter().enumerate() {
+            if let Output::Whole(out) = out
+                && (o >= 64 || stored >> o & 1 == 0)
+            {
+                // SAFETY: tiles of different chunks and positions do not overlap.
+                let y = unsafe { out.part(start..start + len) };
+                match at(plan.schedule.outputs[o]) {
+                    Operand::Each(v) => T::scatter(v, y),
+                    Operand::All(v) => T::scatter(&[v; TILE][..len], y),
+                }
+            }
+        }
+    }
+}
+
+/// What a place holds for a tile of this length.
+///
+/// # Safety
+/// While the operand is in use its tile must not be written.
+#[inline]
+unsafe fn operand<'t, T: Float>(
+    plan: &Plan<'_, T>,
+    tiles: &'t Disjoint<'_, T>,
+    sources: &[Source<'t, T>],
+    place: Place,
+    tile_len: usize,
+    len: usize,
+) -> Operand<'t, T> {
+    let slot = match place {
+        Place::Uniform(i) => return Operand::All(plan.uniform[usize::from(i)]),
+        Place::Slot(slot) => usize::from(slot),
+        Place::Input(i) => match sources[usize::from(i)] {
+            Source::Slice(x) => return Operand::Each(x),
+            Source::One(x) => return Operand::All(x),
+            Source::Buffer => plan.schedule.slots + usize::from(i),
+        },
+    };
+    // SAFETY: the caller's promise.
+    Operand::Each(unsafe { tiles.read(slot * tile_len..slot * tile_len + len) })
+}

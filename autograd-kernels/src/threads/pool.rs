@@ -1,0 +1,280 @@
+//! The pool itself: a gate that workers pass while a job is open.
+//!
+//! The caller that holds `busy` writes the job, opens the gate, and takes tasks like everyone
+//! else. Workers that come in time enter (the gate counts them) and take tasks from one counter.
+//! When the tasks have run out the caller closes the gate and waits for those inside: a worker
+//! that never woke up is not waited for. So the job, which borrows from the caller's stack, is
+//! only ever read between entering and leaving.
+
+use super::sync::{
+    Arc, AtomicBool, AtomicUsize, Mutex, Ordering, Thread, UnsafeCell, spin, thread,
+};
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// The pool of the process.
+#[cfg(not(loom))]
+pub(super) fn shared() -> &'static Arc<Pool> {
+    static POOL: std::sync::LazyLock<Arc<Pool>> =
+        std::sync::LazyLock::new(|| Arc::new(Pool::new()));
+    &POOL
+}
+
+thread_local! {
+    /// Whether this thread is working on a job: calls from inside one run inline.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Set in the gate while workers may enter; the rest of it counts them in steps of [`ENTRANT`].
+const OPEN: usize = 1;
+const ENTRANT: usize = 2;
+
+struct Job {
+    /// Borrowed from the caller; valid while the gate is open or somebody is inside.
+    f: *const (dyn Fn(usize) + Sync),
+    tasks: usize,
+}
+
+struct Worker {
+    thread: Thread,
+    asleep: Arc<AtomicBool>,
+}
+
+/// A crew of threads and one place for a job.
+pub(super) struct Pool {
+    busy: AtomicBool,
+    gate: AtomicUsize,
+    /// Counts jobs: a change is what workers wait for.
+    epoch: AtomicUsize,
+    job: UnsafeCell<Job>,
+    next: AtomicUsize,
+    /// Threads that work on one job, the caller's included.
+    threads: AtomicUsize,
+    started: AtomicUsize,
+    workers: Mutex<Vec<Worker>>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// The caller, where it sleeps until the last worker has left.
+    waiting: AtomicBool,
+    caller: Mutex<Option<Thread>>,
+    closed: AtomicBool,
+}
+
+// SAFETY: `job` is written only by the holder of `busy` while the gate is shut and nobody is
+// inside, and read only by those who entered after it was opened; all else is atomics and locks.
+unsafe impl Sync for Pool {}
+// SAFETY: as above; the raw pointer in `job` is to a `Sync` closure.
+unsafe impl Send for Pool {}
+
+/// The content of a lock; a panic never happens while one is held, so poison means nothing.
+fn lock<T>(mutex: &Mutex<T>) -> impl std::ops::DerefMut<Target = T> + '_ {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn available() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+impl Pool {
+    pub(super) fn new() -> Self {
+        Self {
+            busy: AtomicBool::new(false),
+            gate: AtomicUsize::new(0),
+            epoch: AtomicUsize::new(0),
+            job: UnsafeCell::new(Job { f: &|_| (), tasks: 0 }),
+            next: AtomicUsize::new(0),
+            threads: AtomicUsize::new(available()),
+            started: AtomicUsize::new(0),
+            workers: Mutex::new(Vec::new()),
+            panic: Mutex::new(None),
+            waiting: AtomicBool::new(false),
+            caller: Mutex::new(None),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn threads(&self) -> usize {
+        self.threads.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_threads(&self, n: usize) {
+        self.threads.store(if n == 0 { available() } else { n }, Ordering::Relaxed);
+    }
+
+    /// Runs the tasks here and on the workers. Returns false, with nothing run, where the caller
+    /// should run them alone.
+    pub(super) fn run(self: &Arc<Self>, tasks: usize, f: &(dyn Fn(usize) + Sync)) -> bool {
+        let helpers = self.threads().saturating_sub(1).min(tasks - 1);
+        if helpers == 0 || INSIDE.get() || self.busy.swap(true, Ordering::Acquire) {
+            return false;
+        }
+        if self.started.load(Ordering::Relaxed) < helpers {
+            self.start(helpers);
+        }
+        // SAFETY: only the lifetime changes. The pointer is read by those inside the gate alone,
+        // and this function does not return before the gate is shut and all have left.
+        let f: *const (dyn Fn(usize) + Sync) = unsafe {
+            std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f)
+        };
+        // SAFETY: this thread holds `busy`, and its last holder left the gate shut and empty.
+        self.job.with_mut(|job| unsafe { *job = Job { f, tasks } });
+        self.next.store(0, Ordering::Relaxed);
+        self.gate.store(OPEN, Ordering::Release);
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.wake(helpers);
+
+        INSIDE.set(true);
+        self.work();
+        INSIDE.set(false);
+        self.gate.fetch_and(!OPEN, Ordering::SeqCst);
+        self.wait_until_empty();
+
+        let panic = lock(&self.panic).take();
+        self.busy.store(false, Ordering::Release);
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
+        true
+    }
+
+    /// Takes tasks until there is none. Only for the caller and for those inside the gate.
+    fn work(&self) {
+        // SAFETY: the job was written before the gate opened and stays until all have left.
+        let (f, tasks) = self.job.with(|job| unsafe { (&*(*job).f, (*job).tasks) });
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                let i = self.next.fetch_add(1, Ordering::Relaxed);
+                if i >= tasks {
+                    break;
+                }
+                f(i);
+            }
+        }));
+        if let Err(payload) = result {
+            // The tasks not yet begun are dropped.
+            self.next.store(tasks, Ordering::Relaxed);
+            lock(&self.panic).get_or_insert(payload);
+        }
+    }
+
+    fn wait_until_empty(&self) {
+        let empty = || self.gate.load(Ordering::SeqCst) == 0;
+        if empty() || spin(empty) {
+            return;
+        }
+        *lock(&self.caller) = Some(thread::current());
+        self.waiting.store(true, Ordering::SeqCst);
+        while !empty() {
+            thread::park();
+        }
+        self.waiting.store(false, Ordering::SeqCst);
+    }
+
+    fn start(self: &Arc<Self>, helpers: usize) {
+        let mut workers = lock(&self.workers);
+        while workers.len() < helpers {
+            let (pool, id) = (Arc::clone(self), workers.len());
+            let asleep = Arc::new(AtomicBool::new(false));
+            let flag = Arc::clone(&asleep);
+            let builder = thread::Builder::new().name(format!("autograd-{id}"));
+            // With no more threads to be had, the ones that there are do the work.
+            let Ok(handle) = builder.spawn(move || pool.serve(id, &flag)) else { break };
+            workers.push(Worker { thread: handle.thread().clone(), asleep });
+        }
+        self.started.store(workers.len(), Ordering::Relaxed);
+    }
+
+    fn wake(&self, helpers: usize) {
+        for worker in lock(&self.workers).iter().take(helpers) {
+            // SeqCst against the worker's own: either it sees the new epoch, or it is seen here.
+            if worker.asleep.load(Ordering::SeqCst) && worker.asleep.swap(false, Ordering::SeqCst) {
+                worker.thread.unpark();
+            }
+        }
+    }
+
+    /// A worker's life.
+    fn serve(&self, id: usize, asleep: &AtomicBool) {
+        INSIDE.set(true);
+        let mut seen = self.epoch.load(Ordering::SeqCst).wrapping_sub(1);
+        loop {
+            let changed = || self.epoch.load(Ordering::SeqCst) != seen;
+            if !changed() && !spin(changed) {
+                asleep.store(true, Ordering::SeqCst);
+                while !changed() {
+                    thread::park();
+                }
+                asleep.store(false, Ordering::SeqCst);
+            }
+            if self.closed.load(Ordering::SeqCst) {
+                return;
+            }
+            seen = self.epoch.load(Ordering::SeqCst);
+            if id + 1 < self.threads() && self.enter() {
+                self.work();
+                self.leave();
+            }
+        }
+    }
+
+    fn enter(&self) -> bool {
+        let step = |gate| (gate & OPEN != 0).then_some(gate + ENTRANT);
+        self.gate.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).is_ok()
+    }
+
+    fn leave(&self) {
+        // The last one out of a shut gate wakes the caller, where it sleeps.
+        let last = self.gate.fetch_sub(ENTRANT, Ordering::SeqCst) == ENTRANT;
+        if last
+            && self.waiting.load(Ordering::SeqCst)
+            && let Some(caller) = lock(&self.caller).take()
+        {
+            caller.unpark();
+        }
+    }
+
+    /// Ends the workers, for tests that make pools of their own.
+    #[cfg(any(test, loom))]
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.wake(usize::MAX);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_take_part_and_sleep_between_jobs() {
+        let pool = Arc::new(Pool::new());
+        pool.set_threads(3);
+        for round in 0..50 {
+            let sum = std::sync::atomic::AtomicUsize::new(0);
+            let ran = pool.run(40, &|i| {
+                sum.fetch_add(i, Ordering::Relaxed);
+            });
+            assert!(ran, "nobody else uses this pool");
+            assert_eq!(sum.into_inner(), 780);
+            if round % 10 == 0 {
+                // Longer than a worker spins: the next round has to wake it.
+                thread::sleep(std::time::Duration::from_micros(300));
+            }
+        }
+        assert_eq!(lock(&pool.workers).len(), 2);
+        pool.close();
+    }
+
+    #[test]
+    fn a_worker_joins_a_job_that_is_waiting_for_it() {
+        let pool = Arc::new(Pool::new());
+        pool.set_threads(2);
+        // Both tasks must run at the same time for either to end.
+        let barrier = std::sync::Barrier::new(2);
+        assert!(pool.run(2, &|_| {
+            barrier.wait();
+        }));
+        pool.close();
+    }
+}

@@ -1,0 +1,50 @@
+//! Every check on every case of every op of the registry.
+//!
+//! `OP=softmax cargo test --test it registry` looks at one op.
+
+use crate::modes::Workspace;
+use autograd_ops::registry;
+use autograd_ops::testing::{Report, check_case};
+
+#[test]
+fn every_op_passes_every_check() {
+    let only = std::env::var("OP").ok();
+    let ops: Vec<_> =
+        registry::all().into_iter().filter(|op| only.as_deref().is_none_or(|name| op.name == name)).collect();
+    assert!(!ops.is_empty(), "no op is named {only:?}");
+    let mut failures = Vec::new();
+    for op in &ops {
+        let mut report = Report::default();
+        for case in (op.cases)() {
+            match check_case(op, &case, &Workspace) {
+                Ok(found) => report.add(found),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        for gap in &report.gaps {
+            println!("{}, case '{}': not covered: {}: {}", op.name, gap.case, gap.check, gap.reason);
+        }
+    }
+    for failure in &failures {
+        println!("FAILED {failure}");
+    }
+    assert!(
+        failures.is_empty(),
+        "{} cases of {} ops failed; each is printed above",
+        failures.len(),
+        ops.len()
+    );
+}
+
+#[test]
+fn names_of_ops_and_cases_are_unique() {
+    let mut seen = std::collections::HashSet::new();
+    for op in registry::all() {
+        assert!(seen.insert(op.name.to_owned()), "two ops are named {}", op.name);
+        // Sample numbers are seeded by these names.
+        for case in (op.cases)() {
+            let name = format!("{}: {}", op.name, case.label);
+            assert!(seen.insert(name.clone()), "two cases are named {name}");
+        }
+    }
+}
