@@ -40,3 +40,25 @@ pub(crate) fn note_evaluation() {
         EVALUATIONS.set(EVALUATIONS.get() + 1);
     }
 }
+
+thread_local! {
+    static POISONED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f` while every auxiliary output that a kernel makes on this thread is overwritten: floats
+/// with NaN, whole numbers with 0. A rule that reads a hint where it must not shows by its result.
+pub fn poison_hints<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            POISONED.set(self.0);
+        }
+    }
+    let _restore = Restore(POISONED.replace(true));
+    f()
+}
+
+/// Whether hints are to be overwritten.
+pub(crate) fn hints_are_poisoned() -> bool {
+    POISONED.get()
+}

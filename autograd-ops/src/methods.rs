@@ -11,6 +11,7 @@
 
 use crate::operand::Operand;
 use autograd_core::{Result, TrackedTensor};
+use std::borrow::Borrow;
 
 /// Calls a macro with the methods of each family: the one list of families.
 #[macro_export]
@@ -83,6 +84,24 @@ pub trait TensorAutograd {
     fn as_value(&self) -> &TrackedTensor;
 
     crate::for_each_family!(trait_methods!);
+
+    /// Values joined along a dimension that they have.
+    ///
+    /// # Errors
+    /// As [`crate::join::cat`].
+    #[track_caller]
+    fn cat<T: Borrow<TrackedTensor>>(values: &[T], dim: isize) -> Result<TrackedTensor> {
+        crate::join::cat(values, dim)
+    }
+
+    /// Values of one shape joined along a new dimension.
+    ///
+    /// # Errors
+    /// As [`crate::join::stack`].
+    #[track_caller]
+    fn stack<T: Borrow<TrackedTensor>>(values: &[T], dim: isize) -> Result<TrackedTensor> {
+        crate::join::stack(values, dim)
+    }
 }
 
 impl TensorAutograd for TrackedTensor {

@@ -1,4 +1,8 @@
 //! The integration tests: one binary.
 
+mod deep;
+mod errors;
+mod mission;
 mod modes;
 mod registry;
+mod spike;
