@@ -26,8 +26,8 @@ use schedule::{Leaf, Single};
 use smallvec::SmallVec;
 use tile::Worker;
 
-/// A list with one entry for each input or output: few programs have more than six.
-type List<T> = SmallVec<[T; 6]>;
+/// A list with one entry for each input or output: few programs have more than four.
+type List<T> = SmallVec<[T; 4]>;
 
 /// Elements of one tile: a few of them stay in a first-level cache.
 const TILE: usize = 512;
@@ -179,8 +179,8 @@ fn in_chunks<T: Float>(y: &mut [T], f: &(dyn Fn(usize, &mut [T]) + Sync)) {
 enum Output<'a> {
     /// Element by element.
     Whole(DisjointSlice<'a>),
-    /// Summed.
-    Reduced(Accumulator),
+    /// Summed; boxed, because most outputs are not and lists of them are moved.
+    Reduced(Box<Accumulator>),
 }
 
 /// One evaluation, with everything that its tiles share.
@@ -243,19 +243,15 @@ impl<'a, T: Float> Plan<'a, T> {
         for (i, out) in outputs.iter_mut().enumerate() {
             if reduced(i) {
                 let len = out.len();
-                kinds.push(Output::Reduced(Accumulator::new(
-                    len,
-                    target_strides[i],
-                    outer,
-                    chunks,
-                )));
+                let sums = Accumulator::new(len, target_strides[i], outer, chunks);
+                kinds.push(Output::Reduced(Box::new(sums)));
                 held.push(Some(out.reborrow()));
             } else {
                 kinds.push(Output::Whole(DisjointSlice::new(out.reborrow())));
                 held.push(None);
             }
         }
-        let plan = Plan {
+        let mut plan = Plan {
             schedule: program.schedule(),
             shape: merged,
             inputs: inputs
@@ -270,12 +266,12 @@ impl<'a, T: Float> Plan<'a, T> {
             let range = c * chunk..outer.min((c + 1) * chunk);
             Worker::new(&plan).run(range, slab, c);
         });
+        plan.inputs.iter_mut().for_each(Input::end);
         for (output, out) in plan.outputs.into_iter().zip(held) {
             if let (Output::Reduced(sums), Some(out)) = (output, out) {
                 sums.finish(out);
             }
         }
-        plan.inputs.into_iter().for_each(Input::end);
     }
 }
 

@@ -37,7 +37,7 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
     }
 
     /// Works through these indices of the outermost dimension.
-    pub(super) fn run(mut self, range: Range<usize>, slab: usize, chunk: usize) {
+    pub(super) fn run(&mut self, range: Range<usize>, slab: usize, chunk: usize) {
         self.parts = self
             .plan
             .outputs
@@ -57,12 +57,12 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
             [.., inner] if inner >= MIN_ROW => self.rows(range, slab / inner, inner),
             _ => self.across(range.start * slab..range.end * slab),
         }
-        for (out, part) in self.plan.outputs.iter().zip(self.parts) {
+        for (out, part) in self.plan.outputs.iter().zip(self.parts.drain(..)) {
             if let (Output::Reduced(sums), Some(part)) = (out, part) {
                 sums.keep(part, chunk);
             }
         }
-        memory::give(self.tiles);
+        memory::give(std::mem::take(&mut self.tiles));
     }
 
     fn start_row(&self, outer: usize) -> Row {
