@@ -10,6 +10,7 @@
 mod accumulate;
 mod input;
 mod schedule;
+mod small;
 mod tile;
 
 pub(crate) use schedule::Schedule;
@@ -54,7 +55,9 @@ pub fn run(
     shape: &Shape,
     outputs: &mut [SliceMut<'_>],
 ) {
-    if run_single(program, params, inputs, shape, outputs) {
+    if run_single(program, params, inputs, shape, outputs)
+        || small::run(program, params, inputs, shape, outputs)
+    {
         return;
     }
     evaluate(program, params, inputs, shape, outputs, None);
@@ -251,6 +254,8 @@ impl<'a, T: Float> Plan<'a, T> {
                 held.push(None);
             }
         }
+        let mut uniforms = List::new();
+        uniform(program, params, |_, value| uniforms.push(T::from_f64(value)));
         let mut plan = Plan {
             schedule: program.schedule(),
             shape: merged,
@@ -259,7 +264,7 @@ impl<'a, T: Float> Plan<'a, T> {
                 .zip(input_strides)
                 .map(|(x, strides)| Input::<T>::new(x, &merged, *strides))
                 .collect(),
-            uniform: uniform(program, params),
+            uniform: uniforms,
             outputs: kinds,
         };
         parallel_for(chunks, &|c| {
@@ -275,8 +280,8 @@ impl<'a, T: Float> Plan<'a, T> {
     }
 }
 
-/// The numbers that are the same for all elements.
-fn uniform<T: Float>(program: &Program, params: &[f64]) -> List<T> {
+/// Computes the numbers that are the same for all elements, in f64: write(which, value).
+fn uniform(program: &Program, params: &[f64], mut write: impl FnMut(usize, f64)) {
     let list = &program.schedule().uniform;
     let mut values = List::<f64>::new();
     for (k, &reg) in list.iter().enumerate() {
@@ -291,6 +296,6 @@ fn uniform<T: Float>(program: &Program, params: &[f64]) -> List<T> {
             Node::Select(c, a, b) => at(if at(c) != 0.0 { a } else { b }),
         };
         values.push(value);
+        write(k, value);
     }
-    values.into_iter().map(T::from_f64).collect()
 }
