@@ -152,7 +152,12 @@ fn cast_slice<S: Cast<T> + Copy, T>(src: &[S], out: &mut [T]) {
 }
 
 /// A gather of any rank ≥ 1 on this thread.
-fn block<S: Cast<T> + Copy, T: Copy>(src: &[S], dims: &[usize], strides: &[usize], out: &mut [T]) {
+fn block<S: Cast<T> + Copy, T: Copy + Default>(
+    src: &[S],
+    dims: &[usize],
+    strides: &[usize],
+    out: &mut [T],
+) {
     let last = dims.len() - 1;
     if last == 0 {
         return row(src, strides[0], out);
@@ -171,7 +176,7 @@ fn block<S: Cast<T> + Copy, T: Copy>(src: &[S], dims: &[usize], strides: &[usize
     }
 }
 
-/// out[i] = src[i·stride].
+/// `out[i] = src[i·stride]`.
 #[inline]
 pub(crate) fn row<S: Cast<T> + Copy, T: Copy>(src: &[S], stride: usize, out: &mut [T]) {
     match stride {
@@ -185,11 +190,11 @@ pub(crate) fn row<S: Cast<T> + Copy, T: Copy>(src: &[S], stride: usize, out: &mu
     }
 }
 
-/// A side of the blocks in which a transpose walks: both sides' cache lines stay at hand.
+/// A side of the blocks in which a transpose walks: one cache line of f32.
 const TILE: usize = 16;
 
-/// out[i][j] = src[i·strides[0] + j·strides[1]], in square blocks.
-fn transpose<S: Cast<T> + Copy, T: Copy>(
+/// `out[i][j] = src[i·strides[0] + j·strides[1]]`, in square blocks.
+fn transpose<S: Cast<T> + Copy, T: Copy + Default>(
     src: &[S],
     dims: [usize; 2],
     strides: [usize; 2],
@@ -197,18 +202,39 @@ fn transpose<S: Cast<T> + Copy, T: Copy>(
 ) {
     for i0 in (0..dims[0]).step_by(TILE) {
         for j0 in (0..dims[1]).step_by(TILE) {
-            let (i1, j1) = (dims[0].min(i0 + TILE), dims[1].min(j0 + TILE));
-            for i in i0..i1 {
-                let out = &mut out[i * dims[1] + j0..i * dims[1] + j1];
-                row(&src[i * strides[0] + j0 * strides[1]..], strides[1], out);
-            }
+            let size = [TILE.min(dims[0] - i0), TILE.min(dims[1] - j0)];
+            let src = &src[i0 * strides[0] + j0 * strides[1]..];
+            tile(src, strides, size, &mut out[i0 * dims[1] + j0..], dims[1]);
+        }
+    }
+}
+
+/// One block of a transpose, rows of the output `step` apart. It goes through a small buffer, so
+/// that source and output are each touched a whole cache line at a time: lines that lie a power
+/// of two apart push each other out of the cache before they could be used again.
+#[inline]
+fn tile<S: Cast<T> + Copy, T: Copy + Default>(
+    src: &[S],
+    strides: [usize; 2],
+    size: [usize; 2],
+    out: &mut [T],
+    step: usize,
+) {
+    let mut buffer = [[T::default(); TILE]; TILE];
+    for (j, line) in buffer[..size[1]].iter_mut().enumerate() {
+        row(&src[j * strides[1]..], strides[0], &mut line[..size[0]]);
+    }
+    for i in 0..size[0] {
+        let out = &mut out[i * step..i * step + size[1]];
+        for (o, line) in out.iter_mut().zip(&buffer) {
+            *o = line[i];
         }
     }
 }
 
 /// A gather whose unit stride lies at dimension `near`, with others between it and the last:
 /// blocks of `near` and the last dimension, for each index of all others.
-fn spread<S: Cast<T> + Copy, T: Copy>(
+fn spread<S: Cast<T> + Copy, T: Copy + Default>(
     src: &[S],
     dims: &[usize],
     strides: &[usize],
@@ -231,11 +257,9 @@ fn spread<S: Cast<T> + Copy, T: Copy>(
         }
         for i0 in (0..dims[near]).step_by(TILE) {
             for j0 in (0..n).step_by(TILE) {
-                let (i1, j1) = (dims[near].min(i0 + TILE), n.min(j0 + TILE));
-                for i in i0..i1 {
-                    let at = starts[1] + i * out_step;
-                    row(&src[starts[0] + i + j0 * step..], step, &mut out[at + j0..at + j1]);
-                }
+                let size = [TILE.min(dims[near] - i0), TILE.min(n - j0)];
+                let src = &src[starts[0] + i0 + j0 * step..];
+                tile(src, [1, step], size, &mut out[starts[1] + i0 * out_step + j0..], out_step);
             }
         }
     }
@@ -322,17 +346,4 @@ fn accumulate_int<T: Element>(acc: &mut [T], x: View<'_>, add: fn(T, T) -> T) {
     copy(x, T::slice_mut(&mut values));
     acc.iter_mut().zip(&values).for_each(|(a, &v)| *a = add(*a, v));
     memory::give(values);
-}
-
-/// The elements in row-major order as f64.
-pub(crate) fn to_f64(x: View<'_>) -> Vec<f64> {
-    let mut out = vec![0.0; x.layout.elements()];
-    copy(x, SliceMut::F64(&mut out));
-    out
-}
-
-/// Writes f64s in the type of `out`.
-pub(crate) fn from_f64(values: &[f64], out: SliceMut<'_>) {
-    let layout = crate::Layout::contiguous(crate::Shape::new(&[values.len()]));
-    copy(View { data: Slice::F64(values), layout: &layout }, out);
 }

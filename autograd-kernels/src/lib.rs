@@ -19,6 +19,7 @@ pub mod norm;
 mod operand;
 pub mod pool2d;
 pub mod reduce;
+mod rows;
 mod shape;
 mod simd;
 mod slice;

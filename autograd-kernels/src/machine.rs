@@ -23,7 +23,11 @@ use crate::{Kind, Layout, MAX_RANK, Shape, SliceMut, View};
 use accumulate::Accumulator;
 use input::Input;
 use schedule::{Leaf, Single};
+use smallvec::SmallVec;
 use tile::Worker;
+
+/// A list with one entry for each input or output: few programs have more than six.
+type List<T> = SmallVec<[T; 6]>;
 
 /// Elements of one tile: a few of them stay in a first-level cache.
 const TILE: usize = 512;
@@ -184,9 +188,9 @@ struct Plan<'a, T> {
     schedule: &'a Schedule,
     /// The dimensions, merged as far as inputs and targets allow.
     shape: Shape,
-    inputs: Vec<Input<'a, T>>,
-    uniform: Vec<T>,
-    outputs: Vec<Output<'a>>,
+    inputs: List<Input<'a, T>>,
+    uniform: List<T>,
+    outputs: List<Output<'a>>,
 }
 
 impl<'a, T: Float> Plan<'a, T> {
@@ -199,7 +203,7 @@ impl<'a, T: Float> Plan<'a, T> {
         targets: Option<&[Shape]>,
     ) {
         // Strides of the inputs and then the targets, all over `shape`.
-        let mut strides: Vec<[usize; MAX_RANK]> = Vec::with_capacity(inputs.len() + outputs.len());
+        let mut strides: SmallVec<[[usize; MAX_RANK]; 8]> = SmallVec::new();
         let mut push = |layout: &Layout| {
             let wide = layout.broadcast_to(shape);
             let wide = wide.expect("machine: every input and target broadcasts to the shape");
@@ -234,8 +238,8 @@ impl<'a, T: Float> Plan<'a, T> {
         let chunk = chunk_length(outer, min_chunk);
         let chunks = outer.div_ceil(chunk);
 
-        let mut kinds = Vec::with_capacity(outputs.len());
-        let mut held = Vec::with_capacity(outputs.len());
+        let mut kinds = List::new();
+        let mut held = List::new();
         for (i, out) in outputs.iter_mut().enumerate() {
             if reduced(i) {
                 let len = out.len();
@@ -276,9 +280,9 @@ impl<'a, T: Float> Plan<'a, T> {
 }
 
 /// The numbers that are the same for all elements.
-fn uniform<T: Float>(program: &Program, params: &[f64]) -> Vec<T> {
+fn uniform<T: Float>(program: &Program, params: &[f64]) -> List<T> {
     let list = &program.schedule().uniform;
-    let mut values: Vec<f64> = Vec::with_capacity(list.len());
+    let mut values = List::<f64>::new();
     for (k, &reg) in list.iter().enumerate() {
         // The operands of a uniform node are uniform, and stand before it.
         let at = |reg: u16| values[list[..k].binary_search(&reg).expect("operands come first")];

@@ -3,7 +3,7 @@
 use super::accumulate::Part;
 use super::input::Source;
 use super::schedule::{Action, Place, Step};
-use super::{MIN_ROW, Output, Plan, TILE};
+use super::{List, MIN_ROW, Output, Plan, TILE};
 use crate::math::{Operand, binary, select, unary};
 use crate::simd::Float;
 use crate::threads::Disjoint;
@@ -17,23 +17,23 @@ pub(super) struct Worker<'p, 'a, T> {
     tiles: Vec<T>,
     /// How long a tile is.
     len: usize,
-    sources: Vec<Source<'p, T>>,
-    parts: Vec<Option<Part>>,
+    sources: List<Source<'p, T>>,
+    parts: List<Option<Part>>,
 }
 
 /// The place of a row: indices of all dimensions but the last, and what they add up to for each
 /// input and each target.
 struct Row {
     index: [usize; MAX_RANK],
-    inputs: Vec<usize>,
-    targets: Vec<usize>,
+    inputs: List<usize>,
+    targets: List<usize>,
 }
 
 impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
     pub(super) fn new(plan: &'p Plan<'a, T>) -> Self {
         let len = plan.shape.elements().min(TILE);
         let tiles = memory::take((plan.schedule.slots + plan.inputs.len()) * len);
-        Self { plan, tiles, len, sources: Vec::new(), parts: Vec::new() }
+        Self { plan, tiles, len, sources: List::new(), parts: List::new() }
     }
 
     /// Works through these indices of the outermost dimension.
