@@ -19,6 +19,8 @@ pub(crate) trait Float:
     const LOWEST: Self;
     /// 1/n.
     fn reciprocal(n: usize) -> Self;
+    /// A small whole number as an integer.
+    fn whole(self) -> u32;
 }
 
 impl Float for f32 {
@@ -32,6 +34,9 @@ impl Float for f32 {
     fn reciprocal(n: usize) -> f32 {
         1.0 / n as f32
     }
+    fn whole(self) -> u32 {
+        self as u32
+    }
 }
 
 impl Float for f64 {
@@ -44,5 +49,8 @@ impl Float for f64 {
     const LOWEST: f64 = f64::NEG_INFINITY;
     fn reciprocal(n: usize) -> f64 {
         1.0 / n as f64
+    }
+    fn whole(self) -> u32 {
+        self as u32
     }
 }
