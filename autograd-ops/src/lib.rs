@@ -25,6 +25,8 @@ mod methods;
 mod operand;
 mod pick;
 pub mod pool;
+#[cfg(test)]
+mod pull;
 pub mod registry;
 pub mod softmax;
 pub mod testing;
