@@ -12,7 +12,8 @@ mod vector;
 
 use crate::float::Float;
 use crate::lanes::Isa;
-use crate::operand::{assert_in_bounds, assert_kind, assert_len, narrow, widen};
+use crate::memory;
+use crate::operand::{assert_in_bounds, assert_kind, assert_len, narrow, widen, widened};
 use crate::threads::{Disjoint, parallel_for, threads};
 use crate::{Element, Layout, Shape, SliceMut, View};
 
@@ -86,19 +87,17 @@ fn product(a: View<'_>, b: View<'_>, out: SliceMut<'_>, add: bool) {
     match out {
         SliceMut::F32(out) => batched(a, b, out, add),
         SliceMut::F64(out) => batched(a, b, out, add),
-        mut out if out.kind().is_float() => {
+        out if out.kind().is_float() => {
             let (wa, wb) = (repeat_free(a.layout), repeat_free(b.layout));
             let (xa, xb) = (widen(View { layout: &wa, ..a }), widen(View { layout: &wb, ..b }));
             let (la, lb) = (repeated(&wa, a.layout), repeated(&wb, b.layout));
-            let mut wide = vec![0f32; out.len()];
-            if add {
-                let layout = Layout::contiguous(Shape::new(&[out.len()]));
-                wide.copy_from_slice(&widen(View { data: out.as_slice(), layout: &layout }));
-            }
-            let (a, b) =
-                (View { data: f32::slice(&xa), layout: &la }, View { data: f32::slice(&xb), layout: &lb });
+            let mut wide = if add { widened(&out) } else { memory::take(out.len()) };
+            let (a, b) = (
+                View { data: f32::slice(&xa), layout: &la },
+                View { data: f32::slice(&xb), layout: &lb },
+            );
             batched(a, b, &mut wide, add);
-            narrow(&wide, out.reborrow());
+            narrow(wide, out);
         }
         other => panic!("a matrix product of type {:?}", other.kind()),
     }
@@ -123,9 +122,11 @@ fn repeated(once: &Layout, like: &Layout) -> Layout {
 fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
     assert_in_bounds(a);
     assert_in_bounds(b);
-    let (xa, xb) = (T::read(&a.data).expect("type checked"), T::read(&b.data).expect("type checked"));
+    let (xa, xb) =
+        (T::read(&a.data).expect("type checked"), T::read(&b.data).expect("type checked"));
     let rank = a.layout.rank();
-    let (m, k, n) = (a.layout.dims()[rank - 2], a.layout.dims()[rank - 1], b.layout.dims()[rank - 1]);
+    let (m, k, n) =
+        (a.layout.dims()[rank - 2], a.layout.dims()[rank - 1], b.layout.dims()[rank - 1]);
     if out.is_empty() {
         return;
     }
@@ -235,7 +236,9 @@ mod tests {
 
     #[test]
     fn plain_and_fast_instructions_agree_exactly_on_whole_numbers() {
-        for [m, k, n] in [[4, 4, 4], [7, 9, 17], [1, 90, 70], [70, 90, 1], [61, 300, 50], [13, 40, 123]] {
+        for [m, k, n] in
+            [[4, 4, 4], [7, 9, 17], [1, 90, 70], [70, 90, 1], [61, 300, 50], [13, 40, 123]]
+        {
             let (a, b) = (whole(m * k, 1), whole(k * n, 2));
             let mut want = whole(m * n, 3);
             for i in 0..m {

@@ -13,7 +13,7 @@ mod loops;
 mod portable;
 
 pub(crate) use float::Float;
-pub(crate) use loops::{fold, map1, map2, map3};
+pub(crate) use loops::{fold, load_at, map1, map2, map3, store_at};
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -21,7 +21,12 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 ///
 /// Comparisons give masks: all bits set where true, none where false.
 pub(crate) trait Vector:
-    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + Neg<Output = Self>
+    Copy
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
 {
     /// The numbers' type.
     type Item: Float;

@@ -22,6 +22,7 @@ pub mod cross_entropy;
 pub mod elementwise;
 pub mod loss;
 mod methods;
+pub mod norm;
 mod operand;
 mod pick;
 pub mod pool;

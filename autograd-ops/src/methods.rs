@@ -24,6 +24,7 @@ macro_rules! for_each_family {
         $crate::softmax_methods!($($callback)*);
         $crate::loss_methods!($($callback)*);
         $crate::conv_methods!($($callback)*);
+        $crate::norm_methods!($($callback)*);
         $crate::pool_methods!($($callback)*);
     };
 }

@@ -181,6 +181,7 @@ pub fn all() -> Vec<Op> {
         crate::cross_entropy::ops,
         crate::loss::ops,
         crate::conv::ops,
+        crate::norm::ops,
         crate::pool::ops,
     ];
     families.iter().flat_map(|ops| ops()).collect()

@@ -94,7 +94,13 @@ impl Accumulator {
     }
 
     /// Adds elements `start ..` in row-major order, across rows.
-    pub(super) fn add_across<T: Float>(&self, part: &mut Part, shape: &Shape, start: usize, values: &[T]) {
+    pub(super) fn add_across<T: Float>(
+        &self,
+        part: &mut Part,
+        shape: &Shape,
+        start: usize,
+        values: &[T],
+    ) {
         let kept = self.strides[shape.rank() - 1] != 0;
         for_each_run(shape, &self.strides, start, values.len(), |at, to, len| {
             let values = &values[at..at + len];
@@ -116,7 +122,7 @@ impl Accumulator {
 vectorised! {
     /// Σ values, each lane in the type of computation: a tile is too short to lose accuracy.
     fn sum<T, V>(values: &[T]) -> f64 {
-        fold::<V>(values, T::ZERO, #[inline(always)] |a, x| a + x, #[inline(always)] |a, b| a + b).sum()
+        fold::<V>(values, T::ZERO, T::ZERO, #[inline(always)] |a, x| a + x, #[inline(always)] |a, b| a + b).sum()
     }
 }
 

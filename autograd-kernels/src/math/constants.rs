@@ -61,7 +61,8 @@ impl Constants for f32 {
         0.666_666_626_930_236_8,
     ];
     const MIN_NORMAL: [f64; 2] = [f32::MIN_POSITIVE as f64, 8_388_608.0];
-    const HALF_PI: [f64; 3] = [1.570_796_370_506_286_6, -4.371_138_828_673_793e-8, -1.715_124_5e-15];
+    const HALF_PI: [f64; 3] =
+        [1.570_796_370_506_286_6, -4.371_138_828_673_793e-8, -1.715_124_5e-15];
     const ANGLE: f64 = 40_000.0;
     // Cephes, sinf and cosf.
     const SIN: &'static [f64] = &[-1.951_529_589_1e-4, 8.332_160_873_6e-3, -1.666_665_461_1e-1];
@@ -127,8 +128,16 @@ impl Constants for f64 {
 }
 
 /// The polynomial with these coefficients, highest power first.
+///
+/// A plain loop, because std's `fold` is a call of its own where the compiler declines to inline
+/// it, outside of the code with AVX2 switched on.
 #[inline(always)]
 pub(super) fn horner<V: Vector>(x: V, coefficients: &[f64]) -> V {
-    let (first, rest) = coefficients.split_first().expect("a polynomial has a coefficient");
-    rest.iter().fold(V::num(*first), |sum, &c| sum.fma(x, V::num(c)))
+    let mut sum = V::num(coefficients[0]);
+    let mut k = 1;
+    while k < coefficients.len() {
+        sum = sum.fma(x, V::num(coefficients[k]));
+        k += 1;
+    }
+    sum
 }
