@@ -20,12 +20,14 @@ mod operand;
 pub mod place;
 pub mod pool2d;
 pub mod reduce;
+pub mod scan;
 mod shape;
 mod simd;
 mod slice;
 pub mod softmax;
 pub mod sort;
 pub mod threads;
+pub mod triangle;
 
 pub use half::{bf16, f16};
 pub use shape::{Layout, MAX_RANK, Shape};

@@ -25,10 +25,14 @@ mod numbers;
 mod operand;
 pub mod pick;
 pub mod pool;
+pub mod product;
+pub mod rearrange;
 pub mod reduce;
 pub mod registry;
+pub mod scan;
 pub mod shape;
 pub mod slice;
+pub mod spread;
 pub mod testing;
 
 pub use methods::TensorAutograd;

@@ -26,6 +26,10 @@ macro_rules! for_each_family {
         $crate::reduce_methods!($($callback)*);
         $crate::extremum_methods!($($callback)*);
         $crate::pick_methods!($($callback)*);
+        $crate::product_methods!($($callback)*);
+        $crate::spread_methods!($($callback)*);
+        $crate::scan_methods!($($callback)*);
+        $crate::rearrange_methods!($($callback)*);
         $crate::conv_methods!($($callback)*);
         $crate::pool_methods!($($callback)*);
     };

@@ -182,6 +182,10 @@ pub fn all() -> Vec<Op> {
         crate::reduce::ops,
         crate::extremum::ops,
         crate::pick::ops,
+        crate::product::ops,
+        crate::spread::ops,
+        crate::scan::ops,
+        crate::rearrange::ops,
         crate::conv::ops,
         crate::pool::ops,
     ];
