@@ -19,6 +19,7 @@ pub mod norm;
 mod operand;
 pub mod place;
 pub mod pool2d;
+pub mod random;
 pub mod reduce;
 mod shape;
 mod simd;

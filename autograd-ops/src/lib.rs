@@ -20,6 +20,7 @@ mod methods;
 pub mod norm;
 mod operand;
 pub mod pool;
+pub mod random;
 pub mod registry;
 pub mod testing;
 

@@ -173,7 +173,7 @@ impl fmt::Debug for Case {
 /// All ops, family by family.
 pub fn all() -> Vec<Op> {
     let families: &[fn() -> Vec<Op>] =
-        &[crate::arithmetic::ops, crate::conv::ops, crate::norm::ops, crate::pool::ops];
+        &[crate::arithmetic::ops, crate::conv::ops, crate::norm::ops, crate::pool::ops, crate::random::ops];
     families.iter().flat_map(|ops| ops()).collect()
 }
 
