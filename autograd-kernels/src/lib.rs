@@ -21,10 +21,12 @@ pub mod place;
 pub mod pool2d;
 pub mod random;
 pub mod reduce;
+mod rows;
 mod shape;
 mod simd;
 mod slice;
 pub mod softmax;
+pub mod sort;
 pub mod threads;
 
 pub use half::{bf16, f16};

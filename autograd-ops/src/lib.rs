@@ -14,15 +14,32 @@
 //! }
 //! ```
 
+pub mod activation;
 pub mod arithmetic;
+pub mod compare;
 pub mod conv;
+pub mod cross_entropy;
+pub mod elementwise;
+pub mod extremum;
+pub mod index;
+pub mod join;
+pub mod loss;
+pub mod matrix;
 mod methods;
 pub mod norm;
+mod numbers;
 mod operand;
+pub mod order;
+mod pick;
 pub mod pool;
 pub mod random;
+pub mod reduce;
 pub mod registry;
+pub mod shape;
+pub mod slice;
+pub mod softmax;
 pub mod testing;
 
 pub use methods::TensorAutograd;
+pub use numbers::{List, Number, Numbers};
 pub use operand::Operand;

@@ -18,6 +18,7 @@
 //! }
 //! ```
 
+use crate::numbers::with_batch;
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -263,13 +264,9 @@ impl Primitive for Dropout {
     }
     // Each example has its own elements: a key that all share repeats its mask for each of them.
     fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
-        let with = |i: usize| {
-            if batched.has(i) {
-                return Ok(inputs[i].clone());
-            }
-            algebra::broadcast_to(inputs[i], &after("dropout", &[size], inputs[i].dims())?)
-        };
-        Ok(Some(smallvec![apply_one(self, &[&with(0)?, &with(1)?])?]))
+        let x = with_batch(inputs[0], batched.has(0), size)?;
+        let key = with_batch(inputs[1], batched.has(1), size)?;
+        Ok(Some(smallvec![apply_one(self, &[&x, &key])?]))
     }
 }
 

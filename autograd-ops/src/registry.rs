@@ -172,8 +172,27 @@ impl fmt::Debug for Case {
 
 /// All ops, family by family.
 pub fn all() -> Vec<Op> {
-    let families: &[fn() -> Vec<Op>] =
-        &[crate::arithmetic::ops, crate::conv::ops, crate::norm::ops, crate::pool::ops, crate::random::ops];
+    let families: &[fn() -> Vec<Op>] = &[
+        crate::arithmetic::ops,
+        crate::elementwise::ops,
+        crate::compare::ops,
+        crate::activation::ops,
+        crate::softmax::ops,
+        crate::cross_entropy::ops,
+        crate::loss::ops,
+        crate::matrix::ops,
+        crate::shape::ops,
+        crate::slice::ops,
+        crate::join::ops,
+        crate::index::ops,
+        crate::reduce::ops,
+        crate::extremum::ops,
+        crate::order::ops,
+        crate::conv::ops,
+        crate::norm::ops,
+        crate::pool::ops,
+        crate::random::ops,
+    ];
     families.iter().flat_map(|ops| ops()).collect()
 }
 
