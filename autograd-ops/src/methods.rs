@@ -35,6 +35,7 @@ macro_rules! for_each_family {
         $crate::conv_methods!($($callback)*);
         $crate::norm_methods!($($callback)*);
         $crate::pool_methods!($($callback)*);
+        $crate::random_methods!($($callback)*);
     };
 }
 

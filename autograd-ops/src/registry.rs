@@ -191,6 +191,7 @@ pub fn all() -> Vec<Op> {
         crate::conv::ops,
         crate::norm::ops,
         crate::pool::ops,
+        crate::random::ops,
     ];
     families.iter().flat_map(|ops| ops()).collect()
 }
