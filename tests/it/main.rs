@@ -1,4 +1,5 @@
 //! The integration tests: one binary.
 
 mod modes;
+mod planted;
 mod registry;
