@@ -72,9 +72,8 @@ impl ScalarExpr {
     }
 
     /// The reverse rule for these wanted inputs, given cotangents for these outputs.
-    /// Inputs in `masks` stay masks in it.
-    pub fn reverse(&self, wanted: Mask, cts: Mask, masks: Mask) -> Arc<Reverse> {
-        let make = || Arc::new(make_reverse(&self.0.program, wanted, cts, masks));
+    pub fn reverse(&self, wanted: Mask, cts: Mask) -> Arc<Reverse> {
+        let make = || Arc::new(make_reverse(&self.0.program, wanted, cts));
         if cts == Mask::one(0)
             && let Some(slot) = self.0.small.get(wanted.bits() as usize)
         {
@@ -85,9 +84,9 @@ impl ScalarExpr {
     }
 
     /// The forward rule, given tangents for these inputs.
-    pub fn forward(&self, tangents: Mask, masks: Mask) -> Arc<Forward> {
+    pub fn forward(&self, tangents: Mask) -> Arc<Forward> {
         let mut known = self.0.forward.lock().unwrap_or_else(PoisonError::into_inner);
-        known.entry(tangents).or_insert_with(|| Arc::new(make_forward(&self.0.program, tangents, masks))).clone()
+        known.entry(tangents).or_insert_with(|| Arc::new(make_forward(&self.0.program, tangents))).clone()
     }
 }
 
@@ -450,7 +449,7 @@ impl Primal {
 }
 
 /// Reverse accumulation over the expression's own nodes, the cotangents being its first inputs.
-fn make_reverse(program: &Program, wanted: Mask, cts: Mask, masks: Mask) -> Reverse {
+fn make_reverse(program: &Program, wanted: Mask, cts: Mask) -> Reverse {
     let mut p = Primal::new(program, cts.len());
     let nodes = program.nodes();
     let mut adjoint: Vec<Option<Reg>> = vec![None; nodes.len()];
@@ -511,14 +510,12 @@ fn make_reverse(program: &Program, wanted: Mask, cts: Mask, masks: Mask) -> Reve
         _ => None,
     });
     let direct = direct.collect();
-    let masks = masked(&residuals, masks, cts.len());
-    let definition = Definition { masks, ..Definition::new("pointwise_vjp", expr) };
-    Reverse { definition: Arc::new(definition), residuals, direct }
+    Reverse { definition: Arc::new(Definition::new("pointwise_vjp", expr)), residuals, direct }
 }
 
 /// Tangents pushed forward through the expression's own nodes, the tangents being its last
 /// inputs.
-fn make_forward(program: &Program, tangents: Mask, masks: Mask) -> Forward {
+fn make_forward(program: &Program, tangents: Mask) -> Forward {
     let mut p = Primal::new(program, 0);
     let nodes = program.nodes();
     let first = p.inputs + p.outputs;
@@ -557,15 +554,7 @@ fn make_forward(program: &Program, tangents: Mask, masks: Mask) -> Forward {
     let zero = p.c(0.0);
     let results: Vec<Reg> = program.outputs().iter().map(|&o| moving[o as usize].unwrap_or(zero)).collect();
     let (expr, residuals) = p.finish(&results, program.params(), tangents.len());
-    let masks = masked(&residuals, masks, 0);
-    let definition = Definition { masks, ..Definition::new("pointwise_jvp", expr) };
-    Forward { definition: Arc::new(definition), residuals }
-}
-
-/// The inputs of a rule, residuals from `first` on, that are masks of the op.
-fn masked(residuals: &[Residual], masks: Mask, first: usize) -> Mask {
-    let is_mask = |r: &Residual| matches!(r, Residual::Input(i) if masks.has(*i));
-    residuals.iter().enumerate().filter(|(_, r)| is_mask(r)).map(|(at, _)| first + at).collect()
+    Forward { definition: Arc::new(Definition::new("pointwise_jvp", expr)), residuals }
 }
 
 /// Which nodes depend on a wanted input.
