@@ -4,5 +4,6 @@ mod deep;
 mod errors;
 mod mission;
 mod modes;
+mod planted;
 mod registry;
 mod spike;
