@@ -120,6 +120,20 @@ impl Pointwise {
             return Ok(grads);
         }
         let reverse = self.expr().reverse(wanted, given);
+        // A cotangent that passes through as it is costs nothing but its sum.
+        if reverse.direct.iter().any(Option::is_some) {
+            let mut rest = Mask::EMPTY;
+            for (i, direct) in wanted.iter().zip(&reverse.direct) {
+                match direct.and_then(|slot| cts.iter().flatten().nth(slot)) {
+                    Some(ct) => grads[i] = Some(algebra::sum_to(ct, &saved.inputs[i].shape)?),
+                    None => rest = rest.with(i),
+                }
+            }
+            for (grad, computed) in grads.iter_mut().zip(self.vjp(rest, cts, saved)?) {
+                *grad = grad.take().or(computed);
+            }
+            return Ok(grads);
+        }
         let mut inputs: SmallVec<[&TrackedTensor; 6]> = cts.iter().flatten().collect();
         for residual in &reverse.residuals {
             inputs.push(match *residual {
@@ -239,6 +253,10 @@ impl Primitive for Pointwise {
         }
         let outputs = self.expr().program().outputs().iter().map(|_| meta).collect();
         Ok(Signature { outputs, aux: SmallVec::new() })
+    }
+
+    fn as_pointwise(&self) -> Option<&Pointwise> {
+        Some(self)
     }
 
     fn may_alias(&self, _: usize, _: usize) -> bool {

@@ -31,6 +31,8 @@ pub struct Reverse {
     pub definition: Arc<Definition>,
     /// What it reads after the cotangents.
     pub residuals: Vec<Residual>,
+    /// For each output, the cotangent that it simply is, if it is one.
+    pub direct: Vec<Option<usize>>,
 }
 
 /// The forward rule of an expression: an expression over residuals and then tangents, with one
@@ -497,7 +499,13 @@ fn make_reverse(program: &Program, wanted: Mask, cts: Mask) -> Reverse {
     let zero = p.c(0.0);
     let results: Vec<Reg> = wanted.iter().map(|i| results.get(&i).copied().unwrap_or(zero)).collect();
     let (expr, residuals) = p.finish(&results, program.params(), 0);
-    Reverse { definition: Arc::new(Definition::new("pointwise_vjp", expr)), residuals }
+    let made = expr.program();
+    let direct = made.outputs().iter().map(|&out| match made.nodes()[usize::from(out)] {
+        Node::Input(i) if usize::from(i) < cts.len() => Some(usize::from(i)),
+        _ => None,
+    });
+    let direct = direct.collect();
+    Reverse { definition: Arc::new(Definition::new("pointwise_vjp", expr)), residuals, direct }
 }
 
 /// Tangents pushed forward through the expression's own nodes, the tangents being its last

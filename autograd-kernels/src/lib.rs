@@ -20,6 +20,7 @@ mod operand;
 pub mod place;
 pub mod pool2d;
 pub mod reduce;
+mod rows;
 mod shape;
 mod simd;
 mod slice;

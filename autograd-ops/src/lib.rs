@@ -14,12 +14,19 @@
 //! }
 //! ```
 
+pub mod activation;
 pub mod arithmetic;
+pub mod compare;
 pub mod conv;
+pub mod cross_entropy;
+pub mod elementwise;
+pub mod loss;
 mod methods;
 mod operand;
+mod pick;
 pub mod pool;
 pub mod registry;
+pub mod softmax;
 pub mod testing;
 
 pub use methods::TensorAutograd;

@@ -18,6 +18,11 @@ use autograd_core::{Result, TrackedTensor};
 macro_rules! for_each_family {
     ($($callback:tt)*) => {
         $crate::arithmetic_methods!($($callback)*);
+        $crate::elementwise_methods!($($callback)*);
+        $crate::compare_methods!($($callback)*);
+        $crate::activation_methods!($($callback)*);
+        $crate::softmax_methods!($($callback)*);
+        $crate::loss_methods!($($callback)*);
         $crate::conv_methods!($($callback)*);
         $crate::pool_methods!($($callback)*);
     };

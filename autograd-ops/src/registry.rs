@@ -172,7 +172,17 @@ impl fmt::Debug for Case {
 
 /// All ops, family by family.
 pub fn all() -> Vec<Op> {
-    let families: &[fn() -> Vec<Op>] = &[crate::arithmetic::ops, crate::conv::ops, crate::pool::ops];
+    let families: &[fn() -> Vec<Op>] = &[
+        crate::arithmetic::ops,
+        crate::elementwise::ops,
+        crate::compare::ops,
+        crate::activation::ops,
+        crate::softmax::ops,
+        crate::cross_entropy::ops,
+        crate::loss::ops,
+        crate::conv::ops,
+        crate::pool::ops,
+    ];
     families.iter().flat_map(|ops| ops()).collect()
 }
 

@@ -3,4 +3,6 @@
 #![expect(unreachable_pub, reason = "a test binary has no public interface")]
 
 mod machine;
+mod norm;
+mod softmax;
 mod support;
