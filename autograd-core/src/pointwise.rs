@@ -10,6 +10,7 @@ use crate::rule::{Cotangents, Grads, Residual, Residuals, Rule, Saved};
 use crate::scalar::ScalarExpr;
 use crate::tracer::Values;
 use crate::value::TrackedTensor;
+use autograd_kernels::expr::{Node, Program, Reg};
 use autograd_kernels::{Shape, SliceMut, View, machine};
 use candle_core::DType;
 use smallvec::SmallVec;
@@ -24,7 +25,8 @@ pub struct Definition {
     pub name: &'static str,
     /// What it computes.
     pub expr: ScalarExpr,
-    /// Inputs that may be of another type than the rest: masks.
+    /// Inputs that may be of another type than the rest: masks, which are only ever asked whether
+    /// they are 0. It follows from the expression, and so holds for derived expressions too.
     pub masks: Mask,
     /// Whether the output is a mask of bytes.
     pub to_mask: bool,
@@ -35,7 +37,8 @@ pub struct Definition {
 impl Definition {
     /// A differentiable op of floats.
     pub fn new(name: &'static str, expr: ScalarExpr) -> Self {
-        Self { name, expr, masks: Mask::EMPTY, to_mask: false, flat: false }
+        let masks = conditions(expr.program());
+        Self { name, expr, masks, to_mask: false, flat: false }
     }
 
     /// An op whose derivative is zero almost everywhere.
@@ -47,6 +50,28 @@ impl Definition {
     pub fn mask(name: &'static str, expr: ScalarExpr) -> Self {
         Self { to_mask: true, flat: true, ..Self::new(name, expr) }
     }
+}
+
+/// The inputs that a program reads as conditions only.
+fn conditions(program: &Program) -> Mask {
+    let mut asked = Mask::EMPTY;
+    let mut computed = Mask::EMPTY;
+    let input = |reg: Reg| match program.nodes()[reg as usize] {
+        Node::Input(i) => Some(usize::from(i)),
+        _ => None,
+    };
+    for node in program.nodes() {
+        let (condition, operands) = match *node {
+            Node::Select(c, a, b) => (input(c), [Some(a), Some(b)]),
+            Node::Unary(_, a) => (None, [Some(a), None]),
+            Node::Binary(_, a, b) => (None, [Some(a), Some(b)]),
+            Node::Input(_) | Node::Param(_) | Node::Const(_) => (None, [None, None]),
+        };
+        asked = condition.map_or(asked, |i| asked.with(i));
+        computed = operands.into_iter().flatten().filter_map(input).fold(computed, Mask::with);
+    }
+    computed = program.outputs().iter().copied().filter_map(input).fold(computed, Mask::with);
+    asked.iter().filter(|&i| !computed.has(i)).collect()
 }
 
 #[derive(Clone)]
@@ -105,7 +130,7 @@ impl Pointwise {
 
     /// The residuals of the reverse rule: those of the expression.
     pub fn residuals(&self, wanted: Mask, outputs: usize) -> Residuals {
-        self.expr().reverse(wanted, Mask::first(outputs)).residuals.iter().copied().collect()
+        SmallVec::from_slice(&self.expr().reverse(wanted, Mask::first(outputs)).residuals)
     }
 
     /// The cotangents of the wanted inputs: one fused pass, with the sums over broadcast

@@ -25,6 +25,7 @@ mod shape;
 mod simd;
 mod slice;
 pub mod softmax;
+pub mod sort;
 pub mod threads;
 
 pub use half::{bf16, f16};

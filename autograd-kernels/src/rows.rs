@@ -16,7 +16,7 @@ pub(crate) fn wide(kinds: &[Kind]) -> bool {
 }
 
 /// A layout with dimension `dim` moved to the end.
-fn with_last(layout: &Layout, dim: usize) -> Layout {
+pub(crate) fn with_last(layout: &Layout, dim: usize) -> Layout {
     let mut order = [0; crate::MAX_RANK];
     let rank = layout.rank();
     let rest = (0..rank).filter(|&d| d != dim).chain([dim]);

@@ -5,7 +5,7 @@ use crate::operand::Operand;
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::kernels::expr::{Binary, Builder, Reg};
 use autograd_core::{
-    Definition, Error, Mask, Result, ScalarExpr, Site, TrackedTensor, is_float, pointwise, pointwise_with,
+    Definition, Error, Result, ScalarExpr, Site, TrackedTensor, is_float, pointwise, pointwise_with,
 };
 use std::sync::LazyLock;
 
@@ -105,9 +105,8 @@ pub fn where_cond(
     a: impl Into<Operand>,
     b: impl Into<Operand>,
 ) -> Result<TrackedTensor> {
-    static WHERE: LazyLock<Definition> = LazyLock::new(|| Definition {
-        masks: Mask::one(0),
-        ..Definition::new("where_cond", ScalarExpr::build(3, 0, |b, x, _| b.select(x[0], x[1], x[2])))
+    static WHERE: LazyLock<Definition> = LazyLock::new(|| {
+        Definition::new("where_cond", ScalarExpr::build(3, 0, |b, x, _| b.select(x[0], x[1], x[2])))
     });
     let (a, b) = (a.into(), b.into());
     let (a, b) = match (a, b) {
@@ -128,9 +127,8 @@ pub fn where_cond(
 /// A mask that does not broadcast with x, a type that is not a float.
 #[track_caller]
 pub fn masked_fill(x: &TrackedTensor, mask: impl Into<TrackedTensor>, value: f64) -> Result<TrackedTensor> {
-    static FILL: LazyLock<Definition> = LazyLock::new(|| Definition {
-        masks: Mask::one(0),
-        ..Definition::new("masked_fill", ScalarExpr::build(2, 1, |b, x, p| b.select(x[0], p[0], x[1])))
+    static FILL: LazyLock<Definition> = LazyLock::new(|| {
+        Definition::new("masked_fill", ScalarExpr::build(2, 1, |b, x, p| b.select(x[0], p[0], x[1])))
     });
     pointwise_with(&FILL, &[value], &[&as_mask(&mask.into())?, x])
 }

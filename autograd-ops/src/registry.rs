@@ -180,7 +180,16 @@ pub fn all() -> Vec<Op> {
         crate::softmax::ops,
         crate::cross_entropy::ops,
         crate::loss::ops,
+        crate::matrix::ops,
+        crate::shape::ops,
+        crate::slice::ops,
+        crate::join::ops,
+        crate::index::ops,
+        crate::reduce::ops,
+        crate::extremum::ops,
+        crate::order::ops,
         crate::conv::ops,
+        crate::norm::ops,
         crate::pool::ops,
     ];
     families.iter().flat_map(|ops| ops()).collect()

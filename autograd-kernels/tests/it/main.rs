@@ -4,5 +4,6 @@
 
 mod machine;
 mod norm;
+mod reduce;
 mod softmax;
 mod support;
