@@ -33,6 +33,9 @@ pub mod order;
 mod pick;
 pub mod pool;
 pub mod product;
+#[cfg(test)]
+mod pull;
+pub mod random;
 pub mod rearrange;
 pub mod reduce;
 pub mod registry;
@@ -40,6 +43,7 @@ pub mod scan;
 pub mod shape;
 pub mod slice;
 pub mod softmax;
+pub mod spread;
 pub mod testing;
 
 pub use methods::TensorAutograd;
