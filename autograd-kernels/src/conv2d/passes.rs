@@ -4,8 +4,9 @@ use super::Conv2d;
 use super::correlate::{Blocks, Correlation, Segment, pack_groups, segments, steps};
 use super::frame::Frame;
 use crate::float::Float;
-use crate::lanes::{Isa, Lanes};
+use crate::lanes::Isa;
 use crate::memory;
+use crate::simd::Vector;
 use crate::threads::{parallel_for, threads};
 
 /// A pointer to the output that tasks share; each writes other channels.
@@ -35,7 +36,7 @@ fn for_each_part(batch: usize, blocks: usize, f: &(dyn Fn(usize, std::ops::Range
 
 /// The columns of a padded row that vectors of outputs read, the last vector a whole one.
 fn whole_vectors<T: Float>(columns: usize) -> usize {
-    columns.next_multiple_of(<T::Plain as Lanes>::WIDTH)
+    columns.next_multiple_of(<T::Plain as Vector>::LANES)
 }
 
 /// The padded input of the forward pass.
