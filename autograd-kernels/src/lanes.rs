@@ -36,6 +36,9 @@ impl Isa {
 }
 
 /// A vector that tiles are made of.
+///
+/// Associated functions that read memory may only be called where the machine has the instructions
+/// of the type.
 pub(crate) trait Lanes: Vector<Item: Float> {
     /// The first `count` elements at `p`, zeros in the other lanes.
     ///
@@ -155,8 +158,9 @@ mod avx2 {
     static MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
     static MASK_WIDE: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 
-    // In the methods below, an intrinsic needs AVX2 or FMA, which the caller of any method of
-    // `Lanes` vouches for, and reads or writes no more than the method itself is allowed to.
+    // In the methods below, an intrinsic needs AVX2 or FMA: values of these types exist only where
+    // the processor has them (the invariant of `simd::avx2`), and an associated function is called
+    // only under the same check. It reads or writes no more than the method itself is allowed to.
     impl Lanes for F32x8 {
         #[inline(always)]
         unsafe fn load_first(p: *const f32, count: usize) -> Self {

@@ -17,6 +17,7 @@ pub mod matmul;
 pub mod memory;
 pub mod norm;
 mod operand;
+mod output;
 pub mod pool2d;
 pub mod reduce;
 mod rows;

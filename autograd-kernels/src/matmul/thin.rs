@@ -5,6 +5,7 @@ use super::Matrix;
 use super::tile::Left;
 use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
+use crate::output::Output;
 use crate::threads::{parallel_for, threads};
 use std::ops::Range;
 
@@ -13,20 +14,6 @@ pub(crate) const ROWS: usize = 12;
 
 /// Columns of the output that are added to at a time: they stay in the first cache.
 const CHUNK: usize = 384;
-
-/// A pointer to the output that tasks share; each writes other columns.
-struct Output<T>(*mut T);
-
-// SAFETY: the pointer comes from a `&mut [T]` that outlives the tasks, and they write to
-// different columns of it.
-unsafe impl<T: Send> Sync for Output<T> {}
-
-impl<T> Output<T> {
-    /// The pointer; a method, so that closures capture the whole struct.
-    fn get(&self) -> *mut T {
-        self.0
-    }
-}
 
 /// Whether both factors lie in one of the two ways that can be read in place.
 pub(crate) fn fits<T>(m: usize, a: &Matrix<'_, T>, b: &Matrix<'_, T>) -> bool {
@@ -55,11 +42,11 @@ pub(crate) fn multiply<T: Float>(
         add,
     };
     let share = n.div_ceil(4 * threads()).next_multiple_of(48);
-    let output = Output(out.as_mut_ptr());
+    let output = Output::new(out);
     let thin = Shared(thin);
     parallel_for(n.div_ceil(share), &|task| {
         let columns = task * share..n.min((task + 1) * share);
-        let (thin, out) = (thin.get(), output.get());
+        let (thin, out) = (thin.get(), output.start());
         // SAFETY: the factors and the output were checked to hold all elements, and no other task
         // has these columns; `Fast` is only chosen where the machine has its instructions.
         unsafe {

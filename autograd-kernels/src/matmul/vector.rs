@@ -5,8 +5,7 @@ use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
 use crate::memory;
 use crate::simd::Float as _;
-use crate::threads::{parallel_for, threads};
-use std::ops::Range;
+use crate::threads::{Disjoint, parallel_for, threads};
 
 /// Matrices with fewer elements are left to one thread.
 const PARALLEL: usize = 1 << 15;
@@ -35,11 +34,11 @@ pub(crate) fn multiply<T: Float>(
     let x = buffer.as_deref().unwrap_or(x);
     let share = if m * k < PARALLEL { m } else { (m / (4 * threads())).clamp(64, 2048) };
     let share = share.next_multiple_of(16);
-    let parts = Parts(out.as_mut_ptr());
+    let parts = Disjoint::new(out);
     parallel_for(m.div_ceil(share), &|task| {
         let rows = task * share..m.min((task + 1) * share);
-        // SAFETY: tasks have different rows of 0..m, the length of `out`.
-        let out = unsafe { parts.rows(rows.clone()) };
+        // SAFETY: tasks have different rows.
+        let out = unsafe { parts.part(rows.clone()) };
         if !add {
             out.fill(T::ZERO);
         }
@@ -55,22 +54,6 @@ pub(crate) fn multiply<T: Float>(
     });
     if let Some(buffer) = buffer {
         memory::give(buffer);
-    }
-}
-
-/// The output, cut in rows by the tasks.
-struct Parts<T>(*mut T);
-
-// SAFETY: the pointer comes from a `&mut [T]` that outlives the tasks, which take different rows.
-unsafe impl<T: Send> Sync for Parts<T> {}
-
-impl<T> Parts<T> {
-    /// # Safety
-    /// The rows lie in the output and no other live part has them.
-    #[expect(clippy::mut_from_ref, reason = "parts do not overlap: the caller's promise")]
-    unsafe fn rows(&self, rows: Range<usize>) -> &mut [T] {
-        // SAFETY: the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(rows.start), rows.len()) }
     }
 }
 
