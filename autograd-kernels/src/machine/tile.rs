@@ -37,7 +37,7 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
     }
 
     /// Works through these indices of the outermost dimension.
-    pub(super) fn run(mut self, range: Range<usize>, slab: usize, chunk: usize) {
+    pub(super) fn run(&mut self, range: Range<usize>, slab: usize, chunk: usize) {
         self.parts = self
             .plan
             .outputs
@@ -57,12 +57,12 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
             [.., inner] if inner >= MIN_ROW => self.rows(range, slab / inner, inner),
             _ => self.across(range.start * slab..range.end * slab),
         }
-        for (out, part) in self.plan.outputs.iter().zip(self.parts) {
+        for (out, part) in self.plan.outputs.iter().zip(self.parts.drain(..)) {
             if let (Output::Reduced(sums), Some(part)) = (out, part) {
                 sums.keep(part, chunk);
             }
         }
-        memory::give(self.tiles);
+        memory::give(std::mem::take(&mut self.tiles));
     }
 
     fn start_row(&self, outer: usize) -> Row {
@@ -203,23 +203,7 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
             });
             // SAFETY: this tile is not among those that the step reads.
             let y = direct.unwrap_or_else(|| unsafe { tiles.part(from..from + len) });
-            match action {
-                Action::Unary(f, a) => match at(a) {
-                    Operand::Each(a) => unary(f, a, y),
-                    Operand::All(a) => {
-                        unary(f, &[a], &mut y[..1]);
-                        y.fill(y[0]);
-                    }
-                },
-                Action::Binary(f, a, b) => binary(f, at(a), at(b), y),
-                Action::Select(c, a, b) => match at(c) {
-                    Operand::Each(c) => select(c, at(a), at(b), y),
-                    Operand::All(c) => match at(if c != T::ZERO { a } else { b }) {
-                        Operand::Each(v) => y.copy_from_slice(v),
-                        Operand::All(v) => y.fill(v),
-                    },
-                },
-            }
+            act(action, at, y);
         }
         for (o, out) in plan.outputs.iter().enumerate() {
             if let Output::Whole(out) = out
@@ -233,6 +217,28 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
                 }
             }
         }
+    }
+}
+
+/// One step: y = action of what lies at its operands' places.
+#[inline]
+pub(super) fn act<'t, T: Float>(action: Action, at: impl Fn(Place) -> Operand<'t, T>, y: &mut [T]) {
+    match action {
+        Action::Unary(f, a) => match at(a) {
+            Operand::Each(a) => unary(f, a, y),
+            Operand::All(a) => {
+                unary(f, &[a], &mut y[..1]);
+                y.fill(y[0]);
+            }
+        },
+        Action::Binary(f, a, b) => binary(f, at(a), at(b), y),
+        Action::Select(c, a, b) => match at(c) {
+            Operand::Each(c) => select(c, at(a), at(b), y),
+            Operand::All(c) => match at(if c != T::ZERO { a } else { b }) {
+                Operand::Each(v) => y.copy_from_slice(v),
+                Operand::All(v) => y.fill(v),
+            },
+        },
     }
 }
 
