@@ -42,7 +42,7 @@ pub mod matmul;
 pub mod memory;
 pub mod norm;
 mod operand;
-pub mod place;
+mod output;
 pub mod pool2d;
 pub mod random;
 pub mod reduce;
