@@ -189,12 +189,7 @@ pub(crate) fn row<S: Cast<T> + Copy, T: Copy>(src: &[S], stride: usize, out: &mu
 const TILE: usize = 16;
 
 /// out[i][j] = src[i·strides[0] + j·strides[1]], in square blocks.
-fn transpose<S: Cast<T> + Copy, T: Copy>(
-    src: &[S],
-    dims: [usize; 2],
-    strides: [usize; 2],
-    out: &mut [T],
-) {
+fn transpose<S: Cast<T> + Copy, T: Copy>(src: &[S], dims: [usize; 2], strides: [usize; 2], out: &mut [T]) {
     for i0 in (0..dims[0]).step_by(TILE) {
         for j0 in (0..dims[1]).step_by(TILE) {
             let (i1, j1) = (dims[0].min(i0 + TILE), dims[1].min(j0 + TILE));
@@ -246,11 +241,7 @@ fn spread<S: Cast<T> + Copy, T: Copy>(
 /// # Panics
 /// Panics where `out` has not as many elements as `x`, or `x` reaches beyond its buffer.
 pub fn copy(x: View<'_>, out: SliceMut<'_>) {
-    assert_eq!(
-        x.layout.elements(),
-        out.len(),
-        "copy: the output has as many elements as the input"
-    );
+    assert_eq!(x.layout.elements(), out.len(), "copy: the output has as many elements as the input");
     each_kind!(SliceMut, out, out => each_kind!(Slice, x.data, src => gather(src, &x, out)));
 }
 

@@ -5,9 +5,7 @@ use crate::lanes::{Lanes, Plain};
 use std::ops::{Add, AddAssign, Mul};
 
 /// A float type that kernels compute in; bf16 and f16 are computed in f32.
-pub(crate) trait Float:
-    Element + Add<Output = Self> + Mul<Output = Self> + AddAssign
-{
+pub(crate) trait Float: Element + Add<Output = Self> + Mul<Output = Self> + AddAssign {
     /// A vector of 32 bytes on the best instructions known for the target; the machine at hand
     /// may lack them.
     type Fast: Lanes<Scalar = Self>;

@@ -23,8 +23,7 @@ impl Isa {
     #[inline]
     pub(crate) fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-        {
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
             return Isa::Fast;
         }
         Isa::Plain
@@ -142,12 +141,7 @@ pub(crate) trait Lanes: Copy {
     /// WIDTH elements can be read at each of WIDTH rows `from_step` apart, and written at each of
     /// WIDTH rows `to_step` apart; the two do not overlap.
     #[inline(always)]
-    unsafe fn transpose(
-        from: *const Self::Scalar,
-        from_step: usize,
-        to: *mut Self::Scalar,
-        to_step: usize,
-    ) {
+    unsafe fn transpose(from: *const Self::Scalar, from_step: usize, to: *mut Self::Scalar, to_step: usize) {
         for j in 0..Self::WIDTH {
             for i in 0..Self::WIDTH {
                 // SAFETY: i and j are below WIDTH; the caller allows both accesses.
@@ -297,8 +291,7 @@ mod avx2 {
         unsafe fn sum(self) -> f32 {
             // SAFETY: see above.
             unsafe {
-                let four =
-                    _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps(self.0, 1));
+                let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps(self.0, 1));
                 let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
                 _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
             }
@@ -415,9 +408,8 @@ mod tests {
 
     #[inline(always)]
     fn exercise<L: Lanes>() {
-        let ints = |start: usize| -> Vec<L::Scalar> {
-            (0..64).map(|i| L::Scalar::reciprocal(start + i)).collect()
-        };
+        let ints =
+            |start: usize| -> Vec<L::Scalar> { (0..64).map(|i| L::Scalar::reciprocal(start + i)).collect() };
         let (x, y, w) = (ints(1), ints(100), L::WIDTH);
         // SAFETY: the caller has the instructions; all buffers hold 64 elements, WIDTH is ≤ 8.
         unsafe {

@@ -133,8 +133,7 @@ fn single_loop<T: Float>(
         Leaf::Const(c) => Some(Operand::All(T::from_f64(c))),
     };
     // A wider input that the function does not read would decide the type of computation.
-    if inputs.len() > 2 || inputs.iter().any(|x| x.kind() != T::KIND) || y.len() != shape.elements()
-    {
+    if inputs.len() > 2 || inputs.iter().any(|x| x.kind() != T::KIND) || y.len() != shape.elements() {
         return false;
     }
     match single {
@@ -239,12 +238,7 @@ impl<'a, T: Float> Plan<'a, T> {
         for (i, out) in outputs.iter_mut().enumerate() {
             if reduced(i) {
                 let len = out.len();
-                kinds.push(Output::Reduced(Accumulator::new(
-                    len,
-                    target_strides[i],
-                    outer,
-                    chunks,
-                )));
+                kinds.push(Output::Reduced(Accumulator::new(len, target_strides[i], outer, chunks)));
                 held.push(Some(out.reborrow()));
             } else {
                 kinds.push(Output::Whole(DisjointSlice::new(out.reborrow())));

@@ -29,6 +29,7 @@ pub mod pool;
 #[cfg(test)]
 mod pull;
 pub mod registry;
+mod row_cross_entropy;
 pub mod softmax;
 pub mod testing;
 
