@@ -5,7 +5,9 @@ use crate::lanes::{Lanes, Plain};
 use std::ops::{Add, AddAssign, Mul};
 
 /// A float type that kernels compute in; bf16 and f16 are computed in f32.
-pub(crate) trait Float: Element + Add<Output = Self> + Mul<Output = Self> + AddAssign {
+pub(crate) trait Float:
+    Element + Add<Output = Self> + Mul<Output = Self> + AddAssign
+{
     /// A vector of 32 bytes on the best instructions known for the target; the machine at hand
     /// may lack them.
     type Fast: Lanes<Scalar = Self>;
@@ -17,6 +19,8 @@ pub(crate) trait Float: Element + Add<Output = Self> + Mul<Output = Self> + AddA
     const LOWEST: Self;
     /// 1/n.
     fn reciprocal(n: usize) -> Self;
+    /// A small whole number as an integer.
+    fn whole(self) -> u32;
 }
 
 impl Float for f32 {
@@ -30,6 +34,9 @@ impl Float for f32 {
     fn reciprocal(n: usize) -> f32 {
         1.0 / n as f32
     }
+    fn whole(self) -> u32 {
+        self as u32
+    }
 }
 
 impl Float for f64 {
@@ -42,5 +49,8 @@ impl Float for f64 {
     const LOWEST: f64 = f64::NEG_INFINITY;
     fn reciprocal(n: usize) -> f64 {
         1.0 / n as f64
+    }
+    fn whole(self) -> u32 {
+        self as u32
     }
 }

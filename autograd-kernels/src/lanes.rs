@@ -23,7 +23,8 @@ impl Isa {
     #[inline]
     pub(crate) fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+        {
             return Isa::Fast;
         }
         Isa::Plain
@@ -135,13 +136,40 @@ pub(crate) trait Lanes: Copy {
         }
     }
 
+    /// Every `step`-th of the elements at `p`.
+    ///
+    /// # Safety
+    /// `WIDTH · step` elements can be read at `p`.
+    #[inline(always)]
+    unsafe fn load_every(p: *const Self::Scalar, step: usize) -> Self {
+        let mut lanes = [Self::Scalar::ZERO; 8];
+        // SAFETY: the caller allows reading these elements, and WIDTH is at most 8.
+        unsafe {
+            for (i, lane) in lanes.iter_mut().enumerate().take(Self::WIDTH) {
+                *lane = *p.add(i * step);
+            }
+            Self::load(lanes.as_ptr())
+        }
+    }
+
+    /// Lane by lane the other value and its tag where that is larger or NaN, else these.
+    ///
+    /// # Safety
+    /// See [`Lanes::splat`].
+    unsafe fn raise(self, tag: Self, other: Self, other_tag: Self) -> (Self, Self);
+
     /// Transposes a square of WIDTH × WIDTH elements: to[j·to_step + i] = from[i·from_step + j].
     ///
     /// # Safety
     /// WIDTH elements can be read at each of WIDTH rows `from_step` apart, and written at each of
     /// WIDTH rows `to_step` apart; the two do not overlap.
     #[inline(always)]
-    unsafe fn transpose(from: *const Self::Scalar, from_step: usize, to: *mut Self::Scalar, to_step: usize) {
+    unsafe fn transpose(
+        from: *const Self::Scalar,
+        from_step: usize,
+        to: *mut Self::Scalar,
+        to_step: usize,
+    ) {
         for j in 0..Self::WIDTH {
             for i in 0..Self::WIDTH {
                 // SAFETY: i and j are below WIDTH; the caller allows both accesses.
@@ -182,6 +210,17 @@ impl<T: Float, const N: usize> Lanes for Plain<T, N> {
             *x += y;
         }
         self
+    }
+
+    #[inline(always)]
+    #[expect(clippy::eq_op, reason = "only a NaN differs from itself")]
+    unsafe fn raise(mut self, mut tag: Self, other: Self, other_tag: Self) -> (Self, Self) {
+        for i in 0..N {
+            if other.0[i] > self.0[i] || other.0[i] != other.0[i] {
+                (self.0[i], tag.0[i]) = (other.0[i], other_tag.0[i]);
+            }
+        }
+        (self, tag)
     }
 
     #[inline(always)]
@@ -279,6 +318,38 @@ mod avx2 {
         }
 
         #[inline(always)]
+        unsafe fn load_every(p: *const f32, step: usize) -> Self {
+            // SAFETY: see above; lane i reads element i·step, and for a step of 2 two vectors.
+            unsafe {
+                if step == 1 {
+                    return Self::load(p);
+                }
+                if step == 2 {
+                    let (a, b) = (_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8)));
+                    // Even elements of a and b, half by half, then the middle quarters swapped.
+                    let even = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0b10_00_10_00));
+                    return Self(_mm256_castpd_ps(_mm256_permute4x64_pd(even, 0b11_01_10_00)));
+                }
+                let mut lanes = [0.0; 8];
+                for (i, lane) in lanes.iter_mut().enumerate() {
+                    *lane = *p.add(i * step);
+                }
+                Self::load(lanes.as_ptr())
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn raise(self, tag: Self, other: Self, other_tag: Self) -> (Self, Self) {
+            // SAFETY: see above.
+            unsafe {
+                let larger = _mm256_cmp_ps(other.0, self.0, _CMP_GT_OQ);
+                let take = _mm256_or_ps(larger, _mm256_cmp_ps(other.0, other.0, _CMP_UNORD_Q));
+                let best = _mm256_blendv_ps(self.0, other.0, take);
+                (Self(best), Self(_mm256_blendv_ps(tag.0, other_tag.0, take)))
+            }
+        }
+
+        #[inline(always)]
         unsafe fn keep_first(self, count: usize) -> Self {
             // SAFETY: see above; the window of 8 starts at 0 ..= 8 of 16.
             unsafe {
@@ -291,7 +362,8 @@ mod avx2 {
         unsafe fn sum(self) -> f32 {
             // SAFETY: see above.
             unsafe {
-                let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps(self.0, 1));
+                let four =
+                    _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps(self.0, 1));
                 let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
                 _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
             }
@@ -386,6 +458,17 @@ mod avx2 {
         }
 
         #[inline(always)]
+        unsafe fn raise(self, tag: Self, other: Self, other_tag: Self) -> (Self, Self) {
+            // SAFETY: as for `F32x8`.
+            unsafe {
+                let larger = _mm256_cmp_pd(other.0, self.0, _CMP_GT_OQ);
+                let take = _mm256_or_pd(larger, _mm256_cmp_pd(other.0, other.0, _CMP_UNORD_Q));
+                let best = _mm256_blendv_pd(self.0, other.0, take);
+                (Self(best), Self(_mm256_blendv_pd(tag.0, other_tag.0, take)))
+            }
+        }
+
+        #[inline(always)]
         unsafe fn keep_first(self, count: usize) -> Self {
             // SAFETY: as for `F32x8`; the window of 4 starts at 0 ..= 4 of 8.
             unsafe {
@@ -408,8 +491,9 @@ mod tests {
 
     #[inline(always)]
     fn exercise<L: Lanes>() {
-        let ints =
-            |start: usize| -> Vec<L::Scalar> { (0..64).map(|i| L::Scalar::reciprocal(start + i)).collect() };
+        let ints = |start: usize| -> Vec<L::Scalar> {
+            (0..64).map(|i| L::Scalar::reciprocal(start + i)).collect()
+        };
         let (x, y, w) = (ints(1), ints(100), L::WIDTH);
         // SAFETY: the caller has the instructions; all buffers hold 64 elements, WIDTH is ≤ 8.
         unsafe {
@@ -431,6 +515,20 @@ mod tests {
                     assert!(out[i] == if i < count.min(w) { x[i] } else { L::Scalar::ZERO });
                 });
             }
+            for step in 1..4 {
+                L::load_every(x.as_ptr(), step).store(out.as_mut_ptr());
+                (0..w).for_each(|i| assert!(out[i] == x[i * step]));
+            }
+            // Nothing is raised to the lowest.
+            let (best, tag) = L::load(x.as_ptr()).raise(
+                L::splat(x[0]),
+                L::load(y.as_ptr()).mul_add(L::splat(L::Scalar::LOWEST), L::splat(x[0])),
+                L::splat(x[1]),
+            );
+            best.store(out.as_mut_ptr());
+            (0..w).for_each(|i| assert!(out[i] == x[i]));
+            tag.store(out.as_mut_ptr());
+            (0..w).for_each(|i| assert!(out[i] == x[0]));
             for count in 0..=w {
                 L::load(x.as_ptr()).keep_first(count).store(out.as_mut_ptr());
                 (0..w).for_each(|i| {

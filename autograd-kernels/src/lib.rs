@@ -19,13 +19,17 @@ pub mod norm;
 mod operand;
 pub mod place;
 pub mod pool2d;
+pub mod random;
 pub mod reduce;
 mod rows;
+pub mod scan;
 mod shape;
 mod simd;
 mod slice;
 pub mod softmax;
+pub mod sort;
 pub mod threads;
+pub mod triangle;
 
 pub use half::{bf16, f16};
 pub use shape::{Layout, MAX_RANK, Shape};

@@ -93,7 +93,12 @@ impl<'a, T: Float> Input<'a, T> {
     }
 
     /// The elements `start .. start + buffer.len()` in row-major order, across rows.
-    pub(super) fn across<'b>(&'b self, shape: &Shape, start: usize, buffer: &mut [T]) -> Source<'b, T> {
+    pub(super) fn across<'b>(
+        &'b self,
+        shape: &Shape,
+        start: usize,
+        buffer: &mut [T],
+    ) -> Source<'b, T> {
         let slice = match &self.data {
             Data::One(x) => return Source::One(*x),
             Data::Same(x) if self.contiguous => {
@@ -120,9 +125,9 @@ impl<'a, T: Float> Input<'a, T> {
     }
 
     /// Gives a copy's memory back.
-    pub(super) fn end(self) {
-        if let Data::Copied(x) = self.data {
-            memory::give(x);
+    pub(super) fn end(&mut self) {
+        if let Data::Copied(x) = &mut self.data {
+            memory::give(std::mem::take(x));
         }
     }
 }

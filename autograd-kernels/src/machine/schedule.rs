@@ -102,7 +102,8 @@ impl Schedule {
                 slots += 1;
                 slots - 1
             });
-            let mut ended: Vec<Reg> = node.operands().filter(|&a| last_read[a as usize] == k).collect();
+            let mut ended: Vec<Reg> =
+                node.operands().filter(|&a| last_read[a as usize] == k).collect();
             ended.sort_unstable();
             ended.dedup();
             for a in ended {

@@ -92,8 +92,12 @@ fn transpose<T: Float>(isa: Isa, from: &[T], from_step: usize, depth: usize, out
     // the machine has its instructions.
     unsafe {
         match isa {
-            Isa::Plain => squares_of::<T::Plain>(from.as_ptr(), from_step, squares, out.as_mut_ptr()),
-            Isa::Fast => squares_fast::<T::Fast>(from.as_ptr(), from_step, squares, out.as_mut_ptr()),
+            Isa::Plain => {
+                squares_of::<T::Plain>(from.as_ptr(), from_step, squares, out.as_mut_ptr())
+            }
+            Isa::Fast => {
+                squares_fast::<T::Fast>(from.as_ptr(), from_step, squares, out.as_mut_ptr())
+            }
         }
     }
     for l in squares * width..depth {
