@@ -39,6 +39,7 @@ pub mod random;
 pub mod rearrange;
 pub mod reduce;
 pub mod registry;
+mod row_cross_entropy;
 pub mod scan;
 pub mod shape;
 pub mod slice;
