@@ -139,7 +139,11 @@ const PAIRS: &[Pair] = &[
     Pair { name: "sum rows", ours: |x, _| x.sum_dim(1), candle: |x, _| x.sum(1) },
     Pair { name: "max rows", ours: |x, _| x.max_dim(1), candle: |x, _| x.max(1) },
     Pair { name: "softmax", ours: |x, _| x.softmax(1), candle: |x, _| candle_nn::ops::softmax(x, 1) },
-    Pair { name: "log_softmax", ours: |x, _| x.log_softmax(1), candle: |x, _| candle_nn::ops::log_softmax(x, 1) },
+    Pair {
+        name: "log_softmax",
+        ours: |x, _| x.log_softmax(1),
+        candle: |x, _| candle_nn::ops::log_softmax(x, 1),
+    },
     Pair { name: "matmul", ours: |x, y| x.matmul(y), candle: |x, y| x.matmul(y) },
 ];
 
@@ -157,7 +161,10 @@ fn untracked() -> Result<()> {
                 let own = |t: &Tensor| TrackedTensor::from_candle(t)?.mul(1.0);
                 let (px, py) = (own(&x)?, own(&y)?);
                 let mut contenders: Vec<Round<'_>> = vec![
-                    Box::new(|| (0..repeat).try_for_each(|_| (pair.ours)(black_box(&px), &py).map(|y| drop(black_box(y))))),
+                    Box::new(|| {
+                        (0..repeat)
+                            .try_for_each(|_| (pair.ours)(black_box(&px), &py).map(|y| drop(black_box(y))))
+                    }),
                     Box::new(|| {
                         for _ in 0..repeat {
                             black_box((pair.candle)(black_box(&x), &y)?);
@@ -192,7 +199,9 @@ fn recording() -> Result<()> {
         let own = |n: usize| TrackedTensor::from_candle(&random(&[n, n], DType::F32)?)?.mul(1.0);
         let (small, large) = (own(4)?, own(256)?);
         let mut contenders: Vec<Round<'_>> = vec![
-            Box::new(|| (0..CHAIN).try_for_each(|_| op(black_box(&small), &small).map(|y| drop(black_box(y))))),
+            Box::new(|| {
+                (0..CHAIN).try_for_each(|_| op(black_box(&small), &small).map(|y| drop(black_box(y))))
+            }),
             Box::new(|| {
                 let tape = GradientTape::new();
                 let v = tape.variable(&small);
@@ -205,7 +214,10 @@ fn recording() -> Result<()> {
         let share = cost / time;
         worst = worst.max(share);
         logs.push(share.max(1e-6).ln());
-        println!("  {name:8} recording {cost:6.0} ns, op at 64 Ki {time:9.0} ns, share {:.2} %", share * 100.0);
+        println!(
+            "  {name:8} recording {cost:6.0} ns, op at 64 Ki {time:9.0} ns, share {:.2} %",
+            share * 100.0
+        );
     }
     let mean = (logs.iter().sum::<f64>() / logs.len() as f64).exp();
     println!("  geometric mean {:.2} %, worst {:.2} %", mean * 100.0, worst * 100.0);

@@ -78,6 +78,8 @@ enum Memory {
 #[derive(Debug)]
 pub struct Plain {
     layout: Layout,
+    /// Whether the layout is contiguous: asked at every op, so it is known from the start.
+    contiguous: bool,
     dtype: DType,
     device: DeviceLocation,
     memory: Memory,
@@ -88,10 +90,28 @@ impl Plain {
     pub(crate) fn own(buffer: Buffer, meta: Meta) -> Arc<Self> {
         Arc::new(Self {
             layout: Layout::contiguous(meta.shape),
+            contiguous: true,
             dtype: meta.dtype,
             device: meta.device,
             memory: Memory::Own(buffer),
         })
+    }
+
+    /// A value with the shape, type and device of `like`, in a buffer of its own.
+    #[inline]
+    pub(crate) fn own_like(buffer: Buffer, like: &Self) -> Arc<Self> {
+        let layout = match (like.contiguous, like.layout.offset()) {
+            (true, 0) => like.layout,
+            _ => Layout::contiguous(*like.layout.shape()),
+        };
+        let (dtype, device) = (like.dtype, like.device);
+        Arc::new(Self { layout, contiguous: true, dtype, device, memory: Memory::Own(buffer) })
+    }
+
+    /// Whether the elements lie one after the other in row-major order.
+    #[inline]
+    pub fn is_contiguous(&self) -> bool {
+        self.contiguous
     }
 
     /// A value made of given elements.
@@ -121,7 +141,8 @@ impl Plain {
             (address, Layout::new(shape, layout.stride(), layout.start_offset()))
         };
         let (dtype, device) = (tensor.dtype(), tensor.device().location());
-        Ok(Arc::new(Self { layout, dtype, device, memory: Memory::Own(Buffer::Candle(tensor, identity)) }))
+        let contiguous = layout.is_contiguous();
+        Ok(Arc::new(Self { layout, contiguous, dtype, device, memory: Memory::Own(Buffer::Candle(tensor, identity)) }))
     }
 
     /// The layout.
@@ -166,13 +187,14 @@ impl Plain {
             Memory::Own(_) => self.clone(),
             Memory::Of(owner) => owner.clone(),
         };
-        Arc::new(Self { layout, dtype: self.dtype, device: self.device, memory: Memory::Of(owner) })
+        let contiguous = layout.is_contiguous();
+        Arc::new(Self { layout, contiguous, dtype: self.dtype, device: self.device, memory: Memory::Of(owner) })
     }
 
     /// The elements to change in place, where nobody else can see them.
     pub(crate) fn unique_mut(self: &mut Arc<Self>) -> Option<SliceMut<'_>> {
         let plain = Arc::get_mut(self)?;
-        let whole = plain.layout.is_contiguous() && plain.layout.offset() == 0;
+        let whole = plain.contiguous && plain.layout.offset() == 0;
         match &mut plain.memory {
             Memory::Own(buffer) if whole => buffer.slice_mut(),
             _ => None,
@@ -181,7 +203,7 @@ impl Plain {
 
     /// The value as a candle tensor: moved where nobody else has it, otherwise copied.
     pub(crate) fn into_tensor(self: Arc<Self>) -> Result<Tensor> {
-        let whole = self.layout.is_contiguous() && self.layout.offset() == 0;
+        let whole = self.contiguous && self.layout.offset() == 0;
         match Arc::try_unwrap(self) {
             Ok(Self { layout, memory: Memory::Own(buffer), .. })
                 if whole && buffer.slice().is_some_and(|s| s.len() == layout.elements()) =>

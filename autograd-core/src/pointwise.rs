@@ -10,6 +10,7 @@ use crate::rule::{Cotangents, Grads, Residual, Residuals, Rule, Saved};
 use crate::scalar::ScalarExpr;
 use crate::tracer::Values;
 use crate::value::TrackedTensor;
+use autograd_kernels::expr::{Node, Program, Reg};
 use autograd_kernels::{Shape, SliceMut, View, machine};
 use candle_core::DType;
 use smallvec::SmallVec;
@@ -24,7 +25,8 @@ pub struct Definition {
     pub name: &'static str,
     /// What it computes.
     pub expr: ScalarExpr,
-    /// Inputs that may be of another type than the rest: masks.
+    /// Inputs that may be of another type than the rest: masks, which are only ever asked whether
+    /// they are 0. It follows from the expression, and so holds for derived expressions too.
     pub masks: Mask,
     /// Whether the output is a mask of bytes.
     pub to_mask: bool,
@@ -35,7 +37,8 @@ pub struct Definition {
 impl Definition {
     /// A differentiable op of floats.
     pub fn new(name: &'static str, expr: ScalarExpr) -> Self {
-        Self { name, expr, masks: Mask::EMPTY, to_mask: false, flat: false }
+        let masks = conditions(expr.program());
+        Self { name, expr, masks, to_mask: false, flat: false }
     }
 
     /// An op whose derivative is zero almost everywhere.
@@ -47,6 +50,28 @@ impl Definition {
     pub fn mask(name: &'static str, expr: ScalarExpr) -> Self {
         Self { to_mask: true, flat: true, ..Self::new(name, expr) }
     }
+}
+
+/// The inputs that a program reads as conditions only.
+fn conditions(program: &Program) -> Mask {
+    let mut asked = Mask::EMPTY;
+    let mut computed = Mask::EMPTY;
+    let input = |reg: Reg| match program.nodes()[reg as usize] {
+        Node::Input(i) => Some(usize::from(i)),
+        _ => None,
+    };
+    for node in program.nodes() {
+        let (condition, operands) = match *node {
+            Node::Select(c, a, b) => (input(c), [Some(a), Some(b)]),
+            Node::Unary(_, a) => (None, [Some(a), None]),
+            Node::Binary(_, a, b) => (None, [Some(a), Some(b)]),
+            Node::Input(_) | Node::Param(_) | Node::Const(_) => (None, [None, None]),
+        };
+        asked = condition.map_or(asked, |i| asked.with(i));
+        computed = operands.into_iter().flatten().filter_map(input).fold(computed, Mask::with);
+    }
+    computed = program.outputs().iter().copied().filter_map(input).fold(computed, Mask::with);
+    asked.iter().filter(|&i| !computed.has(i)).collect()
 }
 
 #[derive(Clone)]
@@ -105,7 +130,7 @@ impl Pointwise {
 
     /// The residuals of the reverse rule: those of the expression.
     pub fn residuals(&self, wanted: Mask, outputs: usize) -> Residuals {
-        self.expr().reverse(wanted, Mask::first(outputs)).residuals.iter().copied().collect()
+        SmallVec::from_slice(&self.expr().reverse(wanted, Mask::first(outputs)).residuals)
     }
 
     /// The cotangents of the wanted inputs: one fused pass, with the sums over broadcast
@@ -120,6 +145,20 @@ impl Pointwise {
             return Ok(grads);
         }
         let reverse = self.expr().reverse(wanted, given);
+        // A cotangent that passes through as it is costs nothing but its sum.
+        if reverse.direct.iter().any(Option::is_some) {
+            let mut rest = Mask::EMPTY;
+            for (i, direct) in wanted.iter().zip(&reverse.direct) {
+                match direct.and_then(|slot| cts.iter().flatten().nth(slot)) {
+                    Some(ct) => grads[i] = Some(algebra::sum_to(ct, &saved.inputs[i].shape)?),
+                    None => rest = rest.with(i),
+                }
+            }
+            for (grad, computed) in grads.iter_mut().zip(self.vjp(rest, cts, saved)?) {
+                *grad = grad.take().or(computed);
+            }
+            return Ok(grads);
+        }
         let mut inputs: SmallVec<[&TrackedTensor; 6]> = cts.iter().flatten().collect();
         for residual in &reverse.residuals {
             inputs.push(match *residual {
@@ -239,6 +278,10 @@ impl Primitive for Pointwise {
         }
         let outputs = self.expr().program().outputs().iter().map(|_| meta).collect();
         Ok(Signature { outputs, aux: SmallVec::new() })
+    }
+
+    fn as_pointwise(&self) -> Option<&Pointwise> {
+        Some(self)
     }
 
     fn may_alias(&self, _: usize, _: usize) -> bool {

@@ -62,6 +62,11 @@ pub trait Primitive: Debug + Send + Sync + 'static {
         None
     }
 
+    /// The op as a scalar expression, whatever its rule: the evaluator has a short way for those.
+    fn as_pointwise(&self) -> Option<&Pointwise> {
+        None
+    }
+
     /// Bytes that [`eval_into`](Self::eval_into) takes from the buffer pool beyond its outputs.
     fn scratch(&self, inputs: &[Meta]) -> usize {
         let _ = inputs;

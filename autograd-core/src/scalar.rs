@@ -31,6 +31,8 @@ pub struct Reverse {
     pub definition: Arc<Definition>,
     /// What it reads after the cotangents.
     pub residuals: Vec<Residual>,
+    /// For each output, the cotangent that it simply is, if it is one.
+    pub direct: Vec<Option<usize>>,
 }
 
 /// The forward rule of an expression: an expression over residuals and then tangents, with one
@@ -295,23 +297,25 @@ impl Primal {
             // b·a^(b−1), and 0 for 0⁰.
             Binary::Pow => {
                 let one = self.c(1.0);
-                let e = self.sub(b, one);
-                let p = self.b.binary(Binary::Pow, a, e);
-                let p = self.mul(b, p);
                 let a0 = self.b.binary(Binary::Eq, a, zero);
                 let b0 = self.b.binary(Binary::Eq, b, zero);
                 let both = self.mul(a0, b0);
+                // Selected on both sides, so that no infinity hides behind the zero at any order.
+                let safe = self.b.select(both, one, a);
+                let e = self.sub(b, one);
+                let p = self.b.binary(Binary::Pow, safe, e);
+                let p = self.mul(b, p);
                 let p = self.b.select(both, zero, p);
                 self.mul(t, p)
             }
             // n·a^(n−1), and 0 for n = 0.
             Binary::Powi => {
                 let one = self.c(1.0);
+                let flat = self.b.binary(Binary::Eq, b, zero);
                 let e = self.sub(b, one);
+                let e = self.b.select(flat, zero, e);
                 let p = self.b.binary(Binary::Powi, a, e);
                 let p = self.mul(b, p);
-                let flat = self.b.binary(Binary::Eq, b, zero);
-                let p = self.b.select(flat, zero, p);
                 self.mul(t, p)
             }
             // ∂/∂a atan2(a, b) = b/(a² + b²).
@@ -357,11 +361,13 @@ impl Primal {
             }
             // y·ln a, and 0 where a = 0 and b ≥ 0.
             Binary::Pow => {
-                let l = self.f(Unary::Log, a);
-                let p = self.mul(y, l);
+                let one = self.c(1.0);
                 let a0 = self.b.binary(Binary::Eq, a, zero);
                 let b0 = self.b.binary(Binary::Ge, b, zero);
                 let both = self.mul(a0, b0);
+                let safe = self.b.select(both, one, a);
+                let l = self.f(Unary::Log, safe);
+                let p = self.mul(y, l);
                 let p = self.b.select(both, zero, p);
                 self.mul(t, p)
             }
@@ -391,9 +397,10 @@ impl Primal {
 
     /// a/√(a² + b²), and 0 at the origin.
     fn hypot_part(&mut self, a: Reg, y: Reg, t: Reg) -> Reg {
-        let zero = self.c(0.0);
-        let p = self.div(a, y);
+        let (zero, one) = (self.c(0.0), self.c(1.0));
         let at_origin = self.b.binary(Binary::Eq, y, zero);
+        let safe = self.b.select(at_origin, one, y);
+        let p = self.div(a, safe);
         let p = self.b.select(at_origin, zero, p);
         self.mul(t, p)
     }
@@ -497,7 +504,13 @@ fn make_reverse(program: &Program, wanted: Mask, cts: Mask) -> Reverse {
     let zero = p.c(0.0);
     let results: Vec<Reg> = wanted.iter().map(|i| results.get(&i).copied().unwrap_or(zero)).collect();
     let (expr, residuals) = p.finish(&results, program.params(), 0);
-    Reverse { definition: Arc::new(Definition::new("pointwise_vjp", expr)), residuals }
+    let made = expr.program();
+    let direct = made.outputs().iter().map(|&out| match made.nodes()[usize::from(out)] {
+        Node::Input(i) if usize::from(i) < cts.len() => Some(usize::from(i)),
+        _ => None,
+    });
+    let direct = direct.collect();
+    Reverse { definition: Arc::new(Definition::new("pointwise_vjp", expr)), residuals, direct }
 }
 
 /// Tangents pushed forward through the expression's own nodes, the tangents being its last

@@ -323,16 +323,3 @@ fn accumulate_int<T: Element>(acc: &mut [T], x: View<'_>, add: fn(T, T) -> T) {
     acc.iter_mut().zip(&values).for_each(|(a, &v)| *a = add(*a, v));
     memory::give(values);
 }
-
-/// The elements in row-major order as f64.
-pub(crate) fn to_f64(x: View<'_>) -> Vec<f64> {
-    let mut out = vec![0.0; x.layout.elements()];
-    copy(x, SliceMut::F64(&mut out));
-    out
-}
-
-/// Writes f64s in the type of `out`.
-pub(crate) fn from_f64(values: &[f64], out: SliceMut<'_>) {
-    let layout = crate::Layout::contiguous(crate::Shape::new(&[values.len()]));
-    copy(View { data: Slice::F64(values), layout: &layout }, out);
-}

@@ -1,9 +1,21 @@
 //! Reading and writing at indices: selection along a dimension, gather, scatter.
 //!
 //! Indices are U8, U32 or I64 and count from the front; a negative one is out of range.
+//!
+//! Where several indices name one element, writes happen in row-major order: tasks divide the
+//! elements written to, never the writes to one of them.
 
-use crate::operand::{assert_in_bounds, assert_kind, assert_len, narrow, same, widen};
-use crate::{Element, Layout, MAX_RANK, Shape, Slice, SliceMut, View, bf16, f16};
+use crate::copy::{copy, each_kind};
+use crate::memory;
+use crate::operand::{
+    Operand, assert_dims, assert_in_bounds, assert_kind, assert_len, narrow, same, widen, widened,
+};
+use crate::threads::{Disjoint, parallel_chunks, parallel_for};
+use crate::{Element, Layout, MAX_RANK, Shape, Slice, SliceMut, View};
+use std::ops::Range;
+
+/// Elements that are worth a task of their own.
+const MIN_CHUNK: usize = 32 * 1024;
 
 /// The position and the value of the first index that is not in `0 .. bound`, as an error.
 ///
@@ -15,63 +27,44 @@ use crate::{Element, Layout, MAX_RANK, Shape, Slice, SliceMut, View, bf16, f16};
 /// # Panics
 /// Panics where the indices are not U8, U32 or I64, or their layout leaves the buffer.
 pub fn check_indices(indices: View<'_>, bound: usize) -> Result<(), (usize, i64)> {
-    let mut bad = None;
-    for_each_index(indices, |position, value| {
-        if bad.is_none() && !usize::try_from(value).is_ok_and(|value| value < bound) {
-            bad = Some((position, value));
-        }
-    });
-    bad.map_or(Ok(()), Err)
-}
-
-fn for_each_index(indices: View<'_>, f: impl FnMut(usize, i64)) {
-    fn each<T: Copy>(
+    fn check<T: Copy + Into<i64>>(
         layout: &Layout,
         data: &[T],
-        to: impl Fn(T) -> i64,
-        mut f: impl FnMut(usize, i64),
-    ) {
+        bound: usize,
+    ) -> Result<(), (usize, i64)> {
+        let mut result = Ok(());
         layout.for_each_run(|first, at, len, stride| {
-            for i in 0..len {
-                f(first + i, to(data[at + i * stride]));
+            let value = |i: usize| -> i64 { data[at + i * stride].into() };
+            // A negative index is a huge one without its sign.
+            let bad = |&i: &usize| value(i) as u64 >= bound as u64;
+            if result.is_ok()
+                && let Some(i) = (0..len).find(bad)
+            {
+                result = Err((first + i, value(i)));
             }
         });
+        result
     }
     assert_in_bounds(indices);
     match indices.data {
-        Slice::U8(data) => each(indices.layout, data, i64::from, f),
-        Slice::U32(data) => each(indices.layout, data, i64::from, f),
-        Slice::I64(data) => each(indices.layout, data, |x| x, f),
+        Slice::U8(data) => check(indices.layout, data, bound),
+        Slice::U32(data) => check(indices.layout, data, bound),
+        Slice::I64(data) => check(indices.layout, data, bound),
         other => panic!("indices of type {:?}, not U8, U32 or I64", other.kind()),
     }
 }
 
-/// All indices in row-major order, each checked against `bound`.
-fn checked(indices: View<'_>, bound: usize) -> Vec<usize> {
-    let mut out = vec![0; indices.layout.elements()];
-    for_each_index(indices, |position, value| {
-        let index = usize::try_from(value).ok().filter(|&index| index < bound);
-        let Some(index) = index else {
-            panic!("index {value} at position {position} is not in 0 .. {bound}")
-        };
-        out[position] = index;
-    });
-    out
-}
-
-/// Calls `$f::<T>(args)` for the element type of `$out`, which must be that of the operands.
-macro_rules! for_any_kind {
-    ($out:expr, |$data:ident| $call:expr) => {
-        match $out {
-            SliceMut::F64($data) => $call,
-            SliceMut::F32($data) => $call,
-            SliceMut::BF16($data) => $call,
-            SliceMut::F16($data) => $call,
-            SliceMut::U8($data) => $call,
-            SliceMut::U32($data) => $call,
-            SliceMut::I64($data) => $call,
-        }
-    };
+/// All indices in row-major order, each in 0 .. `bound`.
+fn checked(indices: View<'_>, bound: usize) -> Operand<'_, i64> {
+    if let Err((position, value)) = check_indices(indices, bound) {
+        panic!("index {value} at position {position} is not in 0 .. {bound}");
+    }
+    if let Some(indices) = indices.contiguous() {
+        return Operand::Borrowed(indices);
+    }
+    let mut out = memory::take::<i64>(indices.layout.elements());
+    copy(indices, SliceMut::I64(&mut out));
+    Operand::Gathered(out)
 }
 
 /// An element type that can be added up; the half types are added in f32.
@@ -124,24 +117,16 @@ macro_rules! sum_into {
                 let $read = same::<i64>($src);
                 $call
             }
-            mut half => {
+            half => {
                 let mut wide = widened(&half);
                 {
                     let ($data, $read) = (&mut wide[..], widen($src));
                     $call
                 }
-                narrow(&wide, half.reborrow());
+                narrow(wide, half);
             }
         }
     };
-}
-
-fn widened(half: &SliceMut<'_>) -> Vec<f32> {
-    match half.as_slice() {
-        Slice::BF16(data) => data.iter().map(|&x| bf16::to_f32(x)).collect(),
-        Slice::F16(data) => data.iter().map(|&x| f16::to_f32(x)).collect(),
-        other => unreachable!("{:?} is not a half type", other.kind()),
-    }
 }
 
 fn assert_dim(shape: &[usize], dim: usize) {
@@ -169,34 +154,44 @@ pub fn index_select(x: View<'_>, dim: usize, indices: View<'_>, out: SliceMut<'_
     let indices = checked(indices, x.layout.dims()[dim]);
     let shape = with_extent(x.layout.dims(), dim, indices.len());
     assert_len("the output", &out, shape.elements());
-    for_any_kind!(out, |out| select(x, dim, &indices, &shape, out));
+    each_kind!(SliceMut, out, out => select(x, dim, &indices, &shape, out));
 }
 
-fn select<T: Element>(x: View<'_>, dim: usize, indices: &[usize], shape: &Shape, out: &mut [T]) {
-    let data = T::read(&x.data).expect("type checked");
+fn select<T: Element>(x: View<'_>, dim: usize, indices: &[i64], shape: &Shape, out: &mut [T]) {
     let inner: usize = shape.dims()[dim + 1..].iter().product();
-    let outer: usize = shape.dims()[..dim].iter().product();
     let (extent, count) = (x.layout.dims()[dim], indices.len());
-    if let Some(x) = x.contiguous::<T>() {
-        for o in 0..outer {
-            for (j, &index) in indices.iter().enumerate() {
-                out[(o * count + j) * inner..][..inner]
-                    .copy_from_slice(&x[(o * extent + index) * inner..][..inner]);
-            }
-        }
+    if out.is_empty() {
         return;
     }
+    let Some(x) = x.contiguous::<T>() else { return select_strided(x, dim, indices, inner, out) };
+    let (rows, out) = (out.len() / inner, Disjoint::new(out));
+    parallel_chunks(rows, MIN_CHUNK.div_ceil(inner), &|range| {
+        // SAFETY: tasks have different rows.
+        let out = unsafe { out.part(range.start * inner..range.end * inner) };
+        for (row, out) in range.zip(out.chunks_exact_mut(inner)) {
+            let from = (row / count * extent + indices[row % count] as usize) * inner;
+            out.copy_from_slice(&x[from..from + inner]);
+        }
+    });
+}
+
+/// As [`select`], reading only the elements that are wanted.
+fn select_strided<T: Element>(
+    x: View<'_>,
+    dim: usize,
+    indices: &[i64],
+    inner: usize,
+    out: &mut [T],
+) {
+    let (data, count) = (T::read(&x.data).expect("type checked"), indices.len());
+    let last = dim + 1 == x.layout.rank();
     for (j, &index) in indices.iter().enumerate() {
-        x.layout.narrow(dim, index, 1).for_each_run(|first, at, len, stride| {
-            // A run lies inside one row of `inner` elements, or has one element.
-            let (o, within) = (first / inner.max(1), first % inner.max(1));
-            if dim + 1 == shape.rank() {
-                out[o * count + j] = data[at];
-                return;
-            }
-            for i in 0..len {
-                out[(o * count + j) * inner + within + i] = data[at + i * stride];
-            }
+        // The run of one element along `dim` where that is the last dimension, and else a run
+        // inside a row of `inner` elements.
+        x.layout.narrow(dim, index as usize, 1).for_each_run(|first, at, len, stride| {
+            let (o, within) = if last { (first, 0) } else { (first / inner, first % inner) };
+            let out = &mut out[(o * count + j) * inner + within..][..len];
+            out.iter_mut().enumerate().for_each(|(i, out)| *out = data[at + i * stride]);
         });
     }
 }
@@ -220,22 +215,33 @@ pub fn index_add(
     assert_len("the output", &out, out_shape.elements());
     let indices = checked(indices, out_shape.dims()[dim]);
     let want = with_extent(out_shape.dims(), dim, indices.len());
-    crate::operand::assert_dims("the source", src, want.dims());
+    assert_dims("the source", src, want.dims());
     sum_into!(out, src, |out, src| add_rows(out, out_shape, dim, &indices, &src));
 }
 
-fn add_rows<T: Sum>(out: &mut [T], shape: &Shape, dim: usize, indices: &[usize], src: &[T]) {
+fn add_rows<T: Sum>(out: &mut [T], shape: &Shape, dim: usize, indices: &[i64], src: &[T]) {
     let inner: usize = shape.dims()[dim + 1..].iter().product();
     let outer: usize = shape.dims()[..dim].iter().product();
     let (extent, count) = (shape.dims()[dim], indices.len());
-    for o in 0..outer {
+    if src.is_empty() {
+        return;
+    }
+    // Pieces of rows: whole cache lines, and enough of them to be worth a task.
+    let piece = MIN_CHUNK.div_ceil(count).next_multiple_of(64).min(inner);
+    let (pieces, out) = (inner.div_ceil(piece), Disjoint::new(out));
+    parallel_for(outer * pieces, &|task| {
+        let (o, start) = (task / pieces, task % pieces * piece);
+        let len = piece.min(inner - start);
         for (j, &index) in indices.iter().enumerate() {
-            let to = &mut out[(o * extent + index) * inner..][..inner];
-            for (to, &from) in to.iter_mut().zip(&src[(o * count + j) * inner..][..inner]) {
+            let to = (o * extent + index as usize) * inner + start;
+            let from = (o * count + j) * inner + start;
+            // SAFETY: no other task has this piece of the rows of o.
+            let to = unsafe { out.part(to..to + len) };
+            for (to, &from) in to.iter_mut().zip(&src[from..from + len]) {
                 *to = to.plus(from);
             }
         }
-    }
+    });
 }
 
 /// Where position p of the indices meets the larger tensor: its layout with the extents of the
@@ -267,16 +273,26 @@ pub fn gather(x: View<'_>, dim: usize, indices: View<'_>, out: SliceMut<'_>) {
     assert_kind("the input", x, out.kind());
     assert_len("the output", &out, walk.elements());
     let (indices, step) = (checked(indices, x.layout.dims()[dim]), x.layout.strides()[dim]);
-    for_any_kind!(out, |out| read_at(&x, &walk, step, &indices, out));
+    each_kind!(SliceMut, out, out => read_at(&x, &walk, step, &indices, out));
 }
 
-fn read_at<T: Element>(x: &View<'_>, walk: &Layout, step: usize, indices: &[usize], out: &mut [T]) {
+fn read_at<T: Element>(x: &View<'_>, walk: &Layout, step: usize, indices: &[i64], out: &mut [T]) {
     let data = T::read(&x.data).expect("type checked");
-    walk.for_each_run(|first, at, len, stride| {
-        let (out, indices) = (&mut out[first..][..len], &indices[first..][..len]);
-        for (i, (out, &index)) in out.iter_mut().zip(indices).enumerate() {
-            *out = data[at + i * stride + index * step];
-        }
+    if out.is_empty() {
+        return;
+    }
+    let slab = out.len() / walk.dims()[0];
+    let out = Disjoint::new(out);
+    parallel_chunks(walk.dims()[0], MIN_CHUNK.div_ceil(slab), &|range| {
+        let span = range.start * slab..range.end * slab;
+        // SAFETY: tasks have different slabs.
+        let (out, indices) = (unsafe { out.part(span.clone()) }, &indices[span]);
+        walk.narrow(0, range.start, range.len()).for_each_run(|first, at, len, stride| {
+            let (out, indices) = (&mut out[first..][..len], &indices[first..][..len]);
+            for (i, (out, &index)) in out.iter_mut().zip(indices).enumerate() {
+                *out = data[at + i * stride + index as usize * step];
+            }
+        });
     });
 }
 
@@ -293,8 +309,8 @@ pub fn scatter_add(
     indices: View<'_>,
     src: View<'_>,
 ) {
-    let (walk, step, indices) = scattering(&out, out_shape, dim, indices, src);
-    sum_into!(out, src, |out, src| write_at(out, &walk, step, &indices, &src, Sum::plus));
+    let (walk, indices) = scattering(&out, out_shape, dim, indices, src);
+    sum_into!(out, src, |out, src| write_at(out, out_shape, dim, &indices, &walk, &src, Sum::plus));
 }
 
 /// out[p with its coordinate along `dim` replaced by indices[p]] = src[p]; the last write in
@@ -306,37 +322,57 @@ pub fn scatter_add(
 /// # Panics
 /// As [`index_select`].
 pub fn scatter(out: SliceMut<'_>, out_shape: &Shape, dim: usize, indices: View<'_>, src: View<'_>) {
-    let (walk, step, indices) = scattering(&out, out_shape, dim, indices, src);
-    for_any_kind!(out, |out| write_at(out, &walk, step, &indices, &same(src), |_, new| new));
+    let (walk, indices) = scattering(&out, out_shape, dim, indices, src);
+    each_kind!(SliceMut, out, out => write_at(out, out_shape, dim, &indices, &walk, &same(src), |_, new| new));
 }
 
-fn scattering(
+fn scattering<'a>(
     out: &SliceMut<'_>,
     out_shape: &Shape,
     dim: usize,
-    indices: View<'_>,
+    indices: View<'a>,
     src: View<'_>,
-) -> (Layout, usize, Vec<usize>) {
+) -> (Layout, Operand<'a, i64>) {
     assert_len("the output", out, out_shape.elements());
     assert_kind("the source", src, out.kind());
-    crate::operand::assert_dims("the source", src, indices.layout.dims());
-    let large = Layout::contiguous(*out_shape);
-    let walk = meeting(&large, dim, indices.layout.dims());
-    (walk, large.strides()[dim], checked(indices, out_shape.dims()[dim]))
+    assert_dims("the source", src, indices.layout.dims());
+    let walk = meeting(&Layout::contiguous(*out_shape), dim, indices.layout.dims());
+    (walk, checked(indices, out_shape.dims()[dim]))
 }
 
 fn write_at<T: Element>(
     out: &mut [T],
+    shape: &Shape,
+    dim: usize,
+    indices: &[i64],
     walk: &Layout,
-    step: usize,
-    indices: &[usize],
     src: &[T],
-    combine: impl Fn(T, T) -> T,
+    combine: impl Fn(T, T) -> T + Sync,
 ) {
-    walk.for_each_run(|first, at, len, stride| {
-        for i in 0..len {
-            let to = &mut out[at + i * stride + indices[first + i] * step];
-            *to = combine(*to, src[first + i]);
-        }
+    if src.is_empty() {
+        return;
+    }
+    let strides = shape.contiguous_strides();
+    let (step, slab, out_slab) = (strides[dim], src.len() / walk.dims()[0], strides[0]);
+    let out = Disjoint::new(out);
+    let slabs = |range: Range<usize>, base: usize, out: &mut [T]| {
+        let skip = range.start * slab;
+        walk.narrow(0, range.start, range.len()).for_each_run(|first, at, len, stride| {
+            for i in 0..len {
+                let p = skip + first + i;
+                let to = &mut out[at + i * stride + indices[p] as usize * step - base];
+                *to = combine(*to, src[p]);
+            }
+        });
+    };
+    if dim == 0 {
+        // Any slab may write anywhere.
+        // SAFETY: this is the only part.
+        return slabs(0..walk.dims()[0], 0, unsafe { out.part(0..shape.elements()) });
+    }
+    parallel_chunks(walk.dims()[0], MIN_CHUNK.div_ceil(slab), &|range| {
+        let span = range.start * out_slab..range.end * out_slab;
+        // SAFETY: along another dimension than the first, a slab writes to its own place.
+        slabs(range, span.start, unsafe { out.part(span.clone()) });
     });
 }

@@ -20,6 +20,7 @@ mod operand;
 pub mod place;
 pub mod pool2d;
 pub mod reduce;
+mod rows;
 pub mod scan;
 mod shape;
 mod simd;

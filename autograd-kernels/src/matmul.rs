@@ -12,7 +12,8 @@ mod vector;
 
 use crate::float::Float;
 use crate::lanes::Isa;
-use crate::operand::{assert_in_bounds, assert_kind, assert_len, narrow, widen};
+use crate::memory;
+use crate::operand::{assert_in_bounds, assert_kind, assert_len, narrow, widen, widened};
 use crate::threads::{Disjoint, parallel_for, threads};
 use crate::{Element, Layout, Shape, SliceMut, View};
 
@@ -86,21 +87,17 @@ fn product(a: View<'_>, b: View<'_>, out: SliceMut<'_>, add: bool) {
     match out {
         SliceMut::F32(out) => batched(a, b, out, add),
         SliceMut::F64(out) => batched(a, b, out, add),
-        mut out if out.kind().is_float() => {
+        out if out.kind().is_float() => {
             let (wa, wb) = (repeat_free(a.layout), repeat_free(b.layout));
             let (xa, xb) = (widen(View { layout: &wa, ..a }), widen(View { layout: &wb, ..b }));
             let (la, lb) = (repeated(&wa, a.layout), repeated(&wb, b.layout));
-            let mut wide = vec![0f32; out.len()];
-            if add {
-                let layout = Layout::contiguous(Shape::new(&[out.len()]));
-                wide.copy_from_slice(&widen(View { data: out.as_slice(), layout: &layout }));
-            }
+            let mut wide = if add { widened(&out) } else { memory::take(out.len()) };
             let (a, b) = (
                 View { data: f32::slice(&xa), layout: &la },
                 View { data: f32::slice(&xb), layout: &lb },
             );
             batched(a, b, &mut wide, add);
-            narrow(&wide, out.reborrow());
+            narrow(wide, out);
         }
         other => panic!("a matrix product of type {:?}", other.kind()),
     }

@@ -1,9 +1,11 @@
 //! Operands brought into the form that kernels compute on: contiguous, and f32 for the half types.
 
-use crate::{Element, Kind, Slice, SliceMut, View, bf16, f16};
+use crate::copy::copy;
+use crate::{Element, Kind, Layout, Shape, SliceMut, View, memory};
 use std::ops::Deref;
 
-/// Elements in row-major order: borrowed where they lie so already, else gathered into a buffer.
+/// Elements in row-major order: borrowed where they lie so already, else in a buffer from the
+/// pool, which goes back when this is dropped.
 pub(crate) enum Operand<'a, T: Element> {
     /// The view's own memory.
     Borrowed(&'a [T]),
@@ -21,6 +23,14 @@ impl<T: Element> Deref for Operand<'_, T> {
     }
 }
 
+impl<T: Element> Drop for Operand<'_, T> {
+    fn drop(&mut self) {
+        if let Operand::Gathered(data) = self {
+            memory::give(std::mem::take(data));
+        }
+    }
+}
+
 /// Asserts that every element of the view lies in its buffer.
 pub(crate) fn assert_in_bounds(view: View<'_>) {
     let (end, len) = (view.layout.end(), view.data.len());
@@ -33,63 +43,48 @@ pub(crate) fn assert_in_bounds(view: View<'_>) {
 /// Panics where the view is of another type.
 pub(crate) fn same<T: Element>(view: View<'_>) -> Operand<'_, T> {
     assert_in_bounds(view);
-    let Some(data) = T::read(&view.data) else {
-        panic!("operand of type {:?} where {:?} is expected", view.kind(), T::KIND)
-    };
+    assert!(
+        view.kind() == T::KIND,
+        "operand of type {:?} where {:?} is expected",
+        view.kind(),
+        T::KIND
+    );
     match view.contiguous() {
         Some(data) => Operand::Borrowed(data),
-        None => Operand::Gathered(gather(view, data, |x| x)),
+        None => gathered(view),
     }
 }
 
 /// The elements of a half or f32 view as f32.
-///
-/// # Panics
-/// Panics where the view is of another type.
 pub(crate) fn widen(view: View<'_>) -> Operand<'_, f32> {
-    assert_in_bounds(view);
-    match view.data {
-        Slice::BF16(data) => Operand::Gathered(gather(view, data, bf16::to_f32)),
-        Slice::F16(data) => Operand::Gathered(gather(view, data, f16::to_f32)),
+    match view.kind() {
+        Kind::BF16 | Kind::F16 => {
+            assert_in_bounds(view);
+            gathered(view)
+        }
         _ => same(view),
     }
 }
 
-fn gather<S: Copy, T: Element>(view: View<'_>, data: &[S], convert: impl Fn(S) -> T) -> Vec<T> {
-    let mut out = vec![T::default(); view.layout.elements()];
-    view.layout.for_each_run(|first, at, len, stride| {
-        let to = &mut out[first..first + len];
-        match stride {
-            1 => {
-                for (to, &from) in to.iter_mut().zip(&data[at..at + len]) {
-                    *to = convert(from);
-                }
-            }
-            _ => {
-                for (i, to) in to.iter_mut().enumerate() {
-                    *to = convert(data[at + i * stride]);
-                }
-            }
-        }
-    });
-    out
+fn gathered<T: Element>(view: View<'_>) -> Operand<'static, T> {
+    let mut out = memory::take::<T>(view.layout.elements());
+    copy(view, T::slice_mut(&mut out));
+    Operand::Gathered(out)
 }
 
-/// Rounds f32 results into a half output.
-pub(crate) fn narrow(wide: &[f32], out: SliceMut<'_>) {
-    match out {
-        SliceMut::BF16(out) => {
-            for (to, &from) in out.iter_mut().zip(wide) {
-                *to = bf16::from_f32(from);
-            }
-        }
-        SliceMut::F16(out) => {
-            for (to, &from) in out.iter_mut().zip(wide) {
-                *to = f16::from_f32(from);
-            }
-        }
-        other => unreachable!("{:?} is not narrower than f32", other.kind()),
-    }
+/// Rounds f32 results into a half output and gives their buffer back.
+pub(crate) fn narrow(wide: Vec<f32>, out: SliceMut<'_>) {
+    let layout = Layout::contiguous(Shape::new(&[wide.len()]));
+    copy(View { data: f32::slice(&wide), layout: &layout }, out);
+    memory::give(wide);
+}
+
+/// A half output's values as f32, to be added to.
+pub(crate) fn widened(out: &SliceMut<'_>) -> Vec<f32> {
+    let layout = Layout::contiguous(Shape::new(&[out.len()]));
+    let mut wide = memory::take::<f32>(out.len());
+    copy(View { data: out.as_slice(), layout: &layout }, SliceMut::F32(&mut wide));
+    wide
 }
 
 /// Asserts that an operand is of the output's type.
@@ -123,9 +118,9 @@ macro_rules! in_float {
                 $f::<f64>($($extra,)* $(&$crate::operand::same($input),)* out)
             }
             out if out.kind().is_float() => {
-                let mut wide = vec![0f32; out.len()];
+                let mut wide = $crate::memory::take::<f32>(out.len());
                 $f::<f32>($($extra,)* $(&$crate::operand::widen($input),)* &mut wide);
-                $crate::operand::narrow(&wide, out);
+                $crate::operand::narrow(wide, out);
             }
             other => panic!("the output is of type {:?}, not a float", other.kind()),
         }

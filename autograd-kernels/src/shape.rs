@@ -249,12 +249,16 @@ impl Layout {
                     b *= *new.get(j)?;
                 }
             }
-            for k in i0..i {
-                if old[k] != 1 && self.strides[k] != self.strides[k + 1] * old[k + 1] {
+            // The old run must be one walk with one step; an extent of 1 has no step of its own.
+            let mut walk: Option<(usize, usize)> = None;
+            for k in (i0..=i).rev().filter(|&k| old[k] != 1) {
+                let (step, next) = walk.unwrap_or((self.strides[k], self.strides[k]));
+                if self.strides[k] != next {
                     return None;
                 }
+                walk = Some((step, next * old[k]));
             }
-            let mut step = self.strides[i];
+            let mut step = walk.map_or(0, |(step, _)| step);
             for k in (j0..=j).rev() {
                 strides[k] = step;
                 step *= new[k];
@@ -334,4 +338,37 @@ pub(crate) fn merge_dims(shape: &Shape, strides: &mut [[usize; MAX_RANK]]) -> Sh
     }
     out.rank = rank as u8;
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn indices(layout: &Layout) -> Vec<usize> {
+        let mut all = Vec::new();
+        layout.for_each_run(|_, at, len, stride| all.extend((0..len).map(|i| at + i * stride)));
+        all
+    }
+
+    #[test]
+    fn a_reshaped_view_reads_the_same_elements() {
+        let olds: [&[usize]; 6] = [&[2, 1, 3], &[1, 6], &[2, 3, 1], &[6], &[1, 2, 1, 3], &[3, 2]];
+        let news: [&[usize]; 7] = [&[6], &[2, 3], &[3, 2], &[1, 6, 1], &[2, 1, 3], &[6, 1], &[1, 3, 2]];
+        let mut views = 0;
+        for dims in olds {
+            // Every choice of strides among 0, 1, 2, 3 and 6.
+            for code in 0..5usize.pow(dims.len() as u32) {
+                let strides: Vec<usize> =
+                    (0..dims.len()).map(|d| [0, 1, 2, 3, 6][code / 5usize.pow(d as u32) % 5]).collect();
+                let layout = Layout::new(Shape::new(dims), &strides, 1);
+                for new in news {
+                    if let Some(view) = layout.reshape(Shape::new(new)) {
+                        assert_eq!(indices(&view), indices(&layout), "{layout:?} as {new:?}");
+                        views += 1;
+                    }
+                }
+            }
+        }
+        assert!(views > 1000, "{views} views");
+    }
 }

@@ -13,7 +13,7 @@ mod loops;
 mod portable;
 
 pub(crate) use float::Float;
-pub(crate) use loops::{fold, map1, map2, map3};
+pub(crate) use loops::{fold, load_at, map1, map2, map3, store_at};
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 

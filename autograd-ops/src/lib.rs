@@ -14,16 +14,23 @@
 //! }
 //! ```
 
+pub mod activation;
 pub mod arithmetic;
+pub mod compare;
 pub mod conv;
+pub mod cross_entropy;
+pub mod elementwise;
 pub mod extremum;
 pub mod index;
 pub mod join;
+pub mod loss;
 pub mod matrix;
 mod methods;
+pub mod norm;
 mod numbers;
 mod operand;
-pub mod pick;
+pub mod order;
+mod pick;
 pub mod pool;
 pub mod product;
 pub mod rearrange;
@@ -32,6 +39,7 @@ pub mod registry;
 pub mod scan;
 pub mod shape;
 pub mod slice;
+pub mod softmax;
 pub mod spread;
 pub mod testing;
 

@@ -18,6 +18,11 @@ use autograd_core::{Result, TrackedTensor};
 macro_rules! for_each_family {
     ($($callback:tt)*) => {
         $crate::arithmetic_methods!($($callback)*);
+        $crate::elementwise_methods!($($callback)*);
+        $crate::compare_methods!($($callback)*);
+        $crate::activation_methods!($($callback)*);
+        $crate::softmax_methods!($($callback)*);
+        $crate::loss_methods!($($callback)*);
         $crate::matrix_methods!($($callback)*);
         $crate::shape_methods!($($callback)*);
         $crate::slice_methods!($($callback)*);
@@ -25,12 +30,13 @@ macro_rules! for_each_family {
         $crate::index_methods!($($callback)*);
         $crate::reduce_methods!($($callback)*);
         $crate::extremum_methods!($($callback)*);
-        $crate::pick_methods!($($callback)*);
         $crate::product_methods!($($callback)*);
         $crate::spread_methods!($($callback)*);
         $crate::scan_methods!($($callback)*);
         $crate::rearrange_methods!($($callback)*);
+        $crate::order_methods!($($callback)*);
         $crate::conv_methods!($($callback)*);
+        $crate::norm_methods!($($callback)*);
         $crate::pool_methods!($($callback)*);
     };
 }

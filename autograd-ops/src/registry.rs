@@ -174,6 +174,12 @@ impl fmt::Debug for Case {
 pub fn all() -> Vec<Op> {
     let families: &[fn() -> Vec<Op>] = &[
         crate::arithmetic::ops,
+        crate::elementwise::ops,
+        crate::compare::ops,
+        crate::activation::ops,
+        crate::softmax::ops,
+        crate::cross_entropy::ops,
+        crate::loss::ops,
         crate::matrix::ops,
         crate::shape::ops,
         crate::slice::ops,
@@ -181,12 +187,13 @@ pub fn all() -> Vec<Op> {
         crate::index::ops,
         crate::reduce::ops,
         crate::extremum::ops,
-        crate::pick::ops,
         crate::product::ops,
         crate::spread::ops,
         crate::scan::ops,
         crate::rearrange::ops,
+        crate::order::ops,
         crate::conv::ops,
+        crate::norm::ops,
         crate::pool::ops,
     ];
     families.iter().flat_map(|ops| ops()).collect()

@@ -49,9 +49,8 @@ static SCALE: LazyLock<Definition> = LazyLock::new(|| {
 static SHIFT: LazyLock<Definition> = LazyLock::new(|| {
     Definition::new("add_scalar", ScalarExpr::build(1, 1, |b, x, p| b.binary(Binary::Add, x[0], p[0])))
 });
-static SELECT: LazyLock<Definition> = LazyLock::new(|| Definition {
-    masks: Mask::one(0),
-    ..Definition::new("select", ScalarExpr::build(3, 0, |b, x, _| b.select(x[0], x[1], x[2])))
+static SELECT: LazyLock<Definition> = LazyLock::new(|| {
+    Definition::new("select", ScalarExpr::build(3, 0, |b, x, _| b.select(x[0], x[1], x[2])))
 });
 
 /// −x.

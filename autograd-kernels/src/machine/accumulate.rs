@@ -122,7 +122,7 @@ impl Accumulator {
 vectorised! {
     /// Σ values, each lane in the type of computation: a tile is too short to lose accuracy.
     fn sum<T, V>(values: &[T]) -> f64 {
-        fold::<V>(values, T::ZERO, #[inline(always)] |a, x| a + x, #[inline(always)] |a, b| a + b).sum()
+        fold::<V>(values, T::ZERO, T::ZERO, #[inline(always)] |a, x| a + x, #[inline(always)] |a, b| a + b).sum()
     }
 }
 

@@ -128,8 +128,16 @@ impl Constants for f64 {
 }
 
 /// The polynomial with these coefficients, highest power first.
+///
+/// A plain loop, because std's `fold` is a call of its own where the compiler declines to inline
+/// it, outside of the code with AVX2 switched on.
 #[inline(always)]
 pub(super) fn horner<V: Vector>(x: V, coefficients: &[f64]) -> V {
-    let (first, rest) = coefficients.split_first().expect("a polynomial has a coefficient");
-    rest.iter().fold(V::num(*first), |sum, &c| sum.fma(x, V::num(c)))
+    let mut sum = V::num(coefficients[0]);
+    let mut k = 1;
+    while k < coefficients.len() {
+        sum = sum.fma(x, V::num(coefficients[k]));
+        k += 1;
+    }
+    sum
 }

@@ -92,12 +92,13 @@ pub(crate) fn map3<V: Vector>(
 }
 
 /// Folds vectors of x into four accumulators (so that no addition waits for the last) that start
-/// as `start`; the numbers left over stand among `start`s. Returns the accumulators joined by
-/// `join`.
+/// as `start`; the numbers left over at the end stand among `pad`s. Returns the accumulators
+/// joined by `join`.
 #[inline(always)]
 pub(crate) fn fold<V: Vector>(
     x: &[V::Item],
     start: V::Item,
+    pad: V::Item,
     step: impl Fn(V, V) -> V,
     join: impl Fn(V, V) -> V,
 ) -> V {
@@ -118,10 +119,35 @@ pub(crate) fn fold<V: Vector>(
         i += V::LANES;
     }
     if i < n {
-        let mut buffer = [start; 8];
+        let mut buffer = [pad; 8];
         buffer[..n - i].copy_from_slice(&x[i..]);
         // SAFETY: no vector has more than 8 lanes.
         acc[1] = step(acc[1], unsafe { V::load(buffer.as_ptr()) });
     }
     join(join(acc[0], acc[1]), join(acc[2], acc[3]))
+}
+
+/// The vector that starts at `i`, with zeros for what lies beyond the end.
+#[inline(always)]
+pub(crate) fn load_at<V: Vector>(x: &[V::Item], i: usize) -> V {
+    if i + V::LANES <= x.len() {
+        // SAFETY: checked just now.
+        unsafe { V::load(x.as_ptr().add(i)) }
+    } else {
+        let mut buffer = [V::Item::default(); 8];
+        buffer[..x.len() - i].copy_from_slice(&x[i..]);
+        // SAFETY: no vector has more than 8 lanes.
+        unsafe { V::load(buffer.as_ptr()) }
+    }
+}
+
+/// Stores a vector at `i`, without what lies beyond the end.
+#[inline(always)]
+pub(crate) fn store_at<V: Vector>(v: V, y: &mut [V::Item], i: usize) {
+    if i + V::LANES <= y.len() {
+        // SAFETY: checked just now.
+        unsafe { v.store(y.as_mut_ptr().add(i)) };
+    } else {
+        store_part(v, &mut y[i..]);
+    }
 }

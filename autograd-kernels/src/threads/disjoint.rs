@@ -22,6 +22,11 @@ impl<'a, T> Disjoint<'a, T> {
         Self { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
     }
 
+    /// The length of the whole slice.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// One part to read.
     ///
     /// # Panics

@@ -3,4 +3,7 @@
 #![expect(unreachable_pub, reason = "a test binary has no public interface")]
 
 mod machine;
+mod norm;
+mod reduce;
+mod softmax;
 mod support;

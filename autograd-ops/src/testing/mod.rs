@@ -23,16 +23,22 @@
 
 mod batch;
 mod compare;
+mod decomposition;
+mod dtypes;
 mod first_order;
+mod hints;
+mod layouts;
+mod observe;
 mod report;
 mod sample;
 mod second_order;
 mod subject;
+mod subsets;
 
 pub use report::{Check, Failure, Gap, Reason, Report};
 
 use crate::registry::{Case, Op};
-use autograd_core::{Error, Mask, Result, TrackedTensor};
+use autograd_core::{DType, Error, Mask, Result, TrackedTensor};
 use report::Stop;
 use subject::Subject;
 
@@ -125,12 +131,22 @@ fn run(check: Check, subject: &Subject<'_>) -> Result<Outcome, Stop> {
         Check::Reverse => first_order::reverse(subject),
         Check::Adjoint => first_order::adjoint(subject),
         Check::SecondOrder => second_order::nestings(subject),
+        Check::Hints => hints::unread_at_second_order(subject),
+        Check::Subsets => subsets::of_inputs(subject),
         Check::Batch => batch::equals_loop(subject),
+        Check::Decomposition => decomposition::equals_kernel(subject),
+        Check::Layouts => layouts::equal(subject),
+        Check::F32 => dtypes::near_f64(subject, DType::F32, dtypes::F32),
+        Check::BF16 => dtypes::near_f64(subject, DType::BF16, dtypes::BF16),
+        Check::F16 => dtypes::near_f64(subject, DType::F16, dtypes::F16),
     }
 }
 
 /// Whether an error says that the op does not support what the check needs.
 fn is_gap(check: Check, error: &Error) -> bool {
-    let _ = check;
-    matches!(error, Error::UnsupportedMode { .. })
+    match error {
+        Error::UnsupportedMode { .. } => true,
+        Error::UnsupportedDType { .. } => matches!(check, Check::F32 | Check::BF16 | Check::F16),
+        _ => false,
+    }
 }

@@ -37,8 +37,22 @@ checks! {
     Adjoint = "adjoint identity",
     /// Reverse over reverse, forward over reverse and reverse over forward agree.
     SecondOrder = "second order",
+    /// No op reads a hint of the forward pass at second order.
+    Hints = "hints",
+    /// Inputs whose gradients nobody wants cost nothing and change nothing.
+    Subsets = "wanted subsets",
     /// A batch gives what a loop gives, for values and for gradients.
     Batch = "batch",
+    /// Kernels give what decompositions give.
+    Decomposition = "decomposition",
+    /// Transposed, narrowed and repeated memory gives what contiguous memory gives.
+    Layouts = "layouts",
+    /// f32 gives what f64 gives, to its precision.
+    F32 = "f32",
+    /// bf16 gives what f64 gives, to its precision.
+    BF16 = "bf16",
+    /// f16 gives what f64 gives, to its precision.
+    F16 = "f16",
 }
 
 /// A check that an op does not support, by its own typed error.

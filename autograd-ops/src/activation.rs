@@ -1,0 +1,329 @@
+//! Activations: functions of each element with a choice at each kink, and the gated ones.
+
+use crate::elementwise::{binary_cases, kink, unary_cases};
+use crate::operand::Operand;
+use crate::registry::{Case, Family, Op, Sample};
+use autograd_core::kernels::expr::{Binary, Builder, Reg, Unary};
+use autograd_core::{
+    Definition, Error, Result, ScalarExpr, Site, TrackedTensor, algebra, pointwise, pointwise_with,
+    resolve_dim,
+};
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, SQRT_2};
+use std::sync::LazyLock;
+
+/// α of [`selu`], from Klambauer and others, 2017.
+const SELU_ALPHA: f64 = 1.673_263_242_354_377_2;
+/// λ of [`selu`].
+const SELU_SCALE: f64 = 1.050_700_987_355_480_5;
+
+/// x where x > 0, else α · (eˣ − 1).
+fn elu_expression(b: &mut Builder, x: Reg, alpha: Reg) -> Reg {
+    let zero = b.constant(0.0);
+    let positive = b.binary(Binary::Gt, x, zero);
+    // The exponential of the part that is not taken must not overflow.
+    let negative = b.select(positive, zero, x);
+    let tail = b.unary(Unary::Expm1, negative);
+    let tail = b.binary(Binary::Mul, alpha, tail);
+    b.select(positive, x, tail)
+}
+
+/// low where x ≤ low, high where x ≥ high, else x: the gradient is 0 at both bounds.
+fn hardtanh_expression(b: &mut Builder, x: Reg, low: Reg, high: Reg) -> Reg {
+    let (below, above) = (b.binary(Binary::Le, x, low), b.binary(Binary::Ge, x, high));
+    let capped = b.select(above, high, x);
+    b.select(below, low, capped)
+}
+
+/// 0 where x ≤ −3, 1 where x ≥ 3, else x/6 + 1/2.
+fn hardsigmoid_expression(b: &mut Builder, x: Reg) -> Reg {
+    let (sixth, half) = (b.constant(1.0 / 6.0), b.constant(0.5));
+    let (low, high, zero, one) = (b.constant(-3.0), b.constant(3.0), b.constant(0.0), b.constant(1.0));
+    let (below, above) = (b.binary(Binary::Le, x, low), b.binary(Binary::Ge, x, high));
+    let slope = b.binary(Binary::Mul, x, sixth);
+    let line = b.binary(Binary::Add, slope, half);
+    let capped = b.select(above, one, line);
+    b.select(below, zero, capped)
+}
+
+crate::elementwise::unary! {
+    /// 1/(1 + e⁻ˣ), without overflow.
+    sigmoid = new, |b, x| b.unary(Unary::Sigmoid, x);
+    /// max(x, 0); its derivative at 0 is 0, as PyTorch's.
+    relu = new, |b, x| b.unary(Unary::Relu, x);
+    /// min(max(x, 0), 6); its derivative is 0 at 0 and at 6, as PyTorch's.
+    relu6 = new, |b, x| {
+        let (low, high) = (b.constant(0.0), b.constant(6.0));
+        hardtanh_expression(b, x, low, high)
+    };
+    /// λ · (x where x > 0, else α · (eˣ − 1)) with the constants that keep mean and variance.
+    selu = new, |b, x| {
+        let (alpha, scale) = (b.constant(SELU_ALPHA), b.constant(SELU_SCALE));
+        let y = elu_expression(b, x, alpha);
+        b.binary(Binary::Mul, scale, y)
+    };
+    /// x · sigmoid(x).
+    silu = new, |b, x| {
+        let s = b.unary(Unary::Sigmoid, x);
+        b.binary(Binary::Mul, x, s)
+    };
+    /// ln(sigmoid(x)) = −ln(1 + e⁻ˣ), without overflow.
+    log_sigmoid = new, |b, x| {
+        let back = b.unary(Unary::Neg, x);
+        let y = b.unary(Unary::Softplus, back);
+        b.unary(Unary::Neg, y)
+    };
+    /// 0 below −3, 1 above 3, x/6 + 1/2 between; its derivative is 0 at both ends, as PyTorch's.
+    hardsigmoid = new, |b, x| hardsigmoid_expression(b, x);
+    /// x · hardsigmoid(x); its derivative is 0 at −3 and 1 at 3, as PyTorch's.
+    hardswish = new, |b, x| {
+        let gate = hardsigmoid_expression(b, x);
+        b.binary(Binary::Mul, x, gate)
+    };
+    /// ln(1 + eˣ), without overflow and without PyTorch's threshold.
+    softplus = new, |b, x| b.unary(Unary::Softplus, x);
+    /// x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))), PyTorch's `approximate="tanh"` and candle's
+    /// `gelu`; computed as x · sigmoid of twice the argument, which is the same.
+    gelu = new, |b, x| {
+        let (cubic, linear) = (b.constant(0.044_715), b.constant(FRAC_2_SQRT_PI * SQRT_2));
+        let x2 = b.binary(Binary::Mul, x, x);
+        let x3 = b.binary(Binary::Mul, x2, x);
+        let x3 = b.binary(Binary::Mul, cubic, x3);
+        let sum = b.binary(Binary::Add, x, x3);
+        let argument = b.binary(Binary::Mul, linear, sum);
+        let gate = b.unary(Unary::Sigmoid, argument);
+        b.binary(Binary::Mul, x, gate)
+    };
+    /// x/2 · (1 + erf(x/√2)), PyTorch's `gelu`.
+    gelu_erf = new, |b, x| {
+        let (half, one, root) = (b.constant(0.5), b.constant(1.0), b.constant(FRAC_1_SQRT_2));
+        let argument = b.binary(Binary::Mul, x, root);
+        let e = b.unary(Unary::Erf, argument);
+        let e = b.binary(Binary::Add, one, e);
+        let gate = b.binary(Binary::Mul, half, e);
+        b.binary(Binary::Mul, x, gate)
+    };
+    /// x · tanh(ln(1 + eˣ)).
+    mish = new, |b, x| {
+        let s = b.unary(Unary::Softplus, x);
+        let gate = b.unary(Unary::Tanh, s);
+        b.binary(Binary::Mul, x, gate)
+    };
+    /// x/(1 + |x|).
+    softsign = new, |b, x| {
+        let (one, size) = (b.constant(1.0), b.unary(Unary::Abs, x));
+        let d = b.binary(Binary::Add, one, size);
+        b.binary(Binary::Div, x, d)
+    };
+}
+
+crate::elementwise::binary! {
+    /// x where x > 0, else slope · x; the derivative at 0 is the slope, as PyTorch's.
+    leaky_relu = |b, x, slope| {
+        let zero = b.constant(0.0);
+        let positive = b.binary(Binary::Gt, x, zero);
+        let tail = b.binary(Binary::Mul, slope, x);
+        b.select(positive, x, tail)
+    };
+    /// x where x > 0, else α · (eˣ − 1); the derivative at 0 is α, as PyTorch's.
+    elu = |b, x, alpha| elu_expression(b, x, alpha);
+}
+
+/// x between two bounds; the derivative is 0 at both, as PyTorch's `hardtanh` (whereas `clamp`
+/// passes it).
+///
+/// # Errors
+/// A type that is not a float.
+#[track_caller]
+pub fn hardtanh(x: &TrackedTensor, low: f64, high: f64) -> Result<TrackedTensor> {
+    static HARDTANH: LazyLock<Definition> = LazyLock::new(|| {
+        Definition::new(
+            "hardtanh",
+            ScalarExpr::build(1, 2, |b, x, p| hardtanh_expression(b, x[0], p[0], p[1])),
+        )
+    });
+    pointwise_with(&HARDTANH, &[low, high], &[x])
+}
+
+/// x where x > 0, else weight · x, with one weight or one for each channel (dimension 1 of x), as
+/// PyTorch's `prelu`; the derivative at 0 is the weight.
+///
+/// # Errors
+/// A weight that is neither one number nor one for each channel.
+#[track_caller]
+pub fn prelu(x: &TrackedTensor, weight: impl Into<TrackedTensor>) -> Result<TrackedTensor> {
+    let weight = weight.into();
+    if weight.elem_count() == 1 || x.rank() < 2 {
+        return leaky_relu(x, weight);
+    }
+    let mut shape = autograd_core::Shape::new(&[1; autograd_core::MAX_RANK][..x.rank() - 1]);
+    if weight.rank() != 1 || weight.dims()[0] != x.dims()[1] {
+        let shapes = [*x.shape(), *weight.shape()];
+        return Err(
+            Error::shape("prelu", &shapes, "one weight for each channel is needed").or_at(Site::caller())
+        );
+    }
+    shape.dims_mut()[0] = weight.dims()[0];
+    leaky_relu(x, algebra::reshape(&weight, &shape)?)
+}
+
+/// Both halves of x along a dimension.
+#[track_caller]
+fn halves(op: &'static str, x: &TrackedTensor, dim: isize) -> Result<(TrackedTensor, TrackedTensor)> {
+    if let Some(error) = x.failure() {
+        return Err(error.clone());
+    }
+    let found = resolve_dim(dim, x.rank()).filter(|&d| x.dims()[d] % 2 == 0);
+    let Some(dim) = found else {
+        let reason = format!("dimension {dim} of shape {} has no two halves", x.shape());
+        return Err(Error::argument(op, reason).or_at(Site::caller()));
+    };
+    let half = x.dims()[dim] / 2;
+    Ok((algebra::narrow(x, dim, 0, half)?, algebra::narrow(x, dim, half, half)?))
+}
+
+/// a · sigmoid(b) of the halves a, b of x along a dimension.
+///
+/// # Errors
+/// A dimension that does not exist or is odd.
+#[track_caller]
+pub fn glu(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+    static GLU: LazyLock<Definition> = LazyLock::new(|| {
+        let expr = ScalarExpr::build(2, 0, |b, x, _| {
+            let gate = b.unary(Unary::Sigmoid, x[1]);
+            b.binary(Binary::Mul, x[0], gate)
+        });
+        Definition::new("glu", expr)
+    });
+    let (a, b) = halves("glu", x, dim)?;
+    pointwise(&GLU, &[&a, &b])
+}
+
+/// silu(a) · b of the halves a, b of the last dimension of x, candle's `swiglu`.
+///
+/// # Errors
+/// A value without dimensions or with an odd last one.
+#[track_caller]
+pub fn swiglu(x: &TrackedTensor) -> Result<TrackedTensor> {
+    static SWIGLU: LazyLock<Definition> = LazyLock::new(|| {
+        let expr = ScalarExpr::build(2, 0, |b, x, _| {
+            let s = b.unary(Unary::Sigmoid, x[0]);
+            let gate = b.binary(Binary::Mul, x[0], s);
+            b.binary(Binary::Mul, gate, x[1])
+        });
+        Definition::new("swiglu", expr)
+    });
+    let (a, b) = halves("swiglu", x, -1)?;
+    pointwise(&SWIGLU, &[&a, &b])
+}
+
+/// Cases on both sides of a kink, and at it.
+fn around(
+    (below, above): ((f64, f64), (f64, f64)),
+    at: &[f64],
+    run: impl Fn(&TrackedTensor) -> Result<TrackedTensor> + Copy + Send + Sync + 'static,
+) -> Vec<Case> {
+    let mut cases = unary_cases(above.0, above.1, run);
+    cases.push(Case::new("below", vec![Sample::between(&[2, 3], below.0, below.1)], move |x| run(&x[0])));
+    cases.push(kink("at the kink", at, run));
+    cases
+}
+
+/// The ops of this file.
+pub fn ops() -> Vec<Op> {
+    let op = |name, formula, cases| Op { name, family: Family::Activation, formula, cases };
+    const BOTH: ((f64, f64), (f64, f64)) = ((-2.0, -0.1), (0.1, 2.0));
+    vec![
+        op("sigmoid", "1/(1 + e⁻ˣ)", || unary_cases(-2.0, 2.0, sigmoid)),
+        op("relu", "max(x, 0); derivative 0 at 0", || around(BOTH, &[0.0], relu)),
+        op("relu6", "min(max(x, 0), 6); derivative 0 at 0 and 6", || around(BOTH, &[0.0, 6.0, 7.0], relu6)),
+        op("leaky_relu", "x where x > 0, else slope · x", || around(BOTH, &[0.0], |x| leaky_relu(x, 0.1))),
+        op("elu", "x where x > 0, else α(eˣ − 1)", || around(BOTH, &[0.0], |x| elu(x, 1.5))),
+        op("selu", "λ · elu(x, α)", || around(BOTH, &[0.0], selu)),
+        op("silu", "x · sigmoid(x)", || unary_cases(-2.0, 2.0, silu)),
+        op("log_sigmoid", "−ln(1 + e⁻ˣ)", || unary_cases(-2.0, 2.0, log_sigmoid)),
+        op("hardsigmoid", "0, x/6 + 1/2 or 1; derivative 0 at −3 and 3", || {
+            around(((-4.0, -3.1), (-2.9, 2.9)), &[-3.0, 3.0, 4.0], hardsigmoid)
+        }),
+        op("hardswish", "x · hardsigmoid(x)", || {
+            around(((-4.0, -3.1), (-2.9, 2.9)), &[-3.0, 3.0, 4.0], hardswish)
+        }),
+        op("hardtanh", "x between two bounds; derivative 0 at them", || {
+            around(((-2.0, -1.1), (-0.9, 0.9)), &[-1.0, 1.0, 2.0], |x| hardtanh(x, -1.0, 1.0))
+        }),
+        op("softplus", "ln(1 + eˣ)", || unary_cases(-2.0, 2.0, softplus)),
+        op("gelu", "x/2 · (1 + tanh(√(2/π)(x + 0.044715 x³)))", || unary_cases(-2.0, 2.0, gelu)),
+        op("gelu_erf", "x/2 · (1 + erf(x/√2))", || unary_cases(-2.0, 2.0, gelu_erf)),
+        op("mish", "x · tanh(ln(1 + eˣ))", || unary_cases(-2.0, 2.0, mish)),
+        op("softsign", "x/(1 + |x|)", || around(BOTH, &[0.0], softsign)),
+        op("prelu", "x where x > 0, else weight · x, a weight for each channel", || {
+            let mut cases = binary_cases((-2.0, -0.1), (0.1, 0.5), |x, w| leaky_relu(x, w));
+            let inputs = vec![Sample::between(&[2, 3, 2], -2.0, -0.1), Sample::float(&[3])];
+            cases.push(Case::new("channels", inputs, |x| prelu(&x[0], &x[1])));
+            cases
+        }),
+        op("glu", "a · sigmoid(b) of x's halves", || {
+            vec![
+                Case::new("the last dimension", vec![Sample::float(&[2, 6])], |x| glu(&x[0], -1)),
+                Case::new("the first dimension", vec![Sample::float(&[4, 3])], |x| glu(&x[0], 0)),
+                Case::new("empty", vec![Sample::float(&[2, 0])], |x| glu(&x[0], 1)),
+            ]
+        }),
+        op("swiglu", "silu(a) · b of x's halves", || {
+            vec![Case::new("two dimensions", vec![Sample::float(&[2, 6])], |x| swiglu(&x[0]))]
+        }),
+    ]
+}
+
+/// The methods of this file.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! activation_methods {
+    ($($callback:tt)*) => {
+        $($callback)* {
+            unary {
+                /// 1/(1 + e⁻ˣ).
+                sigmoid = $crate::activation::sigmoid;
+                /// max(x, 0); its derivative at 0 is 0.
+                relu = $crate::activation::relu;
+                /// min(max(x, 0), 6).
+                relu6 = $crate::activation::relu6;
+                /// λ · elu(x, α) with the constants that keep mean and variance.
+                selu = $crate::activation::selu;
+                /// x · sigmoid(x).
+                silu = $crate::activation::silu;
+                /// ln(sigmoid(x)).
+                log_sigmoid = $crate::activation::log_sigmoid;
+                /// 0 below −3, 1 above 3, x/6 + 1/2 between.
+                hardsigmoid = $crate::activation::hardsigmoid;
+                /// x · hardsigmoid(x).
+                hardswish = $crate::activation::hardswish;
+                /// ln(1 + eˣ).
+                softplus = $crate::activation::softplus;
+                /// x/2 · (1 + tanh(√(2/π)(x + 0.044715 x³))).
+                gelu = $crate::activation::gelu;
+                /// x/2 · (1 + erf(x/√2)).
+                gelu_erf = $crate::activation::gelu_erf;
+                /// x · tanh(ln(1 + eˣ)).
+                mish = $crate::activation::mish;
+                /// x/(1 + |x|).
+                softsign = $crate::activation::softsign;
+                /// silu(a) · b of the halves of the last dimension.
+                swiglu = $crate::activation::swiglu;
+            }
+            binary {
+                /// x where x > 0, else slope · x.
+                leaky_relu = $crate::activation::leaky_relu;
+                /// x where x > 0, else α · (eˣ − 1).
+                elu = $crate::activation::elu;
+            }
+            other {
+                /// x between two bounds; the derivative is 0 at both.
+                hardtanh(low: f64, high: f64) -> autograd_core::TrackedTensor = $crate::activation::hardtanh;
+                /// x where x > 0, else weight · x, one weight or one for each channel.
+                prelu(weight: impl Into<autograd_core::TrackedTensor>) -> autograd_core::TrackedTensor = $crate::activation::prelu;
+                /// a · sigmoid(b) of the halves along a dimension.
+                glu(dim: isize) -> autograd_core::TrackedTensor = $crate::activation::glu;
+            }
+        }
+    };
+}

@@ -1,0 +1,460 @@
+//! Cross entropy and negative log likelihood over classes.
+//!
+//! Cross entropy over class indices is one kernel forward and one backward; what it saves is the
+//! logits (an input) and one number for each row, where PyTorch saves the whole log-softmax.
+
+use crate::compare::{ne, where_cond};
+use crate::loss::Reduction;
+use crate::pick::{Pick, Targets, Unpick, batch_rows, check};
+use crate::registry::{Case, Family, Op, Sample};
+use crate::softmax::{log_softmax, logsumexp, softmax};
+use autograd_core::algebra::{add, broadcast_to, cast, div, mul, neg, permute, reshape, scale, sub, sum_to};
+use autograd_core::kernels::softmax as kernel;
+use autograd_core::smallvec::{SmallVec, smallvec};
+use autograd_core::{
+    Error, General, Grads, Mask, Meta, Prim, Primitive, Residual, Residuals, Result, Rule, Saved, Shape,
+    Signature, Site, SliceMut, TrackedTensor, Values, View, apply_one, checked_shape, is_float,
+};
+use candle_core::DType;
+use std::sync::Arc;
+
+/// What a loss over classes does beyond the plain mean; the defaults are PyTorch's.
+#[derive(Clone, Debug)]
+pub struct CrossEntropy {
+    /// A factor for each class, of shape `[classes]`.
+    pub weights: Option<TrackedTensor>,
+    /// Rows with this target count for nothing. −100 by default, as in PyTorch.
+    pub ignore_index: Option<i64>,
+    /// How much of each target goes to all classes in equal parts, between 0 and 1.
+    pub label_smoothing: f64,
+    /// What becomes of the losses of the rows.
+    pub reduction: Reduction,
+}
+
+impl Default for CrossEntropy {
+    fn default() -> Self {
+        Self { weights: None, ignore_index: Some(-100), label_smoothing: 0.0, reduction: Reduction::Mean }
+    }
+}
+
+/// The mean over rows of ln Σ eˣ − x[target]; see [`cross_entropy_with`].
+///
+/// # Errors
+/// As [`cross_entropy_with`].
+#[track_caller]
+pub fn cross_entropy(logits: &TrackedTensor, targets: impl Into<TrackedTensor>) -> Result<TrackedTensor> {
+    cross_entropy_with(logits, targets, &CrossEntropy::default())
+}
+
+/// −Σ_c q_c · w_c · log_softmax(x)_c for each row.
+///
+/// The logits are `[classes]`, `[rows, classes]` or `[rows, classes, d1, ..]`. The targets q are
+/// class indices (integers, the logits' shape without classes) or probabilities (floats of the
+/// logits' shape, which have a gradient too). The mean divides by the weights of the targets that
+/// are not ignored; over probabilities, by the number of rows. It is NaN where nothing is left.
+///
+/// # Errors
+/// Shapes that do not fit, an index that is no class, a type that is not a float.
+#[track_caller]
+pub fn cross_entropy_with(
+    logits: &TrackedTensor,
+    targets: impl Into<TrackedTensor>,
+    options: &CrossEntropy,
+) -> Result<TrackedTensor> {
+    let site = Site::caller();
+    let targets = targets.into();
+    let run = || {
+        let smoothing = options.label_smoothing;
+        if !(0.0..=1.0).contains(&smoothing) {
+            return Err(Error::argument(
+                "cross_entropy",
+                format!("label smoothing {smoothing} is not in 0..=1"),
+            ));
+        }
+        let x = Rows::of("cross_entropy", logits)?;
+        if is_float(targets.dtype()) && targets.failure().is_none() {
+            return over_probabilities(&x, &targets, options);
+        }
+        let targets = x.indices(&targets)?;
+        let ignore = may_be(options.ignore_index, &targets);
+        let mut losses = apply_one(&RowCrossEntropy { ignore }, &[&x.values, &targets])?;
+        let weights = Weights::of(&x, &targets, options.weights.as_ref(), ignore)?;
+        losses = weights.times(&losses)?;
+        if smoothing > 0.0 {
+            let spread = spread_loss(&x.values, options.weights.as_ref())?;
+            let spread = match valid(&targets, ignore)? {
+                Some(valid) => where_cond(&valid, spread, 0)?,
+                None => spread,
+            };
+            losses = add(&scale(&losses, 1.0 - smoothing)?, &scale(&spread, smoothing)?)?;
+        }
+        x.reduce(&losses, options.reduction, || weights.total(&losses, &targets, ignore))
+    };
+    run().map_err(|error| error.or_at(site))
+}
+
+/// −w[target] · x[target] for each row of log-probabilities, reduced by the mean; see
+/// [`nll_with`].
+///
+/// # Errors
+/// As [`nll_with`].
+#[track_caller]
+pub fn nll(log_probabilities: &TrackedTensor, targets: impl Into<TrackedTensor>) -> Result<TrackedTensor> {
+    nll_with(log_probabilities, targets, &CrossEntropy::default())
+}
+
+/// −w[target] · x[target] for each row: the part of [`cross_entropy_with`] after log_softmax,
+/// with the same shapes and options.
+///
+/// # Errors
+/// As [`cross_entropy_with`]; label smoothing and probabilities as targets are refused.
+#[track_caller]
+pub fn nll_with(
+    log_probabilities: &TrackedTensor,
+    targets: impl Into<TrackedTensor>,
+    options: &CrossEntropy,
+) -> Result<TrackedTensor> {
+    let site = Site::caller();
+    let targets = targets.into();
+    let run = || {
+        if options.label_smoothing != 0.0 {
+            return Err(Error::argument("nll_loss", "label smoothing is for cross_entropy only"));
+        }
+        let x = Rows::of("nll_loss", log_probabilities)?;
+        let targets = x.indices(&targets)?;
+        let ignore = may_be(options.ignore_index, &targets);
+        let losses = neg(&apply_one(&Pick { op: "nll_loss", ignore }, &[&x.values, &targets])?)?;
+        let weights = Weights::of(&x, &targets, options.weights.as_ref(), ignore)?;
+        let losses = weights.times(&losses)?;
+        x.reduce(&losses, options.reduction, || weights.total(&losses, &targets, ignore))
+    };
+    run().map_err(|error| error.or_at(site))
+}
+
+/// Values seen as rows of classes, and the shape without classes.
+struct Rows {
+    op: &'static str,
+    values: TrackedTensor,
+    outer: Shape,
+    whole: Shape,
+}
+
+impl Rows {
+    fn of(op: &'static str, x: &TrackedTensor) -> Result<Self> {
+        if let Some(error) = x.failure() {
+            return Err(error.clone());
+        }
+        let (rank, whole) = (x.rank(), *x.shape());
+        if rank == 0 {
+            return Err(Error::shape(op, &[whole], "a dimension of classes is needed"));
+        }
+        let class = usize::from(rank > 1);
+        let classes = whole.dims()[class];
+        let outer: SmallVec<[usize; 8]> =
+            (0..rank).filter(|d| *d != class).map(|d| whole.dims()[d]).collect();
+        let outer = checked_shape(op, &outer)?;
+        let rows = checked_shape(op, &[outer.elements(), classes])?;
+        Ok(Self { op, values: reshape(&classes_last(x)?, &rows)?, outer, whole })
+    }
+
+    /// Targets of one index for each row.
+    fn indices(&self, targets: &TrackedTensor) -> Result<TrackedTensor> {
+        if let Some(error) = targets.failure() {
+            return Err(error.clone());
+        }
+        if *targets.shape() != self.outer {
+            let reason = "the targets are the first's shape without its classes";
+            return Err(Error::shape(self.op, &[self.whole, *targets.shape()], reason));
+        }
+        reshape(targets, &checked_shape(self.op, &[self.outer.elements()])?)
+    }
+
+    /// The losses reduced; `total` is what the mean divides their sum by.
+    fn reduce(
+        &self,
+        losses: &TrackedTensor,
+        reduction: Reduction,
+        total: impl FnOnce() -> Result<Option<TrackedTensor>>,
+    ) -> Result<TrackedTensor> {
+        if reduction == Reduction::None {
+            return reshape(losses, &self.outer);
+        }
+        let sum = sum_to(losses, &Shape::SCALAR)?;
+        if reduction == Reduction::Sum {
+            return Ok(sum);
+        }
+        match total()? {
+            Some(total) => div(&sum, &total),
+            None => scale(&sum, 1.0 / losses.elem_count() as f64),
+        }
+    }
+}
+
+/// x with its classes in the last dimension.
+fn classes_last(x: &TrackedTensor) -> Result<TrackedTensor> {
+    if x.rank() <= 2 {
+        return Ok(x.clone());
+    }
+    let order: SmallVec<[usize; 8]> = std::iter::once(0).chain(2..x.rank()).chain([1]).collect();
+    permute(x, &order)
+}
+
+/// The ignored class, where a target of this type can be it.
+fn may_be(ignore: Option<i64>, targets: &TrackedTensor) -> Option<i64> {
+    ignore.filter(|&class| class >= 0 || targets.dtype() == DType::I64)
+}
+
+/// Which rows count; `None` where all do.
+fn valid(targets: &TrackedTensor, ignore: Option<i64>) -> Result<Option<TrackedTensor>> {
+    ignore.map(|class| ne(targets, class)).transpose()
+}
+
+/// The weight of each row's target, 0 for an ignored one; `None` where all are 1.
+struct Weights(Option<TrackedTensor>);
+
+impl Weights {
+    fn of(
+        x: &Rows,
+        targets: &TrackedTensor,
+        weights: Option<&TrackedTensor>,
+        ignore: Option<i64>,
+    ) -> Result<Self> {
+        let Some(weights) = weights else { return Ok(Self(None)) };
+        let wide = broadcast_to(weights, x.values.shape())?;
+        Ok(Self(Some(apply_one(&Pick { op: x.op, ignore }, &[&wide, targets])?)))
+    }
+
+    fn times(&self, losses: &TrackedTensor) -> Result<TrackedTensor> {
+        self.0.as_ref().map_or_else(|| Ok(losses.clone()), |weights| mul(losses, weights))
+    }
+
+    /// The sum of the weights; `None` where it is the number of rows.
+    fn total(
+        &self,
+        losses: &TrackedTensor,
+        targets: &TrackedTensor,
+        ignore: Option<i64>,
+    ) -> Result<Option<TrackedTensor>> {
+        let counted = match &self.0 {
+            Some(weights) => Some(weights.clone()),
+            None => valid(targets, ignore)?.map(|v| cast(&v, losses.dtype())).transpose()?,
+        };
+        counted.map(|counted| sum_to(&counted, &Shape::SCALAR)).transpose()
+    }
+}
+
+/// −Σ_c w_c/n · log_softmax(x)_c for each row of n classes.
+fn spread_loss(x: &TrackedTensor, weights: Option<&TrackedTensor>) -> Result<TrackedTensor> {
+    let (rows, classes) = (x.dims()[0], x.dims()[1]);
+    let column = checked_shape("cross_entropy", &[rows, 1])?;
+    let share = 1.0 / classes as f64;
+    let spread = match weights {
+        Some(weights) => scale(&sum_to(&mul(&log_softmax(x, 1)?, weights)?, &column)?, -share)?,
+        None => {
+            let mean = scale(&sum_to(x, &column)?, share)?;
+            sub(&reshape(&logsumexp(x, 1)?, &column)?, &mean)?
+        }
+    };
+    reshape(&spread, &checked_shape("cross_entropy", &[rows])?)
+}
+
+/// Cross entropy against probabilities, which the smoothing moves towards equal ones.
+fn over_probabilities(x: &Rows, targets: &TrackedTensor, options: &CrossEntropy) -> Result<TrackedTensor> {
+    if *targets.shape() != x.whole {
+        let reason = "probabilities have the logits' shape";
+        return Err(Error::shape(x.op, &[x.whole, *targets.shape()], reason));
+    }
+    let mut q = reshape(&classes_last(targets)?, x.values.shape())?;
+    let (rows, classes) = (x.values.dims()[0], x.values.dims()[1]);
+    if options.label_smoothing > 0.0 {
+        let equal = options.label_smoothing / classes as f64;
+        q = crate::elementwise::affine(&q, 1.0 - options.label_smoothing, equal)?;
+    }
+    if let Some(weights) = &options.weights {
+        q = mul(&q, weights)?;
+    }
+    let terms = mul(&q, &log_softmax(&x.values, 1)?)?;
+    let column = checked_shape(x.op, &[rows, 1])?;
+    let losses = reshape(&neg(&sum_to(&terms, &column)?)?, &checked_shape(x.op, &[rows])?)?;
+    // The mean is over the first dimension and what follows the classes: over rows.
+    x.reduce(&losses, options.reduction, || Ok(None))
+}
+
+/// ln Σ eˣ − x[target] for each row; inputs x `[rows, classes]` and the targets `[rows]`; the
+/// hint is ln Σ eˣ, in f32 for the half types.
+#[derive(Clone, Copy, Debug)]
+struct RowCrossEntropy {
+    ignore: Option<i64>,
+}
+
+/// ct · (softmax(x) − onehot(target)); inputs ct, x, the targets, and the hint where it is there.
+#[derive(Clone, Copy, Debug)]
+struct RowCrossEntropyVjp {
+    ignore: Option<i64>,
+}
+
+/// x with 0 in the rows that are ignored: what stands there must not reach a gradient.
+fn heard_rows(x: &TrackedTensor, targets: &TrackedTensor, ignore: Option<i64>) -> Result<TrackedTensor> {
+    let Some(valid) = valid(targets, ignore)? else { return Ok(x.clone()) };
+    let column = checked_shape("cross_entropy", &[x.dims()[0], 1])?;
+    let valid = if x.rank() == 1 { valid } else { reshape(&valid, &column)? };
+    where_cond(&valid, x, 0)
+}
+
+impl Primitive for RowCrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross_entropy"
+    }
+    fn keep(&self) -> Prim {
+        Prim::Shared(Arc::new(*self))
+    }
+    fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
+        check("cross_entropy", &inputs[0], &inputs[1])?;
+        let losses = inputs[0].with_shape(inputs[1].shape);
+        let hint = if losses.dtype == DType::F64 { losses } else { losses.with_dtype(DType::F32) };
+        Ok(Signature { outputs: smallvec![losses], aux: smallvec![hint] })
+    }
+    fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
+        let classes = inputs[0].layout.dims()[1];
+        let targets = Targets::read("cross_entropy", inputs[1], classes, self.ignore)?;
+        let (losses, hint) = outputs.split_at_mut(1);
+        targets.with_view(inputs[1].layout.dims(), |at| {
+            let hint = hint.first_mut().map(SliceMut::reborrow);
+            kernel::cross_entropy(inputs[0], at, losses[0].reborrow(), hint);
+        });
+        targets.clear_ignored(losses[0].reborrow(), 1);
+        Ok(())
+    }
+    fn rule(&self) -> Rule<'_> {
+        Rule::General(self)
+    }
+    fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
+        batch_rows(self, batched, inputs, size)
+    }
+    fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
+        let (targets, ignore) = (inputs[1], self.ignore);
+        let x = heard_rows(inputs[0], targets, ignore)?;
+        let picked = apply_one(&Pick { op: "cross_entropy", ignore }, &[&x, targets])?;
+        let losses = sub(&logsumexp(&x, 1)?, &picked)?;
+        Ok(Some(smallvec![heard_rows(&losses, targets, ignore)?]))
+    }
+}
+
+impl General for RowCrossEntropy {
+    fn residuals(&self, _: Mask) -> Residuals {
+        smallvec![Residual::Input(0), Residual::Input(1), Residual::Aux(0)]
+    }
+    fn vjp(&self, _: Mask, cts: &[Option<TrackedTensor>], saved: &Saved<'_>) -> Result<Grads> {
+        let Some(ct) = &cts[0] else { return Ok(smallvec![None, None]) };
+        let mut inputs: SmallVec<[&TrackedTensor; 4]> = smallvec![ct, saved.input(0)?, saved.input(1)?];
+        inputs.extend(saved.aux(0));
+        Ok(smallvec![Some(apply_one(&RowCrossEntropyVjp { ignore: self.ignore }, &inputs)?), None])
+    }
+}
+
+impl Primitive for RowCrossEntropyVjp {
+    fn name(&self) -> &'static str {
+        "cross_entropy_vjp"
+    }
+    fn keep(&self) -> Prim {
+        Prim::Shared(Arc::new(*self))
+    }
+    fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
+        Ok(Signature::one(inputs[1]))
+    }
+    fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
+        let classes = inputs[1].layout.dims()[1];
+        let targets = Targets::read("cross_entropy", inputs[2], classes, self.ignore)?;
+        targets.with_view(inputs[2].layout.dims(), |at| {
+            let hint = inputs.get(3).copied();
+            kernel::cross_entropy_vjp(inputs[0], inputs[1], at, hint, outputs[0].reborrow());
+        });
+        targets.clear_ignored(outputs[0].reborrow(), classes);
+        Ok(())
+    }
+    fn rule(&self) -> Rule<'_> {
+        Rule::Composite
+    }
+    fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
+        batch_rows(self, batched, inputs, size)
+    }
+    fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
+        let (targets, ignore) = (inputs[2], self.ignore);
+        let ct = heard_rows(inputs[0], targets, ignore)?;
+        let x = heard_rows(inputs[1], targets, ignore)?;
+        let column = checked_shape("cross_entropy", &[x.dims()[0], 1])?;
+        let share = mul(&reshape(&ct, &column)?, &softmax(&x, 1)?)?;
+        let pick = Pick { op: "cross_entropy", ignore };
+        let own = apply_one(&Unpick { pick, classes: x.dims()[1] }, &[&ct, targets])?;
+        Ok(Some(smallvec![sub(&share, &own)?]))
+    }
+}
+
+/// The ops of this file.
+pub fn ops() -> Vec<Op> {
+    let op = |name, formula, cases| Op { name, family: Family::Loss, formula, cases };
+    fn classes(logits: &[usize], targets: &[usize], classes: u32) -> Vec<Sample> {
+        vec![Sample::float(logits), Sample::index(targets, classes)]
+    }
+    vec![
+        op("cross_entropy", "−Σ q · w · log_softmax(x), reduced", || {
+            let with = |label, options: fn() -> CrossEntropy| {
+                Case::new(label, classes(&[4, 3], &[4], 3), move |x| {
+                    cross_entropy_with(&x[0], &x[1], &options())
+                })
+            };
+            let plain = CrossEntropy::default;
+            let weighted = |label, smoothing: f64, ignore: Option<i64>| {
+                let mut inputs = classes(&[4, 3], &[4], 3);
+                inputs.push(Sample::between(&[3], 0.5, 1.5));
+                Case::new(label, inputs, move |x| {
+                    let options = CrossEntropy {
+                        weights: Some(x[2].clone()),
+                        ignore_index: ignore,
+                        label_smoothing: smoothing,
+                        ..CrossEntropy::default()
+                    };
+                    cross_entropy_with(&x[0], &x[1], &options)
+                })
+            };
+            vec![
+                with("mean", plain),
+                with("sum", || CrossEntropy { reduction: Reduction::Sum, ..CrossEntropy::default() }),
+                with("none", || CrossEntropy { reduction: Reduction::None, ..CrossEntropy::default() }),
+                with("smoothing", || CrossEntropy { label_smoothing: 0.2, ..CrossEntropy::default() }),
+                with("ignored", || CrossEntropy {
+                    ignore_index: Some(1),
+                    label_smoothing: 0.1,
+                    reduction: Reduction::None,
+                    ..CrossEntropy::default()
+                }),
+                weighted("weights", 0.0, None),
+                weighted("weights, smoothing, ignored", 0.2, Some(2)),
+                Case::new("one row", classes(&[5], &[], 5), |x| cross_entropy(&x[0], &x[1])),
+                Case::new("pixels", classes(&[2, 3, 2, 2], &[2, 2, 2], 3), |x| cross_entropy(&x[0], &x[1])),
+                Case::new(
+                    "probabilities",
+                    vec![Sample::float(&[2, 3]), Sample::between(&[2, 3], 0.1, 1.0)],
+                    |x| {
+                        let options = CrossEntropy { label_smoothing: 0.1, ..CrossEntropy::default() };
+                        cross_entropy_with(&x[0], &x[1], &options)
+                    },
+                ),
+            ]
+        }),
+        op("nll_loss", "−w[target] · x[target], reduced", || {
+            vec![
+                Case::new("mean", classes(&[4, 3], &[4], 3), |x| nll(&x[0], &x[1])),
+                Case::new("pixels", classes(&[2, 3, 2], &[2, 2], 3), |x| nll(&x[0], &x[1])),
+                Case::new("ignored", classes(&[4, 3], &[4], 3), |x| {
+                    let options = CrossEntropy {
+                        ignore_index: Some(0),
+                        reduction: Reduction::Sum,
+                        ..CrossEntropy::default()
+                    };
+                    nll_with(&x[0], &x[1], &options)
+                }),
+            ]
+        }),
+    ]
+}
