@@ -26,6 +26,7 @@ macro_rules! for_each_family {
         $crate::product_methods!($($callback)*);
         $crate::shape_methods!($($callback)*);
         $crate::slice_methods!($($callback)*);
+        $crate::cut_methods!($($callback)*);
         $crate::join_methods!($($callback)*);
         $crate::rearrange_methods!($($callback)*);
         $crate::index_methods!($($callback)*);

@@ -181,6 +181,7 @@ pub fn all() -> Vec<Op> {
         crate::product::ops,
         crate::shape::ops,
         crate::slice::ops,
+        crate::cut::ops,
         crate::join::ops,
         crate::rearrange::ops,
         crate::index::ops,
