@@ -26,7 +26,6 @@ macro_rules! for_each_family {
         $crate::product_methods!($($callback)*);
         $crate::shape_methods!($($callback)*);
         $crate::slice_methods!($($callback)*);
-        $crate::cut_methods!($($callback)*);
         $crate::join_methods!($($callback)*);
         $crate::rearrange_methods!($($callback)*);
         $crate::index_methods!($($callback)*);
@@ -41,6 +40,7 @@ macro_rules! for_each_family {
         $crate::pool_methods!($($callback)*);
         $crate::norm_methods!($($callback)*);
         $crate::random_methods!($($callback)*);
+        $crate::cut_methods!($($callback)*);
     };
 }
 

@@ -181,7 +181,6 @@ pub fn all() -> Vec<Op> {
         crate::product::ops,
         crate::shape::ops,
         crate::slice::ops,
-        crate::cut::ops,
         crate::join::ops,
         crate::rearrange::ops,
         crate::index::ops,
@@ -197,6 +196,8 @@ pub fn all() -> Vec<Op> {
         crate::pool::ops,
         crate::norm::ops,
         crate::random::ops,
+        crate::cut::ops,
+        crate::einsum::ops,
     ];
     families.iter().flat_map(|ops| ops()).collect()
 }
