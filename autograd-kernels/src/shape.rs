@@ -6,7 +6,7 @@ use std::fmt;
 pub const MAX_RANK: usize = 8;
 
 /// The extent of each dimension, outermost first; at most [`MAX_RANK`] of them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy)]
 pub struct Shape {
     rank: u8,
     dims: [usize; MAX_RANK],
@@ -93,6 +93,22 @@ impl Shape {
             step *= self.dims[i].max(1);
         }
         strides
+    }
+}
+
+// Compared at every op: a loop over the few dimensions there are beats a call to compare them all.
+impl PartialEq for Shape {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.rank == other.rank && (0..self.rank()).all(|i| self.dims[i] == other.dims[i])
+    }
+}
+
+impl Eq for Shape {}
+
+impl std::hash::Hash for Shape {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.dims().hash(state);
     }
 }
 
