@@ -233,8 +233,14 @@ impl Layout {
         if self.is_contiguous() {
             return Some(Self { offset: self.offset, ..Self::contiguous(shape) });
         }
-        // Match runs of old dimensions against runs of new ones with the same product.
-        let (old, new) = (self.dims(), shape.dims());
+        // Match runs of old dimensions against runs of new ones with the same product. Old ones of
+        // extent 1 are left out: their strides say nothing.
+        let (mut dims, mut steps, mut rank) = ([1; MAX_RANK], [0; MAX_RANK], 0);
+        for (&dim, &stride) in self.dims().iter().zip(self.strides()).filter(|(dim, _)| **dim != 1) {
+            (dims[rank], steps[rank]) = (dim, stride);
+            rank += 1;
+        }
+        let (old, new) = (&dims[..rank], shape.dims());
         let mut strides = [0; MAX_RANK];
         let (mut i, mut j) = (0, 0);
         while i < old.len() && j < new.len() {
@@ -250,11 +256,11 @@ impl Layout {
                 }
             }
             for k in i0..i {
-                if old[k] != 1 && self.strides[k] != self.strides[k + 1] * old[k + 1] {
+                if steps[k] != steps[k + 1] * old[k + 1] {
                     return None;
                 }
             }
-            let mut step = self.strides[i];
+            let mut step = steps[i];
             for k in (j0..=j).rev() {
                 strides[k] = step;
                 step *= new[k];
@@ -262,7 +268,7 @@ impl Layout {
             i += 1;
             j += 1;
         }
-        if old[i..].iter().any(|&d| d != 1) {
+        if i < old.len() {
             return None;
         }
         Some(Self { shape, strides, offset: self.offset })
@@ -334,4 +340,37 @@ pub(crate) fn merge_dims(shape: &Shape, strides: &mut [[usize; MAX_RANK]]) -> Sh
     }
     out.rank = rank as u8;
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever view a reshape gives has the same elements in the same order.
+    #[test]
+    fn reshaped_views_have_the_same_elements() {
+        let block = Layout::contiguous(Shape::new(&[2, 3, 4]));
+        let thin = Layout::contiguous(Shape::new(&[2, 1, 3]));
+        let slices = [block, block.narrow(2, 0, 1), block.narrow(1, 1, 1), thin, thin.narrow(2, 0, 1)];
+        let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+        let mut views = 0;
+        for slice in slices.iter().flat_map(|slice| orders.map(|order| slice.permute(&order))) {
+            // As it is, and with each dimension of extent 1 repeated.
+            for repeated in 0..=slice.rank() {
+                let mut dims = slice.dims().to_vec();
+                dims.iter_mut().skip(repeated).take(1).filter(|d| **d == 1).for_each(|d| *d = 4);
+                let layout = slice.broadcast_to(&Shape::new(&dims)).expect("only ones were changed");
+                let n = layout.elements();
+                for target in [vec![n], vec![1, n], vec![n, 1], vec![2, n / 2], vec![n / 2, 1, 2]] {
+                    let Some(view) = layout.reshape(Shape::new(&target)) else { continue };
+                    views += 1;
+                    for element in 0..n {
+                        let (got, want) = (view.index_of(element), layout.index_of(element));
+                        assert_eq!(got, want, "{layout:?} as {target:?}");
+                    }
+                }
+            }
+        }
+        assert!(views > 50, "only {views} were views");
+    }
 }
