@@ -458,3 +458,225 @@ pub fn ops() -> Vec<Op> {
         }),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pull::{close, pull, vector};
+    use autograd_core::algebra::ones_like;
+    use autograd_tape::GradientTape;
+
+    const LOGITS: [f64; 12] = [0.5, -1.0, 2.0, 1.5, 0.25, -0.75, -2.0, 0.0, 1.0, 3.0, 0.5, -0.5];
+    const TARGETS: [i64; 4] = [2, 0, 1, 2];
+    const WEIGHTS: [f64; 3] = [0.5, 2.0, 1.25];
+
+    fn logits() -> TrackedTensor {
+        TrackedTensor::from_vec(LOGITS.to_vec(), &[4, 3]).expect("four rows of three")
+    }
+
+    fn indices(targets: [i64; 4]) -> TrackedTensor {
+        TrackedTensor::from_vec(targets.to_vec(), &[4]).expect("four targets")
+    }
+
+    /// Loss and gradient by the definition, in plain loops.
+    fn by_definition(
+        targets: [i64; 4],
+        weights: [f64; 3],
+        ignore: i64,
+        smoothing: f64,
+    ) -> (Vec<f64>, f64, Vec<f64>) {
+        let (mut losses, mut total, mut grad) = (Vec::new(), 0.0, vec![0.0; 12]);
+        for (row, &target) in targets.iter().enumerate() {
+            if target == ignore {
+                losses.push(0.0);
+                continue;
+            }
+            let x = &LOGITS[row * 3..][..3];
+            let lse = x.iter().map(|x| x.exp()).sum::<f64>().ln();
+            let q = |c: usize| {
+                weights[c] * (smoothing / 3.0 + if c as i64 == target { 1.0 - smoothing } else { 0.0 })
+            };
+            losses.push((0..3).map(|c| q(c) * (lse - x[c])).sum());
+            total += weights[target as usize];
+            let mass: f64 = (0..3).map(q).sum();
+            for c in 0..3 {
+                grad[row * 3 + c] = mass * (x[c] - lse).exp() - q(c);
+            }
+        }
+        (losses, total, grad)
+    }
+
+    #[test]
+    fn every_option_by_the_definition() -> Result<()> {
+        for targets in [TARGETS, [2, -100, 1, -100]] {
+            for weights in [None, Some(WEIGHTS)] {
+                for ignore in [-100, 1] {
+                    if targets.contains(&-100) && ignore != -100 {
+                        continue;
+                    }
+                    for smoothing in [0.0, 0.3, 1.0] {
+                        let (losses, total, grad) =
+                            by_definition(targets, weights.unwrap_or([1.0; 3]), ignore, smoothing);
+                        let options = |reduction| CrossEntropy {
+                            weights: weights.map(|w| vector(&w)),
+                            ignore_index: Some(ignore),
+                            label_smoothing: smoothing,
+                            reduction,
+                        };
+                        let run = |x: &TrackedTensor, reduction| {
+                            cross_entropy_with(x, indices(targets), &options(reduction))
+                        };
+                        let sum: f64 = losses.iter().sum();
+                        close(&run(&logits(), Reduction::None)?.to_vec1()?, &losses);
+                        close(&[run(&logits(), Reduction::Sum)?.to_scalar()?], &[sum]);
+                        close(&[run(&logits(), Reduction::Mean)?.to_scalar()?], &[sum / total]);
+                        close(&pull(&[&logits()], |x| run(&x[0], Reduction::Sum))?[0], &grad);
+                        let mean: Vec<f64> = grad.iter().map(|g| g / total).collect();
+                        close(&pull(&[&logits()], |x| run(&x[0], Reduction::Mean))?[0], &mean);
+                        if smoothing == 0.0 {
+                            let nll = nll_with(
+                                &log_softmax(&logits(), 1)?,
+                                indices(targets),
+                                &options(Reduction::None),
+                            )?;
+                            close(&nll.to_vec1()?, &losses);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_ignored_row_gets_no_gradient_whatever_is_in_it() -> Result<()> {
+        let mut data = LOGITS.to_vec();
+        data[3..6].fill(f64::NAN);
+        let x = TrackedTensor::from_vec(data, &[4, 3])?;
+        let grads = pull(&[&x], |x| cross_entropy(&x[0], indices([2, -100, 1, 2])))?;
+        assert!(grads[0].iter().all(|g| g.is_finite()) && grads[0][3..6] == [0.0; 3], "{grads:?}");
+        // The same at second order, where the decomposition is differentiated.
+        let tape = GradientTape::new().persistent();
+        let x = tape.variable(&x);
+        let first = tape.derivative(&cross_entropy(&x, indices([2, -100, 1, 2]))?, &x)?;
+        let second = tape.gradient_with(&[&first], &[&ones_like(&first)?], &[&x])?[0].to_flat::<f64>()?;
+        assert!(second.iter().all(|g| g.is_finite()) && second[3..6] == [0.0; 3], "{second:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_left_is_nan() -> Result<()> {
+        assert!(cross_entropy(&logits(), indices([-100; 4]))?.to_scalar::<f64>()?.is_nan());
+        Ok(())
+    }
+
+    #[test]
+    fn classes_in_the_second_dimension() -> Result<()> {
+        // [2, 3, 2]: two images of two pixels.
+        let x = TrackedTensor::from_vec(LOGITS.to_vec(), &[2, 3, 2])?;
+        let rows = permute(&x, &[0, 2, 1])?;
+        let rows = reshape(&rows, &Shape::new(&[4, 3]))?;
+        let targets = reshape(&indices(TARGETS), &Shape::new(&[2, 2]))?;
+        let options = CrossEntropy { reduction: Reduction::None, ..CrossEntropy::default() };
+        let losses = cross_entropy_with(&x, &targets, &options)?;
+        assert_eq!(losses.dims(), [2, 2]);
+        close(&losses.to_flat()?, &cross_entropy_with(&rows, indices(TARGETS), &options)?.to_vec1::<f64>()?);
+        Ok(())
+    }
+
+    #[test]
+    fn probabilities_equal_indices_where_they_are_sure() -> Result<()> {
+        let mut sure = vec![0.0; 12];
+        for (row, &target) in TARGETS.iter().enumerate() {
+            sure[row * 3 + target as usize] = 1.0;
+        }
+        let sure = TrackedTensor::from_vec(sure, &[4, 3])?;
+        let options = CrossEntropy { label_smoothing: 0.1, ..CrossEntropy::default() };
+        let by_index = cross_entropy_with(&logits(), indices(TARGETS), &options)?;
+        let by_probability = cross_entropy_with(&logits(), &sure, &options)?;
+        close(&[by_probability.to_scalar()?], &[by_index.to_scalar()?]);
+        Ok(())
+    }
+
+    #[test]
+    fn kernels_equal_their_decompositions() -> Result<()> {
+        let ct = vector(&[1.0, -0.5, 2.0, 0.25]);
+        for ignore in [None, Some(2)] {
+            let (x, targets) = (logits(), indices(TARGETS));
+            let ops: [(&dyn Primitive, Vec<&TrackedTensor>); 2] = [
+                (&RowCrossEntropy { ignore }, vec![&x, &targets]),
+                (&RowCrossEntropyVjp { ignore }, vec![&ct, &x, &targets]),
+            ];
+            for (op, inputs) in ops {
+                let parts = op.decompose(&inputs)?.expect("it has a decomposition");
+                close(&apply_one(op, &inputs)?.to_flat()?, &parts[0].to_flat()?);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn half_types_keep_an_exact_hint() -> Result<()> {
+        // Far from 0 a logsumexp in bf16 would be off by 0.25, and each probability by a quarter.
+        let far: Vec<f64> = LOGITS.iter().map(|x| 2.0 * x + 64.0).collect();
+        let x = cast(&TrackedTensor::from_vec(far, &[4, 3])?, DType::BF16)?;
+        let exact = pull(&[&cast(&x, DType::F64)?], |x| cross_entropy(&x[0], indices(TARGETS)))?;
+        let tape = GradientTape::new();
+        let v = tape.variable(&x);
+        let grad = tape.derivative(&cross_entropy(&v, indices(TARGETS))?, &v)?;
+        let grad = cast(&grad, DType::F64)?.to_flat::<f64>()?;
+        for (got, want) in grad.iter().zip(&exact[0]) {
+            assert!((got - want).abs() <= 0.01 * want.abs() + 1e-3, "{grad:?}, not {exact:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_number_for_each_row_is_kept() -> Result<()> {
+        let tape = GradientTape::new();
+        let x = tape.variable(logits());
+        let loss = cross_entropy(&x, TrackedTensor::from_vec(vec![2u32, 0, 1, 2], &[4])?)?;
+        let kept: usize = tape.nodes().iter().map(|node| node.kept_bytes).sum();
+        // The logits (the input), the targets, and one logsumexp for each row.
+        assert_eq!(kept, 12 * 8 + 4 * 4 + 4 * 8);
+        drop(loss);
+        Ok(())
+    }
+
+    #[test]
+    fn errors_name_the_op_and_what_is_wrong() -> Result<()> {
+        let says = |result: Result<TrackedTensor>, what: &str| {
+            let error = result.expect_err(what);
+            assert!(error.to_string().contains(what), "{error}");
+            assert!(error.site().is_some_and(|site| site.file().ends_with("cross_entropy.rs")), "{error}");
+        };
+        says(
+            cross_entropy(&logits(), indices([2, 0, 3, 1])),
+            "cross_entropy: target 3 of row 2 is not one of 3",
+        );
+        says(nll(&logits(), indices([2, 0, -1, 1])), "nll_loss: target -1 of row 2");
+        says(cross_entropy(&logits(), vector(&[1.0])), "probabilities have the logits' shape");
+        says(cross_entropy(&logits(), TrackedTensor::from_vec(vec![0u32], &[1])?), "without its classes");
+        says(
+            cross_entropy(&TrackedTensor::scalar(1.0), TrackedTensor::from_vec(vec![0u32], &[])?),
+            "a dimension of classes",
+        );
+        says(
+            cross_entropy(&indices(TARGETS), TrackedTensor::from_vec(vec![0u32], &[])?),
+            "cross_entropy: element type",
+        );
+        let options = CrossEntropy { label_smoothing: 2.0, ..CrossEntropy::default() };
+        says(cross_entropy_with(&logits(), indices(TARGETS), &options), "label smoothing 2");
+        Ok(())
+    }
+
+    #[test]
+    fn empty_rows_of_logits() -> Result<()> {
+        let x = TrackedTensor::from_vec(Vec::<f64>::new(), &[0, 3])?;
+        let targets = TrackedTensor::from_vec(Vec::<u32>::new(), &[0])?;
+        assert!(cross_entropy(&x, &targets)?.to_scalar::<f64>()?.is_nan());
+        let none = TrackedTensor::from_vec(Vec::<f64>::new(), &[2, 0])?;
+        assert!(cross_entropy(&none, TrackedTensor::from_vec(vec![0u32, 0], &[2])?).is_err());
+        Ok(())
+    }
+}

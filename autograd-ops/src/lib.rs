@@ -32,11 +32,18 @@ mod operand;
 pub mod order;
 mod pick;
 pub mod pool;
+pub mod product;
+#[cfg(test)]
+mod pull;
+pub mod random;
+pub mod rearrange;
 pub mod reduce;
 pub mod registry;
+pub mod scan;
 pub mod shape;
 pub mod slice;
 pub mod softmax;
+pub mod spread;
 pub mod testing;
 
 pub use methods::TensorAutograd;

@@ -2,11 +2,12 @@
 //!
 //! The maximum's gradient goes to the chosen element. Its rule is fused and reads the indices
 //! that the forward kernel found; said in full, it is a choice of indices ([`Indices`], flat) and
-//! a read at them ([`Pick`], linear, with the transpose [`Spread`]).
+//! a gather at them, which is linear.
 
+use crate::index::{gather, scattered};
 use crate::registry::{Case, Family, Op, Sample};
+use autograd_core::kernels::index;
 use autograd_core::kernels::pool2d::{self, Pool2d};
-use autograd_core::kernels::{copy, index};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
     Buffer, Error, General, Grads, Mask, Meta, Prim, Primitive, Residual, Residuals, Result, Rule, Saved,
@@ -204,16 +205,6 @@ struct Indices(Window);
 #[derive(Clone, Copy, Debug)]
 struct MaxPoolGrad(Window);
 
-/// y[…, j] = x[…, indices[…, j]].
-#[derive(Clone, Copy, Debug)]
-struct Pick;
-
-/// The transpose of [`Pick`]: x[…, indices[…, j]] += y[…, j], for x of this last extent.
-#[derive(Clone, Copy, Debug)]
-struct Spread {
-    extent: usize,
-}
-
 /// y = the mean of each window.
 #[derive(Clone, Copy, Debug)]
 struct AvgPool(Window);
@@ -235,14 +226,17 @@ fn flat_planes(x: &TrackedTensor) -> Result<TrackedTensor> {
 
 /// The elements of x (…×H×W) at `indices` (…×OH×OW) of its planes.
 fn pick(x: &TrackedTensor, indices: &TrackedTensor) -> Result<TrackedTensor> {
-    let y = apply_one(&Pick, &[&flat_planes(x)?, &flat_planes(indices)?])?;
+    let y = gather(&flat_planes(x)?, flat_planes(indices)?, -1)?;
     algebra::reshape(&y, indices.shape())
 }
 
-/// `ct` (…×OH×OW) added up at `indices` of planes like those of `shape` (…×H×W).
+/// The transpose of [`pick`]: `ct` (…×OH×OW) added up at `indices` of planes like those of `shape`.
 fn spread(ct: &TrackedTensor, indices: &TrackedTensor, shape: &Shape) -> Result<TrackedTensor> {
-    let extent = shape.dims()[shape.rank() - 2..].iter().product();
-    let dx = apply_one(&Spread { extent }, &[&flat_planes(ct)?, &flat_planes(indices)?])?;
+    let rank = shape.rank();
+    let mut flat: SmallVec<[usize; 8]> = SmallVec::from_slice(&shape.dims()[..rank - 2]);
+    flat.push(shape.dims()[rank - 2..].iter().product());
+    let dx =
+        scattered(&flat_planes(ct)?, &flat_planes(indices)?, rank - 2, &checked_shape("max_pool2d", &flat)?)?;
     algebra::reshape(&dx, shape)
 }
 
@@ -364,92 +358,6 @@ impl Primitive for MaxPoolGrad {
     fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
         let indices = apply_one(&Indices(self.0), &[inputs[1]])?;
         Ok(Some(smallvec![spread(inputs[0], &indices, inputs[1].shape())?]))
-    }
-}
-
-/// Values and indices that differ in their leading dimensions, both with the batch in front.
-fn both_batched(batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<[TrackedTensor; 2]> {
-    let with = |i: usize| {
-        if batched.has(i) {
-            return Ok(inputs[i].clone());
-        }
-        let mut dims: SmallVec<[usize; 8]> = smallvec![size];
-        dims.extend_from_slice(inputs[i].dims());
-        algebra::broadcast_to(inputs[i], &checked_shape("max_pool2d", &dims)?)
-    };
-    Ok([with(0)?, with(1)?])
-}
-
-impl Primitive for Pick {
-    fn keep(&self) -> Prim {
-        Prim::Static(&Pick)
-    }
-    fn name(&self) -> &'static str {
-        "pick"
-    }
-    fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        Ok(Signature::one(inputs[0].with_shape(inputs[1].shape)))
-    }
-    fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
-        let last = inputs[0].layout.rank() - 1;
-        index::gather(inputs[0], last, inputs[1], outputs[0].reborrow());
-        Ok(())
-    }
-    fn rule(&self) -> Rule<'_> {
-        Rule::Linear(Mask::one(0), self)
-    }
-    fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
-        let [x, indices] = both_batched(batched, inputs, size)?;
-        Ok(Some(smallvec![apply_one(self, &[&x, &indices])?]))
-    }
-}
-
-impl Transpose for Pick {
-    fn transpose(&self, _: Mask, cts: &[Option<TrackedTensor>], saved: &Saved<'_>) -> Result<Grads> {
-        let Some(ct) = &cts[0] else { return Ok(smallvec![None; 2]) };
-        let x = saved.inputs[0].shape;
-        let op = Spread { extent: x.dims()[x.rank() - 1] };
-        Ok(smallvec![Some(apply_one(&op, &[ct, saved.input(1)?])?), None])
-    }
-}
-
-impl Primitive for Spread {
-    kept!();
-    fn name(&self) -> &'static str {
-        "spread"
-    }
-    fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        Ok(Signature::one(inputs[0].with_shape(self.target(&inputs[0].shape))))
-    }
-    fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
-        let shape = self.target(inputs[0].layout.shape());
-        copy::fill(0.0, outputs[0].reborrow());
-        index::scatter_add(outputs[0].reborrow(), &shape, shape.rank() - 1, inputs[1], inputs[0]);
-        Ok(())
-    }
-    fn rule(&self) -> Rule<'_> {
-        Rule::Linear(Mask::one(0), self)
-    }
-    fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
-        let [y, indices] = both_batched(batched, inputs, size)?;
-        Ok(Some(smallvec![apply_one(self, &[&y, &indices])?]))
-    }
-}
-
-impl Spread {
-    fn target(&self, y: &Shape) -> Shape {
-        let mut shape = *y;
-        if let Some(last) = shape.dims_mut().last_mut() {
-            *last = self.extent;
-        }
-        shape
-    }
-}
-
-impl Transpose for Spread {
-    fn transpose(&self, _: Mask, cts: &[Option<TrackedTensor>], saved: &Saved<'_>) -> Result<Grads> {
-        let Some(ct) = &cts[0] else { return Ok(smallvec![None; 2]) };
-        Ok(smallvec![Some(apply_one(&Pick, &[ct, saved.input(1)?])?), None])
     }
 }
 

@@ -1,11 +1,11 @@
 //! Centre, scale, weigh and shift: the primitive under every norm, and its fused reverse rule.
 
 use super::expressions::{Part, definition};
+use crate::numbers::{in_front, with_batch};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
     Buffer, Error, General, Grads, Layout, Mask, Meta, Pointwise, Prim, Primitive, Residual, Residuals,
-    Result, Rule, Saved, Shape, Signature, SliceMut, TrackedTensor, Values, View, algebra, apply,
-    checked_shape, is_float,
+    Result, Rule, Saved, Shape, Signature, SliceMut, TrackedTensor, Values, View, algebra, apply, is_float,
 };
 use autograd_kernels::{Kind, machine, norm};
 use candle_core::DType;
@@ -149,20 +149,6 @@ impl Normalize {
 /// Applies an expression as an op.
 fn say(part: Part, parameter: f64, inputs: &[&TrackedTensor]) -> Result<Values> {
     apply(&Pointwise::shared(definition(part).clone(), &[parameter]), inputs)
-}
-
-/// A value with the batch dimension in front, repeated where it lacks it.
-fn with_batch(x: &TrackedTensor, batched: bool, size: usize) -> Result<TrackedTensor> {
-    if batched {
-        return Ok(x.clone());
-    }
-    algebra::broadcast_to(x, &in_front(x.shape(), size)?)
-}
-
-fn in_front(shape: &Shape, size: usize) -> Result<Shape> {
-    let mut dims: SmallVec<[usize; 8]> = smallvec![size];
-    dims.extend_from_slice(shape.dims());
-    checked_shape("normalize", &dims)
 }
 
 impl Primitive for Normalize {
@@ -412,7 +398,7 @@ impl Primitive for NormalizeGrad {
     fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
         let (ct, x) =
             (with_batch(inputs[0], batched.has(0), size)?, with_batch(inputs[1], batched.has(1), size)?);
-        let front = |shape: Option<Shape>| shape.map(|s| in_front(&s, size)).transpose();
+        let front = |shape: Option<Shape>| shape.map(|s| in_front(self.norm.op, size, &s)).transpose();
         let op = Self {
             norm: Normalize { over: shifted(self.norm.over), ..self.norm },
             weight: front(self.weight)?,
