@@ -43,6 +43,7 @@ pub mod memory;
 pub mod norm;
 mod operand;
 mod output;
+pub mod place;
 pub mod pool2d;
 pub mod random;
 pub mod reduce;

@@ -1,22 +1,17 @@
 //! Cross entropy and negative log likelihood over classes.
 //!
-//! Cross entropy over class indices is one kernel forward and one backward; what it saves is the
-//! logits (an input) and one number for each row, where PyTorch saves the whole log-softmax.
+//! These are functions of the rows' own primitives and of general ops.
 
-use crate::compare::{ne, where_cond};
+use crate::compare::where_cond;
 use crate::loss::Reduction;
-use crate::pick::{Pick, Targets, Unpick, batch_rows, check};
+use crate::pick::{Pick, counting_rows};
 use crate::registry::{Case, Family, Op, Sample};
-use crate::softmax::{log_softmax, logsumexp, softmax};
+use crate::row_cross_entropy::RowCrossEntropy;
+use crate::softmax::{log_softmax, logsumexp};
 use autograd_core::algebra::{add, broadcast_to, cast, div, mul, neg, permute, reshape, scale, sub, sum_to};
-use autograd_core::kernels::softmax as kernel;
-use autograd_core::smallvec::{SmallVec, smallvec};
-use autograd_core::{
-    Error, General, Grads, Mask, Meta, Prim, Primitive, Residual, Residuals, Result, Rule, Saved, Shape,
-    Signature, Site, SliceMut, TrackedTensor, Values, View, apply_one, checked_shape, is_float,
-};
+use autograd_core::smallvec::SmallVec;
+use autograd_core::{Error, Result, Shape, Site, TrackedTensor, apply_one, checked_shape, is_float};
 use candle_core::DType;
-use std::sync::Arc;
 
 /// What a loss over classes does beyond the plain mean; the defaults are PyTorch's.
 #[derive(Clone, Debug)]
@@ -82,7 +77,7 @@ pub fn cross_entropy_with(
         losses = weights.times(&losses)?;
         if smoothing > 0.0 {
             let spread = spread_loss(&x.values, options.weights.as_ref())?;
-            let spread = match valid(&targets, ignore)? {
+            let spread = match counting_rows(&targets, ignore)? {
                 Some(valid) => where_cond(&valid, spread, 0)?,
                 None => spread,
             };
@@ -204,11 +199,6 @@ fn may_be(ignore: Option<i64>, targets: &TrackedTensor) -> Option<i64> {
     ignore.filter(|&class| class >= 0 || targets.dtype() == DType::I64)
 }
 
-/// Which rows count; `None` where all do.
-fn valid(targets: &TrackedTensor, ignore: Option<i64>) -> Result<Option<TrackedTensor>> {
-    ignore.map(|class| ne(targets, class)).transpose()
-}
-
 /// The weight of each row's target, 0 for an ignored one; `None` where all are 1.
 struct Weights(Option<TrackedTensor>);
 
@@ -237,7 +227,7 @@ impl Weights {
     ) -> Result<Option<TrackedTensor>> {
         let counted = match &self.0 {
             Some(weights) => Some(weights.clone()),
-            None => valid(targets, ignore)?.map(|v| cast(&v, losses.dtype())).transpose()?,
+            None => counting_rows(targets, ignore)?.map(|v| cast(&v, losses.dtype())).transpose()?,
         };
         counted.map(|counted| sum_to(&counted, &Shape::SCALAR)).transpose()
     }
@@ -278,116 +268,6 @@ fn over_probabilities(x: &Rows, targets: &TrackedTensor, options: &CrossEntropy)
     let losses = reshape(&neg(&sum_to(&terms, &column)?)?, &checked_shape(x.op, &[rows])?)?;
     // The mean is over the first dimension and what follows the classes: over rows.
     x.reduce(&losses, options.reduction, || Ok(None))
-}
-
-/// ln Σ eˣ − x[target] for each row; inputs x `[rows, classes]` and the targets `[rows]`; the
-/// hint is ln Σ eˣ, in f32 for the half types.
-#[derive(Clone, Copy, Debug)]
-struct RowCrossEntropy {
-    ignore: Option<i64>,
-}
-
-/// ct · (softmax(x) − onehot(target)); inputs ct, x, the targets, and the hint where it is there.
-#[derive(Clone, Copy, Debug)]
-struct RowCrossEntropyVjp {
-    ignore: Option<i64>,
-}
-
-/// x with 0 in the rows that are ignored: what stands there must not reach a gradient.
-fn heard_rows(x: &TrackedTensor, targets: &TrackedTensor, ignore: Option<i64>) -> Result<TrackedTensor> {
-    let Some(valid) = valid(targets, ignore)? else { return Ok(x.clone()) };
-    let column = checked_shape("cross_entropy", &[x.dims()[0], 1])?;
-    let valid = if x.rank() == 1 { valid } else { reshape(&valid, &column)? };
-    where_cond(&valid, x, 0)
-}
-
-impl Primitive for RowCrossEntropy {
-    fn name(&self) -> &'static str {
-        "cross_entropy"
-    }
-    fn keep(&self) -> Prim {
-        Prim::Shared(Arc::new(*self))
-    }
-    fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        check("cross_entropy", &inputs[0], &inputs[1])?;
-        let losses = inputs[0].with_shape(inputs[1].shape);
-        let hint = if losses.dtype == DType::F64 { losses } else { losses.with_dtype(DType::F32) };
-        Ok(Signature { outputs: smallvec![losses], aux: smallvec![hint] })
-    }
-    fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
-        let classes = inputs[0].layout.dims()[1];
-        let targets = Targets::read("cross_entropy", inputs[1], classes, self.ignore)?;
-        let (losses, hint) = outputs.split_at_mut(1);
-        targets.with_view(inputs[1].layout.dims(), |at| {
-            let hint = hint.first_mut().map(SliceMut::reborrow);
-            kernel::cross_entropy(inputs[0], at, losses[0].reborrow(), hint);
-        });
-        targets.clear_ignored(losses[0].reborrow(), 1);
-        Ok(())
-    }
-    fn rule(&self) -> Rule<'_> {
-        Rule::General(self)
-    }
-    fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
-        batch_rows(self, batched, inputs, size)
-    }
-    fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
-        let (targets, ignore) = (inputs[1], self.ignore);
-        let x = heard_rows(inputs[0], targets, ignore)?;
-        let picked = apply_one(&Pick { op: "cross_entropy", ignore }, &[&x, targets])?;
-        let losses = sub(&logsumexp(&x, 1)?, &picked)?;
-        Ok(Some(smallvec![heard_rows(&losses, targets, ignore)?]))
-    }
-}
-
-impl General for RowCrossEntropy {
-    fn residuals(&self, _: Mask) -> Residuals {
-        smallvec![Residual::Input(0), Residual::Input(1), Residual::Aux(0)]
-    }
-    fn vjp(&self, _: Mask, cts: &[Option<TrackedTensor>], saved: &Saved<'_>) -> Result<Grads> {
-        let Some(ct) = &cts[0] else { return Ok(smallvec![None, None]) };
-        let mut inputs: SmallVec<[&TrackedTensor; 4]> = smallvec![ct, saved.input(0)?, saved.input(1)?];
-        inputs.extend(saved.aux(0));
-        Ok(smallvec![Some(apply_one(&RowCrossEntropyVjp { ignore: self.ignore }, &inputs)?), None])
-    }
-}
-
-impl Primitive for RowCrossEntropyVjp {
-    fn name(&self) -> &'static str {
-        "cross_entropy_vjp"
-    }
-    fn keep(&self) -> Prim {
-        Prim::Shared(Arc::new(*self))
-    }
-    fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        Ok(Signature::one(inputs[1]))
-    }
-    fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
-        let classes = inputs[1].layout.dims()[1];
-        let targets = Targets::read("cross_entropy", inputs[2], classes, self.ignore)?;
-        targets.with_view(inputs[2].layout.dims(), |at| {
-            let hint = inputs.get(3).copied();
-            kernel::cross_entropy_vjp(inputs[0], inputs[1], at, hint, outputs[0].reborrow());
-        });
-        targets.clear_ignored(outputs[0].reborrow(), classes);
-        Ok(())
-    }
-    fn rule(&self) -> Rule<'_> {
-        Rule::Composite
-    }
-    fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
-        batch_rows(self, batched, inputs, size)
-    }
-    fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
-        let (targets, ignore) = (inputs[2], self.ignore);
-        let ct = heard_rows(inputs[0], targets, ignore)?;
-        let x = heard_rows(inputs[1], targets, ignore)?;
-        let column = checked_shape("cross_entropy", &[x.dims()[0], 1])?;
-        let share = mul(&reshape(&ct, &column)?, &softmax(&x, 1)?)?;
-        let pick = Pick { op: "cross_entropy", ignore };
-        let own = apply_one(&Unpick { pick, classes: x.dims()[1] }, &[&ct, targets])?;
-        Ok(Some(smallvec![sub(&share, &own)?]))
-    }
 }
 
 /// The ops of this file.
@@ -595,23 +475,6 @@ mod tests {
         let by_index = cross_entropy_with(&logits(), indices(TARGETS), &options)?;
         let by_probability = cross_entropy_with(&logits(), &sure, &options)?;
         close(&[by_probability.to_scalar()?], &[by_index.to_scalar()?]);
-        Ok(())
-    }
-
-    #[test]
-    fn kernels_equal_their_decompositions() -> Result<()> {
-        let ct = vector(&[1.0, -0.5, 2.0, 0.25]);
-        for ignore in [None, Some(2)] {
-            let (x, targets) = (logits(), indices(TARGETS));
-            let ops: [(&dyn Primitive, Vec<&TrackedTensor>); 2] = [
-                (&RowCrossEntropy { ignore }, vec![&x, &targets]),
-                (&RowCrossEntropyVjp { ignore }, vec![&ct, &x, &targets]),
-            ];
-            for (op, inputs) in ops {
-                let parts = op.decompose(&inputs)?.expect("it has a decomposition");
-                close(&apply_one(op, &inputs)?.to_flat()?, &parts[0].to_flat()?);
-            }
-        }
         Ok(())
     }
 

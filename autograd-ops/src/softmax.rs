@@ -5,15 +5,14 @@
 
 use crate::elementwise::{exp, log};
 use crate::registry::{Case, Family, Op, Sample};
-use autograd_core::ScalarExpr;
-use autograd_core::algebra::{broadcast_to, mul, reshape, sub, sum_to};
+use autograd_core::algebra::{add, broadcast_to, div, mul, ones_like, reshape, sub, sum_to};
 use autograd_core::kernels::expr::{Binary, Unary};
 use autograd_core::kernels::{reduce, softmax as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
     Definition, Error, General, Grads, Mask, Meta, Prim, Primitive, Residual, Residuals, Result, Rule, Saved,
-    Shape, Signature, Site, SliceMut, TrackedTensor, Values, View, apply_one, checked_shape, is_float,
-    pointwise, resolve_dim,
+    ScalarExpr, Shape, Signature, Site, SliceMut, TrackedTensor, Values, View, apply_one, checked_shape,
+    is_float, pointwise, resolve_dim,
 };
 use std::sync::{Arc, LazyLock};
 
@@ -195,7 +194,7 @@ impl Primitive for Softmax {
     }
     fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
         let e = exp(&shifted(inputs[0], self.0)?.0)?;
-        let y = autograd_core::algebra::div(&e, &sum_kept(&e, self.0)?)?;
+        let y = div(&e, &sum_kept(&e, self.0)?)?;
         Ok(Some(smallvec![y]))
     }
 }
@@ -317,7 +316,7 @@ impl Primitive for Logsumexp {
     }
     fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
         let (z, shift) = shifted(inputs[0], self.0)?;
-        let y = autograd_core::algebra::add(&log(&sum_kept(&exp(&z)?, self.0)?)?, &shift)?;
+        let y = add(&log(&sum_kept(&exp(&z)?, self.0)?)?, &shift)?;
         Ok(Some(smallvec![reshape(&y, &without(inputs[0].shape(), self.0))?]))
     }
 }
@@ -339,10 +338,7 @@ impl General for Logsumexp {
         tangents: &[Option<TrackedTensor>],
     ) -> Result<Option<SmallVec<[Option<TrackedTensor>; 2]>>> {
         let Some(dx) = &tangents[0] else { return Ok(Some(smallvec![None])) };
-        let share = apply_one(
-            &LogsumexpVjp(self.0),
-            &[&autograd_core::algebra::ones_like(&outputs[0])?, inputs[0], &outputs[0]],
-        )?;
+        let share = apply_one(&LogsumexpVjp(self.0), &[&ones_like(&outputs[0])?, inputs[0], &outputs[0]])?;
         let dy = sum_kept(&mul(&share, dx)?, self.0)?;
         Ok(Some(smallvec![Some(reshape(&dy, outputs[0].shape())?)]))
     }
