@@ -19,6 +19,8 @@ pub mod arithmetic;
 pub mod compare;
 pub mod conv;
 pub mod cross_entropy;
+pub mod cut;
+pub mod einsum;
 pub mod elementwise;
 pub mod extremum;
 pub mod index;
@@ -47,6 +49,9 @@ pub mod softmax;
 pub mod spread;
 pub mod testing;
 
+pub use cut::{Cut, Cuts};
+pub use einsum::einsum;
+pub use join::{cat, meshgrid, stack};
 pub use methods::TensorAutograd;
 pub use numbers::{List, Number, Numbers};
 pub use operand::Operand;

@@ -40,6 +40,7 @@ macro_rules! for_each_family {
         $crate::pool_methods!($($callback)*);
         $crate::norm_methods!($($callback)*);
         $crate::random_methods!($($callback)*);
+        $crate::cut_methods!($($callback)*);
     };
 }
 

@@ -196,6 +196,8 @@ pub fn all() -> Vec<Op> {
         crate::pool::ops,
         crate::norm::ops,
         crate::random::ops,
+        crate::cut::ops,
+        crate::einsum::ops,
     ];
     families.iter().flat_map(|ops| ops()).collect()
 }

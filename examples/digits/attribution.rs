@@ -111,7 +111,7 @@ fn draw_legend(area: &Area<'_>, width: u32) -> Result<()> {
     Ok(())
 }
 
-/// One column: the answer, the image, and the two maps, each brought to its own largest value.
+/// One column: the answer, the image, and the two maps, each brought to its own scale.
 fn draw_digit(area: &Area<'_>, left: u32, digit: &Seen) -> Result<()> {
     let right = digit.answer == digit.label;
     let answer = format!("{} {} {:.1} %", digit.answer, if right { "·" } else { "✗" }, 100.0 * digit.probability);
@@ -121,17 +121,25 @@ fn draw_digit(area: &Area<'_>, left: u32, digit: &Seen) -> Result<()> {
         [(&digit.image, &paper), (&digit.saliency, &heat), (&digit.gradients, &diverging)];
     for (row, (values, colour)) in (0..).zip(maps) {
         let top = TOP + row * (CELL + GAP);
-        let largest = values.iter().fold(f32::MIN_POSITIVE, |most, value| most.max(value.abs()));
+        let scale = scale_of(values);
         for (pixel, value) in (0..).zip(values) {
             let (x, y) = (left + ZOOM * (pixel % SIDE as u32), top + ZOOM * (pixel / SIDE as u32));
             let square = [at(x, y), at(x + ZOOM, y + ZOOM)];
-            area.draw(&Rectangle::new(square, colour(f64::from(value / largest)).filled()))?;
+            area.draw(&Rectangle::new(square, colour(f64::from(value / scale).clamp(-1.0, 1.0)).filled()))?;
         }
         let corners = [(0, 0), (CELL, 0), (CELL, CELL), (0, CELL), (0, 0)];
         let frame = corners.map(|(x, y)| at(left + x, top + y));
         area.draw(&PathElement::new(frame, INK.mix(0.35).stroke_width(FINE)))?;
     }
     Ok(())
+}
+
+/// The size that one pixel in a hundred exceeds: a few very large values must not leave the others
+/// without colour.
+fn scale_of(values: &[f32]) -> f32 {
+    let mut sizes: Vec<f32> = values.iter().map(|value| value.abs()).collect();
+    sizes.sort_by(f32::total_cmp);
+    sizes[sizes.len() * 99 / 100].max(f32::MIN_POSITIVE)
 }
 
 /// A place in the finished picture, as plotters counts.

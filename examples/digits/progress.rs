@@ -2,7 +2,7 @@
 
 use super::training::Step;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const STYLE: &str = "{prefix} {bar:30.cyan} {pos}/{len}  {msg}";
 
@@ -11,6 +11,7 @@ pub(crate) struct Progress {
     bar: ProgressBar,
     title: String,
     start: Instant,
+    took: Duration,
     images: usize,
     loss: f64,
     correct: usize,
@@ -23,11 +24,12 @@ impl Progress {
         let style = ProgressStyle::with_template(STYLE).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new(images as u64).with_style(style.progress_chars("━╸─"));
         bar.set_prefix(title.clone());
-        Self { bar, title, start: Instant::now(), images: 0, loss: 0.0, correct: 0 }
+        Self { bar, title, start: Instant::now(), took: Duration::ZERO, images: 0, loss: 0.0, correct: 0 }
     }
 
     /// Counts a step.
     pub(crate) fn add(&mut self, step: Step) {
+        self.took = self.start.elapsed();
         self.images += step.images;
         self.loss += step.loss * step.images as f64;
         self.correct += step.correct;
@@ -44,7 +46,7 @@ impl Progress {
 
     fn figures(&self) -> String {
         let images = self.images as f64;
-        let rate = images / self.start.elapsed().as_secs_f64();
+        let rate = images / self.took.as_secs_f64();
         let accuracy = 100.0 * self.correct as f64 / images;
         format!("loss {:.4}  accuracy {accuracy:5.2} %  {rate:.0} images/s", self.loss / images)
     }

@@ -5,6 +5,7 @@ use super::Matrix;
 use super::tile::Left;
 use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
+use crate::output::Output;
 use crate::threads::{parallel_for, threads};
 use std::ops::Range;
 
@@ -13,20 +14,6 @@ pub(crate) const ROWS: usize = 12;
 
 /// Columns of the output that are added to at a time: they stay in the first cache.
 const CHUNK: usize = 384;
-
-/// A pointer to the output that tasks share; each writes other columns.
-struct Output<T>(*mut T);
-
-// SAFETY: the pointer comes from a `&mut [T]` that outlives the tasks, and they write to
-// different columns of it.
-unsafe impl<T: Send> Sync for Output<T> {}
-
-impl<T> Output<T> {
-    /// The pointer; a method, so that closures capture the whole struct.
-    fn get(&self) -> *mut T {
-        self.0
-    }
-}
 
 /// Whether both factors lie in one of the two ways that can be read in place.
 pub(crate) fn fits<T>(m: usize, a: &Matrix<'_, T>, b: &Matrix<'_, T>) -> bool {
@@ -55,11 +42,11 @@ pub(crate) fn multiply<T: Float>(
         add,
     };
     let share = n.div_ceil(4 * threads()).next_multiple_of(48);
-    let output = Output(out.as_mut_ptr());
+    let output = Output::new(out);
     let thin = Shared(thin);
     parallel_for(n.div_ceil(share), &|task| {
         let columns = task * share..n.min((task + 1) * share);
-        let (thin, out) = (thin.get(), output.get());
+        let (thin, out) = (thin.get(), output.start());
         // SAFETY: the factors and the output were checked to hold all elements, and no other task
         // has these columns; `Fast` is only chosen where the machine has its instructions.
         unsafe {
@@ -96,13 +83,13 @@ struct Thin<T> {
 
 impl<T: Float> Thin<T> {
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-    unsafe fn fast<L: Lanes<Scalar = T>>(&self, columns: Range<usize>, out: *mut T) {
+    unsafe fn fast<L: Lanes<Item = T>>(&self, columns: Range<usize>, out: *mut T) {
         // SAFETY: the caller's promise is the same.
         unsafe { self.run::<L>(columns, out) };
     }
 
     #[inline(always)]
-    unsafe fn run<L: Lanes<Scalar = T>>(&self, columns: Range<usize>, out: *mut T) {
+    unsafe fn run<L: Lanes<Item = T>>(&self, columns: Range<usize>, out: *mut T) {
         // SAFETY: the caller's promise is the same.
         unsafe {
             if self.rows_contiguous {
@@ -116,7 +103,7 @@ impl<T: Float> Thin<T> {
     /// Contiguous rows: each, times its elements of the left factor, is added to the rows of the
     /// output, a few at once and a chunk of columns at a time.
     #[inline(always)]
-    unsafe fn rows<L: Lanes<Scalar = T>>(&self, columns: Range<usize>, out: *mut T) {
+    unsafe fn rows<L: Lanes<Item = T>>(&self, columns: Range<usize>, out: *mut T) {
         let [m, k, n] = self.dims;
         for column in columns.clone().step_by(CHUNK) {
             let width = CHUNK.min(columns.end - column);
@@ -154,7 +141,7 @@ impl<T: Float> Thin<T> {
         clippy::needless_range_loop,
         reason = "the loops over registers unroll by their indices"
     )]
-    unsafe fn add_rows<L: Lanes<Scalar = T>, const R: usize, const S: usize>(
+    unsafe fn add_rows<L: Lanes<Item = T>, const R: usize, const S: usize>(
         &self,
         a: Left<T>,
         b: *const T,
@@ -168,7 +155,7 @@ impl<T: Float> Thin<T> {
             let factors: [[L; S]; R] =
                 std::array::from_fn(|i| std::array::from_fn(|s| factor(i, s)));
             let mut j = 0;
-            while j + L::WIDTH <= width {
+            while j + L::LANES <= width {
                 let right: [L; S] = std::array::from_fn(|s| L::load(b.add(s * self.step + j)));
                 for i in 0..R {
                     let to = out.add(i * n + j);
@@ -178,7 +165,7 @@ impl<T: Float> Thin<T> {
                     }
                     sum.store(to);
                 }
-                j += L::WIDTH;
+                j += L::LANES;
             }
             if j < width {
                 let room = width - j;
@@ -197,7 +184,7 @@ impl<T: Float> Thin<T> {
 
     /// Contiguous columns: dot products, four rows by three columns at a time.
     #[inline(always)]
-    unsafe fn dots<L: Lanes<Scalar = T>>(&self, columns: Range<usize>, out: *mut T) {
+    unsafe fn dots<L: Lanes<Item = T>>(&self, columns: Range<usize>, out: *mut T) {
         let mut column = columns.start;
         while column < columns.end {
             // SAFETY: these columns are the caller's.
@@ -212,7 +199,7 @@ impl<T: Float> Thin<T> {
     }
 
     #[inline(always)]
-    unsafe fn dots_of<L: Lanes<Scalar = T>, const C: usize>(
+    unsafe fn dots_of<L: Lanes<Item = T>, const C: usize>(
         &self,
         column: usize,
         out: *mut T,
@@ -237,7 +224,7 @@ impl<T: Float> Thin<T> {
         clippy::needless_range_loop,
         reason = "the loops over registers unroll by their indices"
     )]
-    unsafe fn dot_tile<L: Lanes<Scalar = T>, const R: usize, const C: usize>(
+    unsafe fn dot_tile<L: Lanes<Item = T>, const R: usize, const C: usize>(
         &self,
         row: usize,
         column: usize,
@@ -250,7 +237,7 @@ impl<T: Float> Thin<T> {
             let (a, b) = (self.a.at.add(row * self.a.row), self.b.add(column * self.step));
             let mut sums = [[L::splat(T::ZERO); C]; R];
             let mut l = 0;
-            while l + L::WIDTH <= k {
+            while l + L::LANES <= k {
                 let right: [L; C] = std::array::from_fn(|c| L::load(b.add(c * self.step + l)));
                 for i in 0..R {
                     let left = L::load(a.add(i * self.a.row + l));
@@ -258,7 +245,7 @@ impl<T: Float> Thin<T> {
                         sums[i][c] = left.mul_add(right[c], sums[i][c]);
                     }
                 }
-                l += L::WIDTH;
+                l += L::LANES;
             }
             if l < k {
                 let right: [L; C] =
@@ -273,7 +260,7 @@ impl<T: Float> Thin<T> {
             for i in 0..R {
                 for c in 0..C {
                     let to = out.add((row + i) * n + column + c);
-                    let sum = sums[i][c].sum();
+                    let sum = sums[i][c].total();
                     *to = if self.add { *to + sum } else { sum };
                 }
             }

@@ -5,6 +5,7 @@
 use super::Pool2d;
 use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
+use crate::simd::Float as _;
 use std::ops::Range;
 
 /// The maxima of a plane and their flat indices in it.
@@ -88,8 +89,8 @@ fn walk<L: Lanes>(
         let mut j = 0;
         while j < columns {
             // The last vector of a row goes back over windows that are done, to be a whole one.
-            let start = if j + L::WIDTH > inner.end && inner.contains(&j) {
-                inner.end.saturating_sub(L::WIDTH)
+            let start = if j + L::LANES > inner.end && inner.contains(&j) {
+                inner.end.saturating_sub(L::LANES)
             } else {
                 j
             };
@@ -97,11 +98,11 @@ fn walk<L: Lanes>(
             // A vector reads up to the last tap of its last window, and a step further.
             let last = rows.len().saturating_sub(1) * g.width + g.kernel[1] - 1;
             if inner.contains(&start)
-                && start + L::WIDTH <= inner.end
-                && first + last + L::WIDTH * g.stride[1] <= plane
+                && start + L::LANES <= inner.end
+                && first + last + L::LANES * g.stride[1] <= plane
             {
                 vector(i * columns + start, rows.clone(), first);
-                j = start + L::WIDTH;
+                j = start + L::LANES;
             } else {
                 one(i, j);
                 j += 1;
@@ -111,13 +112,13 @@ fn walk<L: Lanes>(
 }
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-unsafe fn maxima_fast<L: Lanes>(g: &Pool2d, x: &[L::Scalar], y: &mut [L::Scalar], at: &mut [u32]) {
+unsafe fn maxima_fast<L: Lanes>(g: &Pool2d, x: &[L::Item], y: &mut [L::Item], at: &mut [u32]) {
     // SAFETY: the caller's promise is the same.
     unsafe { maxima_of::<L>(g, x, y, at) };
 }
 
 #[inline(always)]
-unsafe fn maxima_of<L: Lanes>(g: &Pool2d, x: &[L::Scalar], y: &mut [L::Scalar], at: &mut [u32]) {
+unsafe fn maxima_of<L: Lanes>(g: &Pool2d, x: &[L::Item], y: &mut [L::Item], at: &mut [u32]) {
     let (columns, step) = (g.out_width(), g.stride[1]);
     // Where each tap of a window lies, from its first.
     let tap = |tap: usize| (tap / g.kernel[1] * g.width + tap % g.kernel[1]) as u32;
@@ -127,30 +128,30 @@ unsafe fn maxima_of<L: Lanes>(g: &Pool2d, x: &[L::Scalar], y: &mut [L::Scalar], 
     walk::<L>(
         g,
         |to, rows, first| {
-            let mut tags = [L::Scalar::ZERO; 8];
+            let mut tags = [L::Item::ZERO; 8];
             // SAFETY: the walk keeps all taps of LANES windows inside the plane and the windows
             // inside a row of the output.
             unsafe {
-                let (mut best, mut tag) = (L::splat(L::Scalar::LOWEST), L::splat(L::Scalar::ZERO));
-                let (mut number, one) = (tag, L::splat(L::Scalar::reciprocal(1)));
+                let (mut best, mut tag) = (L::splat(L::Item::LOWEST), L::splat(L::Item::ZERO));
+                let (mut number, one) = (tag, L::splat(L::Item::reciprocal(1)));
                 for h in 0..rows.len() {
                     for q in 0..g.kernel[1] {
                         let x = x.as_ptr().add(first + h * g.width + q);
                         (best, tag) = best.raise(tag, L::load_every(x, step), number);
-                        number = number.add(one);
+                        number = number + one;
                     }
                 }
                 best.store(y.borrow_mut().as_mut_ptr().add(to));
                 tag.store(tags.as_mut_ptr());
             }
             // The winning tap's number, a small whole float, tells where it is.
-            for (v, at) in at.borrow_mut()[to..to + L::WIDTH].iter_mut().enumerate() {
+            for (v, at) in at.borrow_mut()[to..to + L::LANES].iter_mut().enumerate() {
                 *at = (first + v * step) as u32 + places[tags[v].whole() as usize];
             }
         },
         |i, j| {
             let (rows, taps) = (g.window(0, i), g.window(1, j));
-            let mut best = (L::Scalar::LOWEST, (rows.start * g.width + taps.start) as u32);
+            let mut best = (L::Item::LOWEST, (rows.start * g.width + taps.start) as u32);
             for h in rows {
                 for w in taps.clone() {
                     best = better(best, (x[h * g.width + w], (h * g.width + w) as u32));
@@ -169,31 +170,31 @@ fn better<T: Float>(best: (T, u32), other: (T, u32)) -> (T, u32) {
 }
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-unsafe fn means_fast<L: Lanes>(g: &Pool2d, x: &[L::Scalar], y: &mut [L::Scalar]) {
+unsafe fn means_fast<L: Lanes>(g: &Pool2d, x: &[L::Item], y: &mut [L::Item]) {
     // SAFETY: the caller's promise is the same.
     unsafe { means_of::<L>(g, x, y) };
 }
 
 #[inline(always)]
-unsafe fn means_of<L: Lanes>(g: &Pool2d, x: &[L::Scalar], y: &mut [L::Scalar]) {
+unsafe fn means_of<L: Lanes>(g: &Pool2d, x: &[L::Item], y: &mut [L::Item]) {
     let (columns, step) = (g.out_width(), g.stride[1]);
-    let scale = L::Scalar::reciprocal(g.kernel[0] * g.kernel[1]);
+    let scale = L::Item::reciprocal(g.kernel[0] * g.kernel[1]);
     let y = std::cell::RefCell::new(y);
     walk::<L>(
         g,
         // SAFETY: as in `maxima_of`.
         |to, rows, first| unsafe {
-            let mut sum = L::splat(L::Scalar::ZERO);
+            let mut sum = L::splat(L::Item::ZERO);
             for h in 0..rows.len() {
                 for q in 0..g.kernel[1] {
-                    sum = sum.add(L::load_every(x.as_ptr().add(first + h * g.width + q), step));
+                    sum = sum + L::load_every(x.as_ptr().add(first + h * g.width + q), step);
                 }
             }
-            let mean = sum.mul_add(L::splat(scale), L::splat(L::Scalar::ZERO));
+            let mean = sum.mul_add(L::splat(scale), L::splat(L::Item::ZERO));
             mean.store(y.borrow_mut().as_mut_ptr().add(to));
         },
         |i, j| {
-            let mut sum = L::Scalar::ZERO;
+            let mut sum = L::Item::ZERO;
             for h in g.window(0, i) {
                 x[h * g.width..][g.window(1, j)].iter().for_each(|&x| sum += x);
             }
