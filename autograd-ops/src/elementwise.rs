@@ -533,8 +533,8 @@ mod tests {
 
     #[test]
     fn one_tensor_is_kept_at_most() -> Result<()> {
-        let x = vector(&[0.5, 0.25]);
         type Function = fn(&TrackedTensor) -> Result<TrackedTensor>;
+        let x = vector(&[0.5, 0.25]);
         let unary: &[(Function, usize)] = &[
             (exp, 16),
             (log, 16),
