@@ -5,6 +5,7 @@
 //! that the caller gives, so that eager mode and static graphs share them. All CPU `unsafe` of the
 //! workspace lives here.
 
+pub mod attention;
 pub mod conv2d;
 pub mod copy;
 pub mod expr;
@@ -21,6 +22,7 @@ pub mod place;
 pub mod pool2d;
 pub mod random;
 pub mod reduce;
+pub mod resample;
 mod rows;
 mod shape;
 mod simd;

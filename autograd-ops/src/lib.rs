@@ -35,6 +35,8 @@ pub mod pool;
 pub mod random;
 pub mod reduce;
 pub mod registry;
+pub mod resample;
+pub mod rotary;
 pub mod shape;
 pub mod slice;
 pub mod softmax;

@@ -35,6 +35,8 @@ macro_rules! for_each_family {
         $crate::norm_methods!($($callback)*);
         $crate::pool_methods!($($callback)*);
         $crate::random_methods!($($callback)*);
+        $crate::resample_methods!($($callback)*);
+        $crate::rotary_methods!($($callback)*);
     };
 }
 

@@ -192,6 +192,8 @@ pub fn all() -> Vec<Op> {
         crate::norm::ops,
         crate::pool::ops,
         crate::random::ops,
+        crate::resample::ops,
+        crate::rotary::ops,
     ];
     families.iter().flat_map(|ops| ops()).collect()
 }
