@@ -16,6 +16,7 @@
 
 pub mod activation;
 pub mod arithmetic;
+pub mod attention;
 pub mod compare;
 pub mod conv;
 pub mod cross_entropy;

@@ -37,6 +37,7 @@ macro_rules! for_each_family {
         $crate::random_methods!($($callback)*);
         $crate::resample_methods!($($callback)*);
         $crate::rotary_methods!($($callback)*);
+        $crate::attention_methods!($($callback)*);
     };
 }
 

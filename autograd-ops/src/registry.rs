@@ -194,6 +194,7 @@ pub fn all() -> Vec<Op> {
         crate::random::ops,
         crate::resample::ops,
         crate::rotary::ops,
+        crate::attention::ops,
     ];
     families.iter().flat_map(|ops| ops()).collect()
 }
