@@ -78,13 +78,13 @@ fn chain() -> Result<()> {
             Ok(())
         }),
         Box::new(|| {
-            black_box(run(&px)?);
+            let _ = black_box(run(&px)?);
             Ok(())
         }),
         Box::new(|| {
             let tape = GradientTape::new();
             let v = tape.variable(&px);
-            black_box(run(&v)?);
+            let _ = black_box(run(&v)?);
             Ok(())
         }),
         Box::new(|| {

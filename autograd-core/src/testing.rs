@@ -1,9 +1,11 @@
-//! For checks of rules: the work that a computation costs, counted on the calling thread. It
-//! costs one read of a flag when nobody counts.
+//! For checks of rules: evaluations counted, hints poisoned. Both belong to the calling thread and
+//! cost one read of a flag when they are off.
 
+use autograd_kernels::{SliceMut, copy};
 use std::cell::Cell;
 
 thread_local! {
+    static POISONED: Cell<bool> = const { Cell::new(false) };
     static COUNTING: Cell<bool> = const { Cell::new(false) };
     static EVALUATIONS: Cell<usize> = const { Cell::new(0) };
 }
@@ -34,9 +36,37 @@ pub fn count_evaluations<R>(f: impl FnOnce() -> R) -> (R, usize) {
     (result, EVALUATIONS.get())
 }
 
+/// Runs `f` while every auxiliary output of a float type that is evaluated on this thread is
+/// overwritten with NaN: whatever reads a hint shows it. Integers stay, since kernels use them as
+/// addresses.
+pub fn poison_hints<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            POISONED.set(self.0);
+        }
+    }
+    let _restore = Restore(POISONED.replace(true));
+    f()
+}
+
 /// Notes an evaluation.
 pub(crate) fn note_evaluation() {
     if COUNTING.get() {
         EVALUATIONS.set(EVALUATIONS.get() + 1);
+    }
+}
+
+/// Overwrites auxiliary outputs where that was asked for.
+pub(crate) fn poison(hints: &mut [SliceMut<'_>]) {
+    if POISONED.get() {
+        for hint in hints {
+            match hint {
+                SliceMut::F64(_) | SliceMut::F32(_) | SliceMut::BF16(_) | SliceMut::F16(_) => {
+                    copy::fill(f64::NAN, hint.reborrow());
+                }
+                SliceMut::U8(_) | SliceMut::U32(_) | SliceMut::I64(_) => {}
+            }
+        }
     }
 }

@@ -152,13 +152,18 @@ fn cast_slice<S: Cast<T> + Copy, T>(src: &[S], out: &mut [T]) {
 }
 
 /// A gather of any rank ≥ 1 on this thread.
-fn block<S: Cast<T> + Copy, T: Copy>(src: &[S], dims: &[usize], strides: &[usize], out: &mut [T]) {
+fn block<S: Cast<T> + Copy, T: Copy + Default>(
+    src: &[S],
+    dims: &[usize],
+    strides: &[usize],
+    out: &mut [T],
+) {
     let last = dims.len() - 1;
     if last == 0 {
         return row(src, strides[0], out);
     }
     if last == 1 && strides[1] != 1 && strides[0] < strides[1] {
-        return transpose(src, [dims[0], dims[1]], [strides[0], strides[1]], out);
+        return transpose(src, [dims[0], dims[1]], [strides[0], strides[1]], out, dims[1]);
     }
     // A dimension that the source walks in smaller steps than the last one is transposed with it.
     let near = (0..last).rev().find(|&d| strides[d] == 1 && strides[last] != 1);
@@ -171,7 +176,7 @@ fn block<S: Cast<T> + Copy, T: Copy>(src: &[S], dims: &[usize], strides: &[usize
     }
 }
 
-/// out[i] = src[i·stride].
+/// `out[i] = src[i·stride]`.
 #[inline]
 pub(crate) fn row<S: Cast<T> + Copy, T: Copy>(src: &[S], stride: usize, out: &mut [T]) {
     match stride {
@@ -185,30 +190,61 @@ pub(crate) fn row<S: Cast<T> + Copy, T: Copy>(src: &[S], stride: usize, out: &mu
     }
 }
 
-/// A side of the blocks in which a transpose walks: both sides' cache lines stay at hand.
+/// A side of the blocks that are transposed at once: one cache line of f32.
 const TILE: usize = 16;
 
-/// out[i][j] = src[i·strides[0] + j·strides[1]], in square blocks.
-fn transpose<S: Cast<T> + Copy, T: Copy>(
+/// A side of the blocks of blocks, for whose rows there are enough entries in the tables of pages.
+const BLOCK: usize = 8 * TILE;
+
+/// `out[i][j] = src[i·strides[0] + j·strides[1]]`, in square blocks; rows of the output are `step`
+/// apart.
+fn transpose<S: Cast<T> + Copy, T: Copy + Default>(
     src: &[S],
     dims: [usize; 2],
     strides: [usize; 2],
     out: &mut [T],
+    step: usize,
 ) {
-    for i0 in (0..dims[0]).step_by(TILE) {
-        for j0 in (0..dims[1]).step_by(TILE) {
-            let (i1, j1) = (dims[0].min(i0 + TILE), dims[1].min(j0 + TILE));
-            for i in i0..i1 {
-                let out = &mut out[i * dims[1] + j0..i * dims[1] + j1];
-                row(&src[i * strides[0] + j0 * strides[1]..], strides[1], out);
+    for i1 in (0..dims[0]).step_by(BLOCK) {
+        for j1 in (0..dims[1]).step_by(BLOCK) {
+            for j0 in (j1..dims[1].min(j1 + BLOCK)).step_by(TILE) {
+                for i0 in (i1..dims[0].min(i1 + BLOCK)).step_by(TILE) {
+                    let src = &src[i0 * strides[0] + j0 * strides[1]..];
+                    let out = &mut out[i0 * step + j0..];
+                    if strides[0] == 1 && i0 + TILE <= dims[0] && j0 + TILE <= dims[1] {
+                        tile(src, strides[1], out, step);
+                    } else {
+                        for i in 0..TILE.min(dims[0] - i0) {
+                            let n = TILE.min(dims[1] - j0);
+                            row(&src[i * strides[0]..], strides[1], &mut out[i * step..][..n]);
+                        }
+                    }
+                }
             }
         }
     }
 }
 
+/// One whole block of a transpose. It goes through a small buffer, so that source and output are
+/// each touched a cache line at a time: lines that lie a power of two apart push each other out of
+/// the cache before they could be used again.
+#[inline]
+fn tile<S: Cast<T> + Copy, T: Copy + Default>(src: &[S], from: usize, out: &mut [T], to: usize) {
+    let mut buffer = [[T::default(); TILE]; TILE];
+    for j in 0..TILE {
+        let line = &src[j * from..j * from + TILE];
+        for i in 0..TILE {
+            buffer[i][j] = line[i].cast();
+        }
+    }
+    for (i, line) in buffer.iter().enumerate() {
+        out[i * to..i * to + TILE].copy_from_slice(line);
+    }
+}
+
 /// A gather whose unit stride lies at dimension `near`, with others between it and the last:
 /// blocks of `near` and the last dimension, for each index of all others.
-fn spread<S: Cast<T> + Copy, T: Copy>(
+fn spread<S: Cast<T> + Copy, T: Copy + Default>(
     src: &[S],
     dims: &[usize],
     strides: &[usize],
@@ -229,15 +265,8 @@ fn spread<S: Cast<T> + Copy, T: Copy>(
         for (start, layout) in starts.iter_mut().zip([&from, &to]) {
             *start = layout.index_of(index);
         }
-        for i0 in (0..dims[near]).step_by(TILE) {
-            for j0 in (0..n).step_by(TILE) {
-                let (i1, j1) = (dims[near].min(i0 + TILE), n.min(j0 + TILE));
-                for i in i0..i1 {
-                    let at = starts[1] + i * out_step;
-                    row(&src[starts[0] + i + j0 * step..], step, &mut out[at + j0..at + j1]);
-                }
-            }
-        }
+        let out = &mut out[starts[1]..];
+        transpose(&src[starts[0]..], [dims[near], n], [1, step], out, out_step);
     }
 }
 

@@ -140,7 +140,7 @@ fn with_extent(dims: &[usize], dim: usize, extent: usize) -> Shape {
     shape
 }
 
-/// out[.., j, ..] = x[.., indices[j], ..] along `dim`; out has x's shape with the number of
+/// `out[.., j, ..] = x[.., indices[j], ..]` along `dim`; out has x's shape with the number of
 /// indices in place of that extent.
 ///
 /// # Panics
@@ -196,7 +196,7 @@ fn select_strided<T: Element>(
     }
 }
 
-/// out[.., indices[j], ..] += src[.., j, ..] along `dim`, in the order of j.
+/// `out[.., indices[j], ..] += src[.., j, ..]` along `dim`, in the order of j.
 ///
 /// `out` has shape `out_shape` and holds the start value.
 ///
@@ -262,8 +262,9 @@ fn meeting(large: &Layout, dim: usize, indices: &[usize]) -> Layout {
     Layout::new(Shape::new(indices), &strides[..dims.len()], large.offset())
 }
 
-/// out[p] = x[p with its coordinate along `dim` replaced by indices[p]]; out has the shape of the
-/// indices, which may be smaller than x along the other dimensions.
+/// `out[p] = x[q]`, where q is the position p with its coordinate along `dim` replaced by
+/// `indices[p]`; out has the shape of the indices, which may be smaller than x along the other
+/// dimensions.
 ///
 /// # Panics
 /// As [`index_select`].
@@ -296,7 +297,8 @@ fn read_at<T: Element>(x: &View<'_>, walk: &Layout, step: usize, indices: &[i64]
     });
 }
 
-/// out[p with its coordinate along `dim` replaced by indices[p]] += src[p], in row-major order.
+/// `out[q] += src[p]` in row-major order of p, where q is p with its coordinate along `dim`
+/// replaced by `indices[p]`.
 ///
 /// `out` has shape `out_shape` and holds the start value; src has the shape of the indices.
 ///
@@ -313,8 +315,8 @@ pub fn scatter_add(
     sum_into!(out, src, |out, src| write_at(out, out_shape, dim, &indices, &walk, &src, Sum::plus));
 }
 
-/// out[p with its coordinate along `dim` replaced by indices[p]] = src[p]; the last write in
-/// row-major order wins.
+/// `out[q] = src[p]`, where q is p with its coordinate along `dim` replaced by `indices[p]`; the
+/// last write in row-major order of p wins.
 ///
 /// `out` has shape `out_shape` and keeps its values where nothing is written; src has the shape
 /// of the indices.

@@ -1,13 +1,15 @@
-//! Short vectors of floats: one kernel text, compiled for AVX2 and for any machine.
+//! What tiles of matrices and images need of vectors beyond [`Vector`]: parts of vectors, squares
+//! transposed, and a multiply-add that is fast anywhere.
 //!
 //! Kernels are `#[inline(always)]` functions over a [`Lanes`] type. They are instantiated with
-//! [`Float::Fast`] inside a function that enables AVX2 and FMA, where the methods below become
-//! single instructions, and with [`Float::Plain`] anywhere.
+//! [`Float::Fast`] inside a function that enables AVX2 and FMA and with [`Float::Plain`] anywhere;
+//! [`Isa`] says which.
 //!
 //! [`Float::Fast`]: crate::float::Float::Fast
 //! [`Float::Plain`]: crate::float::Float::Plain
 
 use crate::float::Float;
+use crate::simd::{Array, Float as _, Vector, has_avx2};
 
 /// Which instructions a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +24,7 @@ impl Isa {
     /// The best that this machine has.
     #[inline]
     pub(crate) fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-        {
-            return Isa::Fast;
-        }
-        Isa::Plain
+        if has_avx2() { Isa::Fast } else { Isa::Plain }
     }
 
     /// All that this machine has: tests run each.
@@ -38,81 +35,62 @@ impl Isa {
     }
 }
 
-/// A vector of [`Lanes::WIDTH`] floats.
-pub(crate) trait Lanes: Copy {
-    /// The element type.
-    type Scalar: Float;
-    /// Elements in a vector.
-    const WIDTH: usize;
-
-    /// Every lane `x`.
-    ///
-    /// # Safety
-    /// The machine has the instructions of this type, as for every method below.
-    unsafe fn splat(x: Self::Scalar) -> Self;
-
-    /// The elements at `p`.
-    ///
-    /// # Safety
-    /// `WIDTH` elements can be read at `p`.
-    unsafe fn load(p: *const Self::Scalar) -> Self;
-
+/// A vector that tiles are made of.
+///
+/// Associated functions that read memory may only be called where the machine has the instructions
+/// of the type.
+pub(crate) trait Lanes: Vector<Item: Float> {
     /// The first `count` elements at `p`, zeros in the other lanes.
     ///
     /// # Safety
-    /// `count.min(WIDTH)` elements can be read at `p`.
+    /// `count.min(LANES)` elements can be read at `p`.
     #[inline(always)]
-    unsafe fn load_first(p: *const Self::Scalar, count: usize) -> Self {
-        let mut lanes = [Self::Scalar::ZERO; 8];
-        // SAFETY: the caller allows reading `count.min(WIDTH)` elements, and WIDTH is at most 8.
+    unsafe fn load_first(p: *const Self::Item, count: usize) -> Self {
+        let mut lanes = [Self::Item::ZERO; 8];
+        // SAFETY: the caller allows reading `count.min(LANES)` elements, and LANES is at most 8.
         unsafe {
-            std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), count.min(Self::WIDTH));
+            std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), count.min(Self::LANES));
             Self::load(lanes.as_ptr())
         }
     }
 
-    /// Writes the lanes to `p`.
-    ///
-    /// # Safety
-    /// `WIDTH` elements can be written at `p`.
-    unsafe fn store(self, p: *mut Self::Scalar);
-
     /// Writes the first `count` lanes to `p`.
     ///
     /// # Safety
-    /// `count.min(WIDTH)` elements can be written at `p`.
+    /// `count.min(LANES)` elements can be written at `p`.
     #[inline(always)]
-    unsafe fn store_first(self, p: *mut Self::Scalar, count: usize) {
-        let mut lanes = [Self::Scalar::ZERO; 8];
-        // SAFETY: the caller allows writing `count.min(WIDTH)` elements, and WIDTH is at most 8.
+    unsafe fn store_first(self, p: *mut Self::Item, count: usize) {
+        let mut lanes = [Self::Item::ZERO; 8];
+        // SAFETY: the caller allows writing `count.min(LANES)` elements, and LANES is at most 8.
         unsafe {
             self.store(lanes.as_mut_ptr());
-            std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, count.min(Self::WIDTH));
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, count.min(Self::LANES));
         }
     }
 
-    /// self + other.
-    ///
-    /// # Safety
-    /// See [`Lanes::splat`].
-    unsafe fn add(self, other: Self) -> Self;
+    /// The first `count` lanes, zeros in the others.
+    #[inline(always)]
+    fn keep_first(self, count: usize) -> Self {
+        // SAFETY: a window of LANES starts at 0 ..= LANES of 16 elements.
+        let mask = unsafe {
+            let kept = count.min(Self::LANES);
+            Self::load(Self::Item::KEEP.as_ptr().add(8 - kept))
+        };
+        self.and(mask)
+    }
 
-    /// self · factor + term, rounded once where the machine can.
-    ///
-    /// # Safety
-    /// See [`Lanes::splat`].
-    unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
+    /// self · factor + term, in one operation where the machine has it and in two where it would
+    /// have to be computed bit by bit.
+    #[inline(always)]
+    fn mul_add(self, factor: Self, term: Self) -> Self {
+        self * factor + term
+    }
 
     /// The sum of the lanes, halves first.
-    ///
-    /// # Safety
-    /// See [`Lanes::splat`].
     #[inline(always)]
-    unsafe fn sum(self) -> Self::Scalar {
-        let mut lanes = [Self::Scalar::ZERO; 8];
-        // SAFETY: WIDTH is at most 8.
-        unsafe { self.store(lanes.as_mut_ptr()) };
-        let mut width = Self::WIDTH;
+    fn total(self) -> Self::Item {
+        let mut lanes = self.lanes();
+        let mut width = Self::LANES;
         while width > 1 {
             width /= 2;
             for i in 0..width {
@@ -122,117 +100,68 @@ pub(crate) trait Lanes: Copy {
         lanes[0]
     }
 
-    /// The first `count` lanes, zeros in the others.
+    /// Lane by lane the other value and its tag where that is larger or NaN, else these.
+    #[inline(always)]
+    fn raise(self, tag: Self, other: Self, other_tag: Self) -> (Self, Self) {
+        let take = self.lt(other).or(other.is_nan());
+        (take.select(other, self), take.select(other_tag, tag))
+    }
+
+    /// Every `step`-th of the elements at `p`.
     ///
     /// # Safety
-    /// See [`Lanes::splat`].
+    /// `LANES · step` elements can be read at `p`.
     #[inline(always)]
-    unsafe fn keep_first(self, count: usize) -> Self {
-        let mut lanes = [Self::Scalar::ZERO; 8];
-        // SAFETY: WIDTH is at most 8.
+    unsafe fn load_every(p: *const Self::Item, step: usize) -> Self {
+        let mut lanes = [Self::Item::ZERO; 8];
+        // SAFETY: the caller allows reading these elements, and LANES is at most 8.
         unsafe {
-            self.store(lanes.as_mut_ptr());
-            Self::load_first(lanes.as_ptr(), count)
+            for (i, lane) in lanes.iter_mut().enumerate().take(Self::LANES) {
+                *lane = *p.add(i * step);
+            }
+            Self::load(lanes.as_ptr())
         }
     }
 
-    /// Transposes a square of WIDTH × WIDTH elements: to[j·to_step + i] = from[i·from_step + j].
+    /// Transposes a square of LANES × LANES elements: to[j·to_step + i] = from[i·from_step + j].
     ///
     /// # Safety
-    /// WIDTH elements can be read at each of WIDTH rows `from_step` apart, and written at each of
-    /// WIDTH rows `to_step` apart; the two do not overlap.
+    /// LANES elements can be read at each of LANES rows `from_step` apart, and written at each of
+    /// LANES rows `to_step` apart; the two do not overlap.
     #[inline(always)]
     unsafe fn transpose(
-        from: *const Self::Scalar,
+        from: *const Self::Item,
         from_step: usize,
-        to: *mut Self::Scalar,
+        to: *mut Self::Item,
         to_step: usize,
     ) {
-        for j in 0..Self::WIDTH {
-            for i in 0..Self::WIDTH {
-                // SAFETY: i and j are below WIDTH; the caller allows both accesses.
+        for j in 0..Self::LANES {
+            for i in 0..Self::LANES {
+                // SAFETY: i and j are below LANES; the caller allows both accesses.
                 unsafe { *to.add(j * to_step + i) = *from.add(i * from_step + j) };
             }
         }
     }
 }
 
-/// `N` lanes in plain Rust.
-#[derive(Clone, Copy)]
-pub(crate) struct Plain<T, const N: usize>([T; N]);
+impl Lanes for Array<f32, 8> {}
 
-impl<T: Float, const N: usize> Lanes for Plain<T, N> {
-    type Scalar = T;
-    const WIDTH: usize = N;
-
-    #[inline(always)]
-    unsafe fn splat(x: T) -> Self {
-        Self([x; N])
-    }
-
-    #[inline(always)]
-    unsafe fn load(p: *const T) -> Self {
-        // SAFETY: the caller allows reading N elements; an array is as aligned as its elements.
-        Self(unsafe { *p.cast::<[T; N]>() })
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, p: *mut T) {
-        // SAFETY: the caller allows writing N elements; an array is as aligned as its elements.
-        unsafe { *p.cast::<[T; N]>() = self.0 };
-    }
-
-    #[inline(always)]
-    unsafe fn add(mut self, other: Self) -> Self {
-        for (x, y) in self.0.iter_mut().zip(other.0) {
-            *x += y;
-        }
-        self
-    }
-
-    #[inline(always)]
-    unsafe fn mul_add(mut self, factor: Self, term: Self) -> Self {
-        for (x, (y, z)) in self.0.iter_mut().zip(factor.0.into_iter().zip(term.0)) {
-            *x = *x * y + z;
-        }
-        self
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(crate) use avx2::{F32x8, F64x4};
+impl Lanes for Array<f64, 4> {}
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use super::Lanes;
+    use crate::simd::{F32x8, F64x4, Vector};
     use std::arch::x86_64::*;
 
     /// Lane i loads where i < count: a window of 8 into −1 × 8, 0 × 8.
     static MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
     static MASK_WIDE: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 
-    /// Eight f32 in an AVX register.
-    #[derive(Clone, Copy)]
-    pub(crate) struct F32x8(__m256);
-
-    // In the methods below, an intrinsic needs AVX2 or FMA, which the caller of any method of
-    // `Lanes` vouches for, and reads or writes no more than the method itself is allowed to.
+    // In the methods below, an intrinsic needs AVX2 or FMA: values of these types exist only where
+    // the processor has them (the invariant of `simd::avx2`), and an associated function is called
+    // only under the same check. It reads or writes no more than the method itself is allowed to.
     impl Lanes for F32x8 {
-        type Scalar = f32;
-        const WIDTH: usize = 8;
-
-        #[inline(always)]
-        unsafe fn splat(x: f32) -> Self {
-            // SAFETY: see above.
-            Self(unsafe { _mm256_set1_ps(x) })
-        }
-
-        #[inline(always)]
-        unsafe fn load(p: *const f32) -> Self {
-            // SAFETY: see above.
-            Self(unsafe { _mm256_loadu_ps(p) })
-        }
-
         #[inline(always)]
         unsafe fn load_first(p: *const f32, count: usize) -> Self {
             // SAFETY: see above; the window of 8 starts at 0 ..= 8 of 16, and masked lanes are
@@ -244,21 +173,8 @@ mod avx2 {
         }
 
         #[inline(always)]
-        unsafe fn store(self, p: *mut f32) {
-            // SAFETY: see above.
-            unsafe { _mm256_storeu_ps(p, self.0) };
-        }
-
-        #[inline(always)]
-        unsafe fn add(self, other: Self) -> Self {
-            // SAFETY: see above.
-            Self(unsafe { _mm256_add_ps(self.0, other.0) })
-        }
-
-        #[inline(always)]
-        unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
-            // SAFETY: see above.
-            Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, term.0) })
+        fn mul_add(self, factor: Self, term: Self) -> Self {
+            self.fma(factor, term)
         }
 
         #[inline(always)]
@@ -285,16 +201,28 @@ mod avx2 {
         }
 
         #[inline(always)]
-        unsafe fn keep_first(self, count: usize) -> Self {
-            // SAFETY: see above; the window of 8 starts at 0 ..= 8 of 16.
+        unsafe fn load_every(p: *const f32, step: usize) -> Self {
+            // SAFETY: see above; lane i reads element i·step, and for a step of 2 two vectors.
             unsafe {
-                let mask = _mm256_loadu_ps(MASK.as_ptr().add(8 - count.min(8)).cast());
-                Self(_mm256_and_ps(self.0, mask))
+                if step == 1 {
+                    return Self::load(p);
+                }
+                if step == 2 {
+                    let (a, b) = (_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8)));
+                    // Even elements of a and b, half by half, then the middle quarters swapped.
+                    let even = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0b10_00_10_00));
+                    return Self(_mm256_castpd_ps(_mm256_permute4x64_pd(even, 0b11_01_10_00)));
+                }
+                let mut lanes = [0.0; 8];
+                for (i, lane) in lanes.iter_mut().enumerate() {
+                    *lane = *p.add(i * step);
+                }
+                Self::load(lanes.as_ptr())
             }
         }
 
         #[inline(always)]
-        unsafe fn sum(self) -> f32 {
+        fn total(self) -> f32 {
             // SAFETY: see above.
             unsafe {
                 let four =
@@ -333,26 +261,7 @@ mod avx2 {
         }
     }
 
-    /// Four f64 in an AVX register.
-    #[derive(Clone, Copy)]
-    pub(crate) struct F64x4(__m256d);
-
     impl Lanes for F64x4 {
-        type Scalar = f64;
-        const WIDTH: usize = 4;
-
-        #[inline(always)]
-        unsafe fn splat(x: f64) -> Self {
-            // SAFETY: as for `F32x8`.
-            Self(unsafe { _mm256_set1_pd(x) })
-        }
-
-        #[inline(always)]
-        unsafe fn load(p: *const f64) -> Self {
-            // SAFETY: as for `F32x8`.
-            Self(unsafe { _mm256_loadu_pd(p) })
-        }
-
         #[inline(always)]
         unsafe fn load_first(p: *const f64, count: usize) -> Self {
             // SAFETY: as for `F32x8`; the window of 4 starts at 0 ..= 4 of 8.
@@ -360,18 +269,6 @@ mod avx2 {
                 let mask = _mm256_loadu_si256(MASK_WIDE.as_ptr().add(4 - count.min(4)).cast());
                 Self(_mm256_maskload_pd(p, mask))
             }
-        }
-
-        #[inline(always)]
-        unsafe fn store(self, p: *mut f64) {
-            // SAFETY: as for `F32x8`.
-            unsafe { _mm256_storeu_pd(p, self.0) };
-        }
-
-        #[inline(always)]
-        unsafe fn add(self, other: Self) -> Self {
-            // SAFETY: as for `F32x8`.
-            Self(unsafe { _mm256_add_pd(self.0, other.0) })
         }
 
         #[inline(always)]
@@ -393,18 +290,8 @@ mod avx2 {
         }
 
         #[inline(always)]
-        unsafe fn keep_first(self, count: usize) -> Self {
-            // SAFETY: as for `F32x8`; the window of 4 starts at 0 ..= 4 of 8.
-            unsafe {
-                let mask = _mm256_loadu_pd(MASK_WIDE.as_ptr().add(4 - count.min(4)).cast());
-                Self(_mm256_and_pd(self.0, mask))
-            }
-        }
-
-        #[inline(always)]
-        unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
-            // SAFETY: as for `F32x8`.
-            Self(unsafe { _mm256_fmadd_pd(self.0, factor.0, term.0) })
+        fn mul_add(self, factor: Self, term: Self) -> Self {
+            self.fma(factor, term)
         }
     }
 }
@@ -415,37 +302,51 @@ mod tests {
 
     #[inline(always)]
     fn exercise<L: Lanes>() {
-        let ints = |start: usize| -> Vec<L::Scalar> {
-            (0..64).map(|i| L::Scalar::reciprocal(start + i)).collect()
+        let ints = |start: usize| -> Vec<L::Item> {
+            (0..64).map(|i| L::Item::reciprocal(start + i)).collect()
         };
-        let (x, y, w) = (ints(1), ints(100), L::WIDTH);
-        // SAFETY: the caller has the instructions; all buffers hold 64 elements, WIDTH is ≤ 8.
+        let (x, y, w) = (ints(1), ints(100), L::LANES);
+        // SAFETY: the caller has the instructions; all buffers hold 64 elements, LANES is ≤ 8.
         unsafe {
-            let mut out = vec![L::Scalar::ZERO; 64];
-            L::load(x.as_ptr()).add(L::splat(y[0])).store(out.as_mut_ptr());
+            let mut out = vec![L::Item::ZERO; 64];
+            (L::load(x.as_ptr()) + L::splat(y[0])).store(out.as_mut_ptr());
             (0..w).for_each(|i| assert!(out[i] == x[i] + y[0]));
-            let one = L::splat(L::Scalar::reciprocal(1));
+            let one = L::splat(L::Item::reciprocal(1));
             L::load(x.as_ptr()).mul_add(one, L::load(y.as_ptr())).store(out.as_mut_ptr());
             (0..w).for_each(|i| assert!(out[i] == x[i] + y[i]));
             for count in 0..=9 {
-                out.fill(L::Scalar::ZERO);
+                out.fill(L::Item::ZERO);
                 L::load_first(x.as_ptr(), count).store(out.as_mut_ptr());
                 (0..w).for_each(|i| {
-                    assert!(out[i] == if i < count { x[i] } else { L::Scalar::ZERO });
+                    assert!(out[i] == if i < count { x[i] } else { L::Item::ZERO });
                 });
-                out.fill(L::Scalar::ZERO);
+                out.fill(L::Item::ZERO);
                 L::load(x.as_ptr()).store_first(out.as_mut_ptr(), count);
                 (0..64).for_each(|i| {
-                    assert!(out[i] == if i < count.min(w) { x[i] } else { L::Scalar::ZERO });
+                    assert!(out[i] == if i < count.min(w) { x[i] } else { L::Item::ZERO });
                 });
             }
+            for step in 1..4 {
+                L::load_every(x.as_ptr(), step).store(out.as_mut_ptr());
+                (0..w).for_each(|i| assert!(out[i] == x[i * step]));
+            }
+            // Nothing is raised to the lowest.
+            let (best, tag) = L::load(x.as_ptr()).raise(
+                L::splat(x[0]),
+                L::load(y.as_ptr()).mul_add(L::splat(L::Item::LOWEST), L::splat(x[0])),
+                L::splat(x[1]),
+            );
+            best.store(out.as_mut_ptr());
+            (0..w).for_each(|i| assert!(out[i] == x[i]));
+            tag.store(out.as_mut_ptr());
+            (0..w).for_each(|i| assert!(out[i] == x[0]));
             for count in 0..=w {
                 L::load(x.as_ptr()).keep_first(count).store(out.as_mut_ptr());
                 (0..w).for_each(|i| {
-                    assert!(out[i] == if i < count { x[i] } else { L::Scalar::ZERO });
+                    assert!(out[i] == if i < count { x[i] } else { L::Item::ZERO });
                 });
             }
-            assert!(L::splat(L::Scalar::reciprocal(w)).sum() == L::Scalar::reciprocal(1));
+            assert!(L::splat(L::Item::reciprocal(w)).total() == L::Item::reciprocal(1));
             L::transpose(x.as_ptr(), w, out.as_mut_ptr(), w);
             for i in 0..w {
                 (0..w).for_each(|j| assert!(out[j * w + i] == x[i * w + j]));
@@ -455,8 +356,8 @@ mod tests {
 
     #[test]
     fn plain_lanes() {
-        exercise::<Plain<f32, 8>>();
-        exercise::<Plain<f64, 4>>();
+        exercise::<Array<f32, 8>>();
+        exercise::<Array<f64, 4>>();
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -469,6 +370,7 @@ mod tests {
         if Isa::detect() == Isa::Fast {
             // SAFETY: the machine has AVX2 and FMA.
             unsafe {
+                use crate::simd::{F32x8, F64x4};
                 fast::<F32x8>();
                 fast::<F64x4>();
             }

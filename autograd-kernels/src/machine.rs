@@ -10,6 +10,7 @@
 mod accumulate;
 mod input;
 mod schedule;
+mod small;
 mod tile;
 
 pub(crate) use schedule::Schedule;
@@ -23,7 +24,11 @@ use crate::{Kind, Layout, MAX_RANK, Shape, SliceMut, View};
 use accumulate::Accumulator;
 use input::Input;
 use schedule::{Leaf, Single};
+use smallvec::SmallVec;
 use tile::Worker;
+
+/// A list with one entry for each input or output: few programs have more than four.
+type List<T> = SmallVec<[T; 4]>;
 
 /// Elements of one tile: a few of them stay in a first-level cache.
 const TILE: usize = 512;
@@ -50,7 +55,9 @@ pub fn run(
     shape: &Shape,
     outputs: &mut [SliceMut<'_>],
 ) {
-    if run_single(program, params, inputs, shape, outputs) {
+    if run_single(program, params, inputs, shape, outputs)
+        || small::run(program, params, inputs, shape, outputs)
+    {
         return;
     }
     evaluate(program, params, inputs, shape, outputs, None);
@@ -175,8 +182,8 @@ fn in_chunks<T: Float>(y: &mut [T], f: &(dyn Fn(usize, &mut [T]) + Sync)) {
 enum Output<'a> {
     /// Element by element.
     Whole(DisjointSlice<'a>),
-    /// Summed.
-    Reduced(Accumulator),
+    /// Summed; boxed, because most outputs are not and lists of them are moved.
+    Reduced(Box<Accumulator>),
 }
 
 /// One evaluation, with everything that its tiles share.
@@ -184,9 +191,9 @@ struct Plan<'a, T> {
     schedule: &'a Schedule,
     /// The dimensions, merged as far as inputs and targets allow.
     shape: Shape,
-    inputs: Vec<Input<'a, T>>,
-    uniform: Vec<T>,
-    outputs: Vec<Output<'a>>,
+    inputs: List<Input<'a, T>>,
+    uniform: List<T>,
+    outputs: List<Output<'a>>,
 }
 
 impl<'a, T: Float> Plan<'a, T> {
@@ -199,7 +206,7 @@ impl<'a, T: Float> Plan<'a, T> {
         targets: Option<&[Shape]>,
     ) {
         // Strides of the inputs and then the targets, all over `shape`.
-        let mut strides: Vec<[usize; MAX_RANK]> = Vec::with_capacity(inputs.len() + outputs.len());
+        let mut strides: SmallVec<[[usize; MAX_RANK]; 8]> = SmallVec::new();
         let mut push = |layout: &Layout| {
             let wide = layout.broadcast_to(shape);
             let wide = wide.expect("machine: every input and target broadcasts to the shape");
@@ -234,24 +241,22 @@ impl<'a, T: Float> Plan<'a, T> {
         let chunk = chunk_length(outer, min_chunk);
         let chunks = outer.div_ceil(chunk);
 
-        let mut kinds = Vec::with_capacity(outputs.len());
-        let mut held = Vec::with_capacity(outputs.len());
+        let mut kinds = List::new();
+        let mut held = List::new();
         for (i, out) in outputs.iter_mut().enumerate() {
             if reduced(i) {
                 let len = out.len();
-                kinds.push(Output::Reduced(Accumulator::new(
-                    len,
-                    target_strides[i],
-                    outer,
-                    chunks,
-                )));
+                let sums = Accumulator::new(len, target_strides[i], outer, chunks);
+                kinds.push(Output::Reduced(Box::new(sums)));
                 held.push(Some(out.reborrow()));
             } else {
                 kinds.push(Output::Whole(DisjointSlice::new(out.reborrow())));
                 held.push(None);
             }
         }
-        let plan = Plan {
+        let mut uniforms = List::new();
+        uniform(program, params, |_, value| uniforms.push(T::from_f64(value)));
+        let mut plan = Plan {
             schedule: program.schedule(),
             shape: merged,
             inputs: inputs
@@ -259,26 +264,26 @@ impl<'a, T: Float> Plan<'a, T> {
                 .zip(input_strides)
                 .map(|(x, strides)| Input::<T>::new(x, &merged, *strides))
                 .collect(),
-            uniform: uniform(program, params),
+            uniform: uniforms,
             outputs: kinds,
         };
         parallel_for(chunks, &|c| {
             let range = c * chunk..outer.min((c + 1) * chunk);
             Worker::new(&plan).run(range, slab, c);
         });
+        plan.inputs.iter_mut().for_each(Input::end);
         for (output, out) in plan.outputs.into_iter().zip(held) {
             if let (Output::Reduced(sums), Some(out)) = (output, out) {
                 sums.finish(out);
             }
         }
-        plan.inputs.into_iter().for_each(Input::end);
     }
 }
 
-/// The numbers that are the same for all elements.
-fn uniform<T: Float>(program: &Program, params: &[f64]) -> Vec<T> {
+/// Computes the numbers that are the same for all elements, in f64: write(which, value).
+fn uniform(program: &Program, params: &[f64], mut write: impl FnMut(usize, f64)) {
     let list = &program.schedule().uniform;
-    let mut values: Vec<f64> = Vec::with_capacity(list.len());
+    let mut values = List::<f64>::new();
     for (k, &reg) in list.iter().enumerate() {
         // The operands of a uniform node are uniform, and stand before it.
         let at = |reg: u16| values[list[..k].binary_search(&reg).expect("operands come first")];
@@ -291,6 +296,6 @@ fn uniform<T: Float>(program: &Program, params: &[f64]) -> Vec<T> {
             Node::Select(c, a, b) => at(if at(c) != 0.0 { a } else { b }),
         };
         values.push(value);
+        write(k, value);
     }
-    values.into_iter().map(T::from_f64).collect()
 }

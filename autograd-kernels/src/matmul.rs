@@ -1,12 +1,14 @@
 //! The batched matrix product.
 //!
-//! Three ways, chosen by shape and strides alone: small products straight from the factors, matrix
-//! times vector at the speed of memory, and everything else in packed blocks. The order in which
-//! an element is summed depends on the shape only, never on the number of threads.
+//! Four ways, chosen by shape and strides alone: small products straight from the factors, matrix
+//! times vector at the speed of memory, thin products that read the right factor in place, and
+//! everything else in packed blocks. The order in which an element is summed depends on the shape
+//! only, never on the number of threads.
 
 mod blocks;
 mod pack;
 mod small;
+mod thin;
 mod tile;
 mod vector;
 
@@ -220,6 +222,8 @@ fn multiply<T: Float>(
         vector::multiply(isa, [n, k], b.transposed(), a.transposed(), out, add);
     } else if m * k * n <= small::LIMIT {
         small::multiply(isa, [m, k, n], a, b, out, add);
+    } else if thin::fits(m, &a, &b) {
+        thin::multiply(isa, [m, k, n], a, b, out, add);
     } else {
         blocks::multiply(isa, [m, k, n], a, b, out, add);
     }
@@ -236,9 +240,15 @@ mod tests {
 
     #[test]
     fn plain_and_fast_instructions_agree_exactly_on_whole_numbers() {
-        for [m, k, n] in
-            [[4, 4, 4], [7, 9, 17], [1, 90, 70], [70, 90, 1], [61, 300, 50], [13, 40, 123]]
-        {
+        for [m, k, n] in [
+            [4, 4, 4],
+            [7, 9, 17],
+            [1, 90, 70],
+            [70, 90, 1],
+            [61, 300, 50],
+            [13, 40, 123],
+            [9, 100, 75],
+        ] {
             let (a, b) = (whole(m * k, 1), whole(k * n, 2));
             let mut want = whole(m * n, 3);
             for i in 0..m {

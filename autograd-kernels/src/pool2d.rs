@@ -1,8 +1,17 @@
 //! Maximum and average over windows of an image, and their gradients.
 
+mod rows;
+
 use crate::float::Float;
+use crate::lanes::Isa;
+use crate::memory;
 use crate::operand::{assert_kind, assert_len, in_float, same};
+use crate::threads::{Disjoint, parallel_chunks};
 use crate::{SliceMut, View};
+use std::ops::Range;
+
+/// Elements that are worth a task of their own.
+const MIN_CHUNK: usize = 16 * 1024;
 
 /// Extents and parameters of a pooling; all planes (batch × channels) are treated alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,17 +59,17 @@ impl Pool2d {
         );
     }
 
-    fn assert_operand(&self, what: &str, operand: View<'_>, want: usize) {
-        let have = operand.layout.elements();
-        assert!(have == want, "{what} has {have} elements where {want} are expected");
-    }
-
     /// The part of window number `at` along `axis` that lies inside the plane.
-    fn window(&self, axis: usize, at: usize) -> (usize, usize) {
+    fn window(&self, axis: usize, at: usize) -> Range<usize> {
         let extent = if axis == 0 { self.height } else { self.width };
         let start = at * self.stride[axis];
         let end = (start + self.kernel[axis]).saturating_sub(self.padding[axis]).min(extent);
-        (start.saturating_sub(self.padding[axis]), end)
+        start.saturating_sub(self.padding[axis])..end
+    }
+
+    fn assert_operand(&self, what: &str, operand: View<'_>, want: usize) {
+        let have = operand.layout.elements();
+        assert!(have == want, "{what} has {have} elements where {want} are expected");
     }
 }
 
@@ -95,38 +104,27 @@ pub fn max_pool2d(g: &Pool2d, x: View<'_>, y: SliceMut<'_>, indices: Option<Slic
 
 fn max_planes<T: Float>(g: &Pool2d, indices: Option<&mut [u32]>, x: &[T], y: &mut [T]) {
     let (inside, outside) = (g.in_plane(), g.out_plane());
-    if outside == 0 {
+    if y.is_empty() {
         return;
     }
-    let mut indices = indices;
-    for (plane, y) in y.chunks_exact_mut(outside).enumerate() {
-        let x = &x[plane * inside..][..inside];
-        let mut indices = indices.as_mut().map(|all| &mut all[plane * outside..][..outside]);
-        let ow = g.out_width();
-        for (at, y) in y.iter_mut().enumerate() {
-            let (value, index) = window_max(g, x, at / ow, at % ow);
-            *y = value;
-            if let Some(indices) = &mut indices {
-                indices[at] = index as u32;
-            }
+    let isa = Isa::detect();
+    let (y, indices) = (Disjoint::new(y), indices.map(Disjoint::new));
+    parallel_chunks(g.planes, MIN_CHUNK.div_ceil(inside.max(1)), &|planes| {
+        let mut unwanted =
+            if indices.is_none() { memory::take::<u32>(outside) } else { Vec::new() };
+        for plane in planes {
+            let span = plane * outside..(plane + 1) * outside;
+            // SAFETY: tasks have different planes.
+            let y = unsafe { y.part(span.clone()) };
+            let at = match &indices {
+                // SAFETY: as above.
+                Some(indices) => unsafe { indices.part(span) },
+                None => &mut unwanted,
+            };
+            rows::maxima(isa, g, &x[plane * inside..][..inside], y, at);
         }
-    }
-}
-
-#[allow(clippy::eq_op)]
-fn window_max<T: Float>(g: &Pool2d, x: &[T], i: usize, j: usize) -> (T, usize) {
-    let ((h0, h1), (w0, w1)) = (g.window(0, i), g.window(1, j));
-    let (mut best, mut index) = (T::LOWEST, h0 * g.width + w0);
-    for h in h0..h1 {
-        for w in w0..w1 {
-            let x = x[h * g.width + w];
-            // x != x: a NaN takes the place of anything before it.
-            if x > best || x != x {
-                (best, index) = (x, h * g.width + w);
-            }
-        }
-    }
-    (best, index)
+        memory::give(unwanted);
+    });
 }
 
 /// dx: each cotangent added at the element that `indices` (from [`max_pool2d`]) names.
@@ -145,16 +143,27 @@ pub fn max_pool2d_grad(g: &Pool2d, ct: View<'_>, indices: View<'_>, dx: SliceMut
 
 fn spread_max<T: Float>(g: &Pool2d, indices: &[u32], ct: &[T], dx: &mut [T]) {
     let (inside, outside) = (g.in_plane(), g.out_plane());
-    if inside == 0 {
-        return;
-    }
-    for (plane, dx) in dx.chunks_exact_mut(inside).enumerate() {
+    for_each_plane(inside, dx, &|plane, dx| {
         dx.fill(T::ZERO);
         let at = plane * outside..(plane + 1) * outside;
         for (&ct, &index) in ct[at.clone()].iter().zip(&indices[at]) {
             dx[index as usize] += ct;
         }
+    });
+}
+
+/// Runs `f(plane, its elements)` for planes of `size` elements.
+fn for_each_plane<T: Float>(size: usize, out: &mut [T], f: &(dyn Fn(usize, &mut [T]) + Sync)) {
+    if out.is_empty() {
+        return;
     }
+    let (planes, out) = (out.len() / size, Disjoint::new(out));
+    parallel_chunks(planes, MIN_CHUNK.div_ceil(size), &|range| {
+        for plane in range {
+            // SAFETY: tasks have different planes.
+            f(plane, unsafe { out.part(plane * size..(plane + 1) * size) });
+        }
+    });
 }
 
 /// y = the mean of each window; the border counts as zeros (`count_include_pad`).
@@ -170,25 +179,10 @@ pub fn avg_pool2d(g: &Pool2d, x: View<'_>, y: SliceMut<'_>) {
 }
 
 fn mean_planes<T: Float>(g: &Pool2d, x: &[T], y: &mut [T]) {
-    let (inside, outside) = (g.in_plane(), g.out_plane());
-    if outside == 0 {
-        return;
-    }
-    let scale = T::reciprocal(g.kernel[0] * g.kernel[1]);
-    for (plane, y) in y.chunks_exact_mut(outside).enumerate() {
-        let x = &x[plane * inside..][..inside];
-        let ow = g.out_width();
-        for (at, y) in y.iter_mut().enumerate() {
-            let ((h0, h1), (w0, w1)) = (g.window(0, at / ow), g.window(1, at % ow));
-            let mut sum = T::ZERO;
-            for h in h0..h1 {
-                for &x in &x[h * g.width..][w0..w1] {
-                    sum += x;
-                }
-            }
-            *y = sum * scale;
-        }
-    }
+    let (inside, isa) = (g.in_plane(), Isa::detect());
+    for_each_plane(g.out_plane(), y, &|plane, y| {
+        rows::means(isa, g, &x[plane * inside..][..inside], y);
+    });
 }
 
 /// dx: each cotangent divided evenly over its window; the border's share is dropped.
@@ -204,21 +198,8 @@ pub fn avg_pool2d_grad(g: &Pool2d, ct: View<'_>, dx: SliceMut<'_>) {
 }
 
 fn spread_mean<T: Float>(g: &Pool2d, ct: &[T], dx: &mut [T]) {
-    let (inside, outside) = (g.in_plane(), g.out_plane());
-    if inside == 0 {
-        return;
-    }
-    let scale = T::reciprocal(g.kernel[0] * g.kernel[1]);
-    for (plane, dx) in dx.chunks_exact_mut(inside).enumerate() {
-        dx.fill(T::ZERO);
-        let ow = g.out_width();
-        for (at, &ct) in ct[plane * outside..][..outside].iter().enumerate() {
-            let ((h0, h1), (w0, w1)) = (g.window(0, at / ow), g.window(1, at % ow));
-            for h in h0..h1 {
-                for dx in &mut dx[h * g.width..][w0..w1] {
-                    *dx += ct * scale;
-                }
-            }
-        }
-    }
+    let outside = g.out_plane();
+    for_each_plane(g.in_plane(), dx, &|plane, dx| {
+        rows::spread(g, &ct[plane * outside..][..outside], dx);
+    });
 }

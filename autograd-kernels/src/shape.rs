@@ -233,8 +233,14 @@ impl Layout {
         if self.is_contiguous() {
             return Some(Self { offset: self.offset, ..Self::contiguous(shape) });
         }
-        // Match runs of old dimensions against runs of new ones with the same product.
-        let (old, new) = (self.dims(), shape.dims());
+        // Match runs of old dimensions against runs of new ones with the same product. Strides of
+        // dimensions of extent 1 mean nothing: they are left out first.
+        let (mut old, mut steps, mut rank) = ([1; MAX_RANK], [0; MAX_RANK], 0);
+        for (&dim, &stride) in self.dims().iter().zip(self.strides()).filter(|(dim, _)| **dim != 1) {
+            (old[rank], steps[rank]) = (dim, stride);
+            rank += 1;
+        }
+        let (old, new) = (&old[..rank], shape.dims());
         let mut strides = [0; MAX_RANK];
         let (mut i, mut j) = (0, 0);
         while i < old.len() && j < new.len() {
@@ -249,21 +255,16 @@ impl Layout {
                     b *= *new.get(j)?;
                 }
             }
-            for k in i0..i {
-                if old[k] != 1 && self.strides[k] != self.strides[k + 1] * old[k + 1] {
-                    return None;
-                }
+            if (i0..i).any(|k| steps[k] != steps[k + 1] * old[k + 1]) {
+                return None;
             }
-            let mut step = self.strides[i];
+            let mut step = steps[i];
             for k in (j0..=j).rev() {
                 strides[k] = step;
                 step *= new[k];
             }
             i += 1;
             j += 1;
-        }
-        if old[i..].iter().any(|&d| d != 1) {
-            return None;
         }
         Some(Self { shape, strides, offset: self.offset })
     }
@@ -334,4 +335,17 @@ pub(crate) fn merge_dims(shape: &Shape, strides: &mut [[usize; MAX_RANK]]) -> Sh
     }
     out.rank = rank as u8;
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_dimension_beside_one_of_extent_1_is_not_merged() {
+        let layout = Layout::new(Shape::new(&[2, 1, 2]), &[0, 0, 1], 0);
+        assert_eq!(layout.reshape(Shape::new(&[4])), None);
+        let split = layout.reshape(Shape::new(&[2, 2])).expect("only the 1 is dropped");
+        assert_eq!(split.strides(), [0, 1]);
+    }
 }

@@ -12,8 +12,11 @@ mod float;
 mod loops;
 mod portable;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::{F32x8, F64x4};
 pub(crate) use float::Float;
 pub(crate) use loops::{fold, load_at, map1, map2, map3, store_at};
+pub(crate) use portable::Array;
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 

@@ -206,8 +206,8 @@ fn classes(logits: &View<'_>, targets: &View<'_>) -> (usize, usize, Vec<usize>) 
     (rows, n, list.into_iter().enumerate().map(class).collect())
 }
 
-/// losses = log Σ exp(logits) − logits[target] for each row of logits [rows, classes]; `lse` gets
-/// the first term, for [`cross_entropy_vjp`].
+/// losses = log Σ exp(logits) − logits at the target, for each row of logits of the shape
+/// `[rows, classes]`; `lse` gets the first term, for [`cross_entropy_vjp`].
 ///
 /// # Panics
 /// Panics where the logits have not two dimensions, the targets (U32 or I64) are not one class for

@@ -112,7 +112,9 @@ crate::elementwise::unary! {
     softsign = new, |b, x| {
         let (one, size) = (b.constant(1.0), b.unary(Unary::Abs, x));
         let d = b.binary(Binary::Add, one, size);
-        b.binary(Binary::Div, x, d)
+        // A quotient's rule would read x and the result; this one reads x alone.
+        let gate = b.unary(Unary::Recip, d);
+        b.binary(Binary::Mul, x, gate)
     };
 }
 
@@ -326,4 +328,115 @@ macro_rules! activation_methods {
             }
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pull::{close, kept_bytes, pull, slopes, vector};
+
+    #[test]
+    fn relu_has_slope_zero_at_zero() -> Result<()> {
+        assert_eq!(slopes(&[-1.0, -0.0, 0.0, 2.0], relu)?, [0.0, 0.0, 0.0, 1.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn hardtanh_and_relu6_have_slope_zero_at_their_bounds() -> Result<()> {
+        assert_eq!(slopes(&[-1.0, 0.0, 1.0], |x| hardtanh(x, -1.0, 1.0))?, [0.0, 1.0, 0.0]);
+        assert_eq!(slopes(&[0.0, 3.0, 6.0, 7.0], relu6)?, [0.0, 1.0, 0.0, 0.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn leaky_relu_and_elu_have_the_lower_slope_at_zero() -> Result<()> {
+        assert_eq!(slopes(&[-1.0, 0.0, 1.0], |x| leaky_relu(x, 0.25))?, [0.25, 0.25, 1.0]);
+        assert_eq!(slopes(&[0.0, 1.0], |x| elu(x, 1.5))?, [1.5, 1.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn hardswish_and_hardsigmoid_have_the_outer_slope_at_their_ends() -> Result<()> {
+        assert_eq!(slopes(&[-4.0, -3.0, 3.0, 4.0], hardswish)?, [0.0, 0.0, 1.0, 1.0]);
+        assert_eq!(slopes(&[-3.0, 3.0], hardsigmoid)?, [0.0, 0.0]);
+        close(&slopes(&[0.0], hardsigmoid)?, &[1.0 / 6.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_overflows_far_out() -> Result<()> {
+        let far = [-1e4, 1e4];
+        for f in [
+            sigmoid,
+            relu,
+            relu6,
+            selu,
+            silu,
+            log_sigmoid,
+            hardswish,
+            softplus,
+            gelu,
+            gelu_erf,
+            mish,
+            softsign,
+        ] {
+            let y = f(&vector(&far))?.to_vec1::<f64>()?;
+            let dy = slopes(&far, f)?;
+            assert!(y.iter().chain(&dy).all(|v| v.is_finite()), "{y:?} {dy:?}");
+        }
+        assert_eq!(slopes(&far, |x| elu(x, 1.0))?, [0.0, 1.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn values_from_outside() -> Result<()> {
+        let at_one = |f: fn(&TrackedTensor) -> Result<TrackedTensor>| f(&vector(&[1.0]))?.to_vec1::<f64>();
+        // Mathematica: GELU with the exact √(2/π), to which candle's truncated constant is 2.5e-7 off.
+        close(&at_one(gelu)?, &[0.841_191_990_608_276_7]);
+        close(&at_one(gelu_erf)?, &[0.841_344_746_068_542_9]);
+        close(&at_one(mish)?, &[0.865_098_388_267_296_4]);
+        close(&at_one(silu)?, &[0.731_058_578_630_004_9]);
+        close(&at_one(softplus)?, &[1.313_261_687_518_222_8]);
+        let slope = slopes(&[0.8762], sigmoid)?[0];
+        // burn's suite has six digits, cut off.
+        assert!((slope - 0.207_549).abs() < 1e-6, "{slope}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_weight_for_each_channel() -> Result<()> {
+        let x = TrackedTensor::from_vec(vec![-1.0, -2.0, -3.0, 4.0], &[1, 2, 2])?;
+        let grads = pull(&[&x, &vector(&[0.5, 0.25])], |x| prelu(&x[0], &x[1]))?;
+        assert_eq!(grads, [vec![0.5, 0.5, 0.25, 1.0], vec![-3.0, -3.0]]);
+        assert!(prelu(&x, vector(&[1.0, 2.0, 3.0])).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn halves_of_an_odd_dimension_are_refused() {
+        let error = glu(&vector(&[1.0, 2.0, 3.0]), 0).expect_err("3 is odd");
+        assert!(error.to_string().starts_with("glu: dimension 0 of shape"), "{error}");
+        assert!(swiglu(&TrackedTensor::scalar(1.0)).is_err());
+    }
+
+    #[test]
+    fn one_tensor_is_kept() -> Result<()> {
+        for f in [
+            sigmoid,
+            relu,
+            relu6,
+            selu,
+            silu,
+            log_sigmoid,
+            hardswish,
+            softplus,
+            gelu,
+            gelu_erf,
+            mish,
+            softsign,
+        ] {
+            assert_eq!(kept_bytes(&vector(&[0.5, 0.25]), f)?, 16);
+        }
+        Ok(())
+    }
 }

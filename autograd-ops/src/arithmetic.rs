@@ -144,3 +144,56 @@ macro_rules! arithmetic_methods {
         }
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pull::{close, pull, slopes, vector};
+    use autograd_tape::GradientTape;
+
+    #[test]
+    fn pow_of_values() -> Result<()> {
+        let grads = pull(&[&vector(&[2.0, 7.0]), &vector(&[4.0, 2.0])], |x| pow(&x[0], &x[1]))?;
+        close(&grads[0], &[32.0, 14.0]);
+        close(&grads[1], &[16.0 * 2f64.ln(), 49.0 * 7f64.ln()]);
+        Ok(())
+    }
+
+    #[test]
+    fn zero_to_the_zero_has_gradient_zero() -> Result<()> {
+        let zero = vector(&[0.0]);
+        assert_eq!(pull(&[&zero, &zero], |x| pow(&x[0], &x[1]))?, [[0.0], [0.0]]);
+        for exponent in [Operand::Integer(0), Operand::Real(0.0)] {
+            assert_eq!(slopes(&[0.0], |x| pow(x, exponent.clone()))?, [0.0]);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn second_derivatives_of_pow_where_the_exponent_is_zero() -> Result<()> {
+        let tape = GradientTape::new().persistent();
+        let (x, y) = (tape.variable(TrackedTensor::scalar(4.0)), tape.variable(TrackedTensor::scalar(0.0)));
+        let first = tape.gradient(&pow(&x, &y)?, &[&x, &y])?;
+        let mut second = Vec::new();
+        for first in &first {
+            for second_order in tape.gradient(first, &[&x, &y])? {
+                second.push(second_order.to_scalar::<f64>()?);
+            }
+        }
+        let ln4 = 4f64.ln();
+        close(&second, &[0.0, 0.25, 0.25, ln4 * ln4]);
+        Ok(())
+    }
+
+    #[test]
+    fn derivatives_of_a_square_at_zero_of_any_order() -> Result<()> {
+        let tape = GradientTape::new().persistent();
+        let x = tape.variable(TrackedTensor::scalar(0.0));
+        let mut y = pow(&x, 2)?;
+        for want in [0.0, 2.0, 0.0, 0.0, 0.0] {
+            y = tape.derivative(&y, &x)?;
+            assert_eq!(y.to_scalar::<f64>()?, want);
+        }
+        Ok(())
+    }
+}

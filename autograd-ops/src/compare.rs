@@ -265,3 +265,87 @@ macro_rules! compare_methods {
         }
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pull::{kept_bytes, pull, slopes, vector};
+
+    #[test]
+    fn ties_get_half_each() -> Result<()> {
+        let (x, y) = (vector(&[1.0, 2.0, 0.0]), vector(&[1.0, 0.0, 2.0]));
+        assert_eq!(pull(&[&x, &y], |x| maximum(&x[0], &x[1]))?, [[0.5, 1.0, 0.0], [0.5, 0.0, 1.0]]);
+        assert_eq!(pull(&[&x, &y], |x| minimum(&x[0], &x[1]))?, [[0.5, 0.0, 1.0], [0.5, 1.0, 0.0]]);
+        Ok(())
+    }
+
+    #[test]
+    fn clamp_passes_the_gradient_at_its_bounds() -> Result<()> {
+        assert_eq!(slopes(&[-2.0, -1.0, 0.0, 1.0, 2.0], |x| clamp(x, -1, 1))?, [0.0, 1.0, 1.0, 1.0, 0.0]);
+        let inputs = [&vector(&[-2.0, 0.0, 2.0]), &vector(&[-1.0]), &vector(&[1.0])];
+        let grads = pull(&inputs, |x| clamp(&x[0], &x[1], &x[2]))?;
+        assert_eq!(grads, [vec![0.0, 1.0, 0.0], vec![1.0], vec![1.0]]);
+        Ok(())
+    }
+
+    #[test]
+    fn crossed_bounds_give_the_upper_one() -> Result<()> {
+        assert_eq!(clamp(&vector(&[-2.0, 0.0, 2.0]), 1, -1)?.to_vec1::<f64>()?, [-1.0; 3]);
+        assert_eq!(slopes(&[-2.0, 0.0, 2.0], |x| clamp(x, 1, -1))?, [0.0; 3]);
+        Ok(())
+    }
+
+    #[test]
+    fn nan_that_is_not_taken_reaches_no_gradient() -> Result<()> {
+        let mask = TrackedTensor::from_vec(vec![1u8, 0], &[2])?;
+        let grads = pull(&[&vector(&[1.0, f64::NAN]), &vector(&[f64::NAN, 2.0])], |x| {
+            where_cond(&mask, &x[0], &x[1])
+        })?;
+        assert_eq!(grads, [[1.0, 0.0], [0.0, 1.0]]);
+        Ok(())
+    }
+
+    #[test]
+    fn masks_of_any_type() -> Result<()> {
+        let x = vector(&[1.0, 2.0]);
+        let masks = [
+            TrackedTensor::from_vec(vec![0u8, 1], &[2])?,
+            TrackedTensor::from_vec(vec![0u32, 7], &[2])?,
+            TrackedTensor::from_vec(vec![0i64, -1], &[2])?,
+            TrackedTensor::from_vec(vec![0f32, 0.5], &[2])?,
+        ];
+        for mask in masks {
+            assert_eq!(where_cond(&mask, &x, 0)?.to_vec1::<f64>()?, [0.0, 2.0]);
+            assert_eq!(masked_fill(&x, &mask, -1.0)?.to_vec1::<f64>()?, [1.0, -1.0]);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn comparisons_of_floats_and_integers() -> Result<()> {
+        let x = vector(&[-1.0, 0.0, f64::NAN]);
+        assert_eq!(lt(&x, 0)?.to_vec1::<u8>()?, [1, 0, 0]);
+        assert_eq!(ge(&x, 0)?.to_vec1::<u8>()?, [0, 1, 0]);
+        assert_eq!(ne(&x, &x)?.to_vec1::<u8>()?, [0, 0, 1]);
+        let n = TrackedTensor::from_vec(vec![-100i64, 5], &[2])?;
+        assert_eq!(eq(&n, -100)?.to_vec1::<u8>()?, [1, 0]);
+        assert_eq!(le(&n, TrackedTensor::from_vec(vec![5i64], &[1])?)?.to_vec1::<u8>()?, [1, 1]);
+        Ok(())
+    }
+
+    #[test]
+    fn two_numbers_have_no_type() -> Result<()> {
+        let mask = TrackedTensor::from_vec(vec![1u8], &[1])?;
+        let error = where_cond(&mask, 1, 0).expect_err("no type");
+        assert!(error.site().is_some() && error.to_string().starts_with("where_cond:"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_choice_keeps_its_mask_only() -> Result<()> {
+        let mask = TrackedTensor::from_vec(vec![1u8, 0], &[2])?;
+        assert_eq!(kept_bytes(&vector(&[1.0, 2.0]), |x| where_cond(&mask, x, 0))?, 2);
+        assert_eq!(kept_bytes(&vector(&[1.0, 2.0]), |x| masked_fill(x, &mask, 0.0))?, 2);
+        Ok(())
+    }
+}

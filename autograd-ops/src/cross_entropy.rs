@@ -1,22 +1,17 @@
 //! Cross entropy and negative log likelihood over classes.
 //!
-//! Cross entropy over class indices is one kernel forward and one backward; what it saves is the
-//! logits (an input) and one number for each row, where PyTorch saves the whole log-softmax.
+//! These are functions of the rows' own primitives and of general ops.
 
-use crate::compare::{ne, where_cond};
+use crate::compare::where_cond;
 use crate::loss::Reduction;
-use crate::pick::{Pick, Targets, Unpick, batch_rows, check};
+use crate::pick::{Pick, counting_rows};
 use crate::registry::{Case, Family, Op, Sample};
-use crate::softmax::{log_softmax, logsumexp, softmax};
+use crate::row_cross_entropy::RowCrossEntropy;
+use crate::softmax::{log_softmax, logsumexp};
 use autograd_core::algebra::{add, broadcast_to, cast, div, mul, neg, permute, reshape, scale, sub, sum_to};
-use autograd_core::kernels::softmax as kernel;
-use autograd_core::smallvec::{SmallVec, smallvec};
-use autograd_core::{
-    Error, General, Grads, Mask, Meta, Prim, Primitive, Residual, Residuals, Result, Rule, Saved, Shape,
-    Signature, Site, SliceMut, TrackedTensor, Values, View, apply_one, checked_shape, is_float,
-};
+use autograd_core::smallvec::SmallVec;
+use autograd_core::{Error, Result, Shape, Site, TrackedTensor, apply_one, checked_shape, is_float};
 use candle_core::DType;
-use std::sync::Arc;
 
 /// What a loss over classes does beyond the plain mean; the defaults are PyTorch's.
 #[derive(Clone, Debug)]
@@ -82,7 +77,7 @@ pub fn cross_entropy_with(
         losses = weights.times(&losses)?;
         if smoothing > 0.0 {
             let spread = spread_loss(&x.values, options.weights.as_ref())?;
-            let spread = match valid(&targets, ignore)? {
+            let spread = match counting_rows(&targets, ignore)? {
                 Some(valid) => where_cond(&valid, spread, 0)?,
                 None => spread,
             };
@@ -204,11 +199,6 @@ fn may_be(ignore: Option<i64>, targets: &TrackedTensor) -> Option<i64> {
     ignore.filter(|&class| class >= 0 || targets.dtype() == DType::I64)
 }
 
-/// Which rows count; `None` where all do.
-fn valid(targets: &TrackedTensor, ignore: Option<i64>) -> Result<Option<TrackedTensor>> {
-    ignore.map(|class| ne(targets, class)).transpose()
-}
-
 /// The weight of each row's target, 0 for an ignored one; `None` where all are 1.
 struct Weights(Option<TrackedTensor>);
 
@@ -237,7 +227,7 @@ impl Weights {
     ) -> Result<Option<TrackedTensor>> {
         let counted = match &self.0 {
             Some(weights) => Some(weights.clone()),
-            None => valid(targets, ignore)?.map(|v| cast(&v, losses.dtype())).transpose()?,
+            None => counting_rows(targets, ignore)?.map(|v| cast(&v, losses.dtype())).transpose()?,
         };
         counted.map(|counted| sum_to(&counted, &Shape::SCALAR)).transpose()
     }
@@ -278,116 +268,6 @@ fn over_probabilities(x: &Rows, targets: &TrackedTensor, options: &CrossEntropy)
     let losses = reshape(&neg(&sum_to(&terms, &column)?)?, &checked_shape(x.op, &[rows])?)?;
     // The mean is over the first dimension and what follows the classes: over rows.
     x.reduce(&losses, options.reduction, || Ok(None))
-}
-
-/// ln Σ eˣ − x[target] for each row; inputs x `[rows, classes]` and the targets `[rows]`; the
-/// hint is ln Σ eˣ, in f32 for the half types.
-#[derive(Clone, Copy, Debug)]
-struct RowCrossEntropy {
-    ignore: Option<i64>,
-}
-
-/// ct · (softmax(x) − onehot(target)); inputs ct, x, the targets, and the hint where it is there.
-#[derive(Clone, Copy, Debug)]
-struct RowCrossEntropyVjp {
-    ignore: Option<i64>,
-}
-
-/// x with 0 in the rows that are ignored: what stands there must not reach a gradient.
-fn heard_rows(x: &TrackedTensor, targets: &TrackedTensor, ignore: Option<i64>) -> Result<TrackedTensor> {
-    let Some(valid) = valid(targets, ignore)? else { return Ok(x.clone()) };
-    let column = checked_shape("cross_entropy", &[x.dims()[0], 1])?;
-    let valid = if x.rank() == 1 { valid } else { reshape(&valid, &column)? };
-    where_cond(&valid, x, 0)
-}
-
-impl Primitive for RowCrossEntropy {
-    fn name(&self) -> &'static str {
-        "cross_entropy"
-    }
-    fn keep(&self) -> Prim {
-        Prim::Shared(Arc::new(*self))
-    }
-    fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        check("cross_entropy", &inputs[0], &inputs[1])?;
-        let losses = inputs[0].with_shape(inputs[1].shape);
-        let hint = if losses.dtype == DType::F64 { losses } else { losses.with_dtype(DType::F32) };
-        Ok(Signature { outputs: smallvec![losses], aux: smallvec![hint] })
-    }
-    fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
-        let classes = inputs[0].layout.dims()[1];
-        let targets = Targets::read("cross_entropy", inputs[1], classes, self.ignore)?;
-        let (losses, hint) = outputs.split_at_mut(1);
-        targets.with_view(inputs[1].layout.dims(), |at| {
-            let hint = hint.first_mut().map(SliceMut::reborrow);
-            kernel::cross_entropy(inputs[0], at, losses[0].reborrow(), hint);
-        });
-        targets.clear_ignored(losses[0].reborrow(), 1);
-        Ok(())
-    }
-    fn rule(&self) -> Rule<'_> {
-        Rule::General(self)
-    }
-    fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
-        batch_rows(self, batched, inputs, size)
-    }
-    fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
-        let (targets, ignore) = (inputs[1], self.ignore);
-        let x = heard_rows(inputs[0], targets, ignore)?;
-        let picked = apply_one(&Pick { op: "cross_entropy", ignore }, &[&x, targets])?;
-        let losses = sub(&logsumexp(&x, 1)?, &picked)?;
-        Ok(Some(smallvec![heard_rows(&losses, targets, ignore)?]))
-    }
-}
-
-impl General for RowCrossEntropy {
-    fn residuals(&self, _: Mask) -> Residuals {
-        smallvec![Residual::Input(0), Residual::Input(1), Residual::Aux(0)]
-    }
-    fn vjp(&self, _: Mask, cts: &[Option<TrackedTensor>], saved: &Saved<'_>) -> Result<Grads> {
-        let Some(ct) = &cts[0] else { return Ok(smallvec![None, None]) };
-        let mut inputs: SmallVec<[&TrackedTensor; 4]> = smallvec![ct, saved.input(0)?, saved.input(1)?];
-        inputs.extend(saved.aux(0));
-        Ok(smallvec![Some(apply_one(&RowCrossEntropyVjp { ignore: self.ignore }, &inputs)?), None])
-    }
-}
-
-impl Primitive for RowCrossEntropyVjp {
-    fn name(&self) -> &'static str {
-        "cross_entropy_vjp"
-    }
-    fn keep(&self) -> Prim {
-        Prim::Shared(Arc::new(*self))
-    }
-    fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        Ok(Signature::one(inputs[1]))
-    }
-    fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
-        let classes = inputs[1].layout.dims()[1];
-        let targets = Targets::read("cross_entropy", inputs[2], classes, self.ignore)?;
-        targets.with_view(inputs[2].layout.dims(), |at| {
-            let hint = inputs.get(3).copied();
-            kernel::cross_entropy_vjp(inputs[0], inputs[1], at, hint, outputs[0].reborrow());
-        });
-        targets.clear_ignored(outputs[0].reborrow(), classes);
-        Ok(())
-    }
-    fn rule(&self) -> Rule<'_> {
-        Rule::Composite
-    }
-    fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
-        batch_rows(self, batched, inputs, size)
-    }
-    fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
-        let (targets, ignore) = (inputs[2], self.ignore);
-        let ct = heard_rows(inputs[0], targets, ignore)?;
-        let x = heard_rows(inputs[1], targets, ignore)?;
-        let column = checked_shape("cross_entropy", &[x.dims()[0], 1])?;
-        let share = mul(&reshape(&ct, &column)?, &softmax(&x, 1)?)?;
-        let pick = Pick { op: "cross_entropy", ignore };
-        let own = apply_one(&Unpick { pick, classes: x.dims()[1] }, &[&ct, targets])?;
-        Ok(Some(smallvec![sub(&share, &own)?]))
-    }
 }
 
 /// The ops of this file.
@@ -457,4 +337,209 @@ pub fn ops() -> Vec<Op> {
             ]
         }),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pull::{close, pull, vector};
+    use autograd_core::algebra::ones_like;
+    use autograd_tape::GradientTape;
+
+    const LOGITS: [f64; 12] = [0.5, -1.0, 2.0, 1.5, 0.25, -0.75, -2.0, 0.0, 1.0, 3.0, 0.5, -0.5];
+    const TARGETS: [i64; 4] = [2, 0, 1, 2];
+    const WEIGHTS: [f64; 3] = [0.5, 2.0, 1.25];
+
+    fn logits() -> TrackedTensor {
+        TrackedTensor::from_vec(LOGITS.to_vec(), &[4, 3]).expect("four rows of three")
+    }
+
+    fn indices(targets: [i64; 4]) -> TrackedTensor {
+        TrackedTensor::from_vec(targets.to_vec(), &[4]).expect("four targets")
+    }
+
+    /// Loss and gradient by the definition, in plain loops.
+    fn by_definition(
+        targets: [i64; 4],
+        weights: [f64; 3],
+        ignore: i64,
+        smoothing: f64,
+    ) -> (Vec<f64>, f64, Vec<f64>) {
+        let (mut losses, mut total, mut grad) = (Vec::new(), 0.0, vec![0.0; 12]);
+        for (row, &target) in targets.iter().enumerate() {
+            if target == ignore {
+                losses.push(0.0);
+                continue;
+            }
+            let x = &LOGITS[row * 3..][..3];
+            let lse = x.iter().map(|x| x.exp()).sum::<f64>().ln();
+            let q = |c: usize| {
+                weights[c] * (smoothing / 3.0 + if c as i64 == target { 1.0 - smoothing } else { 0.0 })
+            };
+            losses.push((0..3).map(|c| q(c) * (lse - x[c])).sum());
+            total += weights[target as usize];
+            let mass: f64 = (0..3).map(q).sum();
+            for c in 0..3 {
+                grad[row * 3 + c] = mass * (x[c] - lse).exp() - q(c);
+            }
+        }
+        (losses, total, grad)
+    }
+
+    #[test]
+    fn every_option_by_the_definition() -> Result<()> {
+        for targets in [TARGETS, [2, -100, 1, -100]] {
+            for weights in [None, Some(WEIGHTS)] {
+                for ignore in [-100, 1] {
+                    if targets.contains(&-100) && ignore != -100 {
+                        continue;
+                    }
+                    for smoothing in [0.0, 0.3, 1.0] {
+                        let (losses, total, grad) =
+                            by_definition(targets, weights.unwrap_or([1.0; 3]), ignore, smoothing);
+                        let options = |reduction| CrossEntropy {
+                            weights: weights.map(|w| vector(&w)),
+                            ignore_index: Some(ignore),
+                            label_smoothing: smoothing,
+                            reduction,
+                        };
+                        let run = |x: &TrackedTensor, reduction| {
+                            cross_entropy_with(x, indices(targets), &options(reduction))
+                        };
+                        let sum: f64 = losses.iter().sum();
+                        close(&run(&logits(), Reduction::None)?.to_vec1()?, &losses);
+                        close(&[run(&logits(), Reduction::Sum)?.to_scalar()?], &[sum]);
+                        close(&[run(&logits(), Reduction::Mean)?.to_scalar()?], &[sum / total]);
+                        close(&pull(&[&logits()], |x| run(&x[0], Reduction::Sum))?[0], &grad);
+                        let mean: Vec<f64> = grad.iter().map(|g| g / total).collect();
+                        close(&pull(&[&logits()], |x| run(&x[0], Reduction::Mean))?[0], &mean);
+                        if smoothing == 0.0 {
+                            let nll = nll_with(
+                                &log_softmax(&logits(), 1)?,
+                                indices(targets),
+                                &options(Reduction::None),
+                            )?;
+                            close(&nll.to_vec1()?, &losses);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_ignored_row_gets_no_gradient_whatever_is_in_it() -> Result<()> {
+        let mut data = LOGITS.to_vec();
+        data[3..6].fill(f64::NAN);
+        let x = TrackedTensor::from_vec(data, &[4, 3])?;
+        let grads = pull(&[&x], |x| cross_entropy(&x[0], indices([2, -100, 1, 2])))?;
+        assert!(grads[0].iter().all(|g| g.is_finite()) && grads[0][3..6] == [0.0; 3], "{grads:?}");
+        // The same at second order, where the decomposition is differentiated.
+        let tape = GradientTape::new().persistent();
+        let x = tape.variable(&x);
+        let first = tape.derivative(&cross_entropy(&x, indices([2, -100, 1, 2]))?, &x)?;
+        let second = tape.gradient_with(&[&first], &[&ones_like(&first)?], &[&x])?[0].to_flat::<f64>()?;
+        assert!(second.iter().all(|g| g.is_finite()) && second[3..6] == [0.0; 3], "{second:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_left_is_nan() -> Result<()> {
+        assert!(cross_entropy(&logits(), indices([-100; 4]))?.to_scalar::<f64>()?.is_nan());
+        Ok(())
+    }
+
+    #[test]
+    fn classes_in_the_second_dimension() -> Result<()> {
+        // [2, 3, 2]: two images of two pixels.
+        let x = TrackedTensor::from_vec(LOGITS.to_vec(), &[2, 3, 2])?;
+        let rows = permute(&x, &[0, 2, 1])?;
+        let rows = reshape(&rows, &Shape::new(&[4, 3]))?;
+        let targets = reshape(&indices(TARGETS), &Shape::new(&[2, 2]))?;
+        let options = CrossEntropy { reduction: Reduction::None, ..CrossEntropy::default() };
+        let losses = cross_entropy_with(&x, &targets, &options)?;
+        assert_eq!(losses.dims(), [2, 2]);
+        close(&losses.to_flat()?, &cross_entropy_with(&rows, indices(TARGETS), &options)?.to_vec1::<f64>()?);
+        Ok(())
+    }
+
+    #[test]
+    fn probabilities_equal_indices_where_they_are_sure() -> Result<()> {
+        let mut sure = vec![0.0; 12];
+        for (row, &target) in TARGETS.iter().enumerate() {
+            sure[row * 3 + target as usize] = 1.0;
+        }
+        let sure = TrackedTensor::from_vec(sure, &[4, 3])?;
+        let options = CrossEntropy { label_smoothing: 0.1, ..CrossEntropy::default() };
+        let by_index = cross_entropy_with(&logits(), indices(TARGETS), &options)?;
+        let by_probability = cross_entropy_with(&logits(), &sure, &options)?;
+        close(&[by_probability.to_scalar()?], &[by_index.to_scalar()?]);
+        Ok(())
+    }
+
+    #[test]
+    fn half_types_keep_an_exact_hint() -> Result<()> {
+        // Far from 0 a logsumexp in bf16 would be off by 0.25, and each probability by a quarter.
+        let far: Vec<f64> = LOGITS.iter().map(|x| 2.0 * x + 64.0).collect();
+        let x = cast(&TrackedTensor::from_vec(far, &[4, 3])?, DType::BF16)?;
+        let exact = pull(&[&cast(&x, DType::F64)?], |x| cross_entropy(&x[0], indices(TARGETS)))?;
+        let tape = GradientTape::new();
+        let v = tape.variable(&x);
+        let grad = tape.derivative(&cross_entropy(&v, indices(TARGETS))?, &v)?;
+        let grad = cast(&grad, DType::F64)?.to_flat::<f64>()?;
+        for (got, want) in grad.iter().zip(&exact[0]) {
+            assert!((got - want).abs() <= 0.01 * want.abs() + 1e-3, "{grad:?}, not {exact:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_number_for_each_row_is_kept() -> Result<()> {
+        let tape = GradientTape::new();
+        let x = tape.variable(logits());
+        let loss = cross_entropy(&x, TrackedTensor::from_vec(vec![2u32, 0, 1, 2], &[4])?)?;
+        let kept: usize = tape.nodes().iter().map(|node| node.kept_bytes).sum();
+        // The logits (the input), the targets, and one logsumexp for each row.
+        assert_eq!(kept, 12 * 8 + 4 * 4 + 4 * 8);
+        drop(loss);
+        Ok(())
+    }
+
+    #[test]
+    fn errors_name_the_op_and_what_is_wrong() -> Result<()> {
+        let says = |result: Result<TrackedTensor>, what: &str| {
+            let error = result.expect_err(what);
+            assert!(error.to_string().contains(what), "{error}");
+            assert!(error.site().is_some_and(|site| site.file().ends_with("cross_entropy.rs")), "{error}");
+        };
+        says(
+            cross_entropy(&logits(), indices([2, 0, 3, 1])),
+            "cross_entropy: target 3 of row 2 is not one of 3",
+        );
+        says(nll(&logits(), indices([2, 0, -1, 1])), "nll_loss: target -1 of row 2");
+        says(cross_entropy(&logits(), vector(&[1.0])), "probabilities have the logits' shape");
+        says(cross_entropy(&logits(), TrackedTensor::from_vec(vec![0u32], &[1])?), "without its classes");
+        says(
+            cross_entropy(&TrackedTensor::scalar(1.0), TrackedTensor::from_vec(vec![0u32], &[])?),
+            "a dimension of classes",
+        );
+        says(
+            cross_entropy(&indices(TARGETS), TrackedTensor::from_vec(vec![0u32], &[])?),
+            "cross_entropy: element type",
+        );
+        let options = CrossEntropy { label_smoothing: 2.0, ..CrossEntropy::default() };
+        says(cross_entropy_with(&logits(), indices(TARGETS), &options), "label smoothing 2");
+        Ok(())
+    }
+
+    #[test]
+    fn empty_rows_of_logits() -> Result<()> {
+        let x = TrackedTensor::from_vec(Vec::<f64>::new(), &[0, 3])?;
+        let targets = TrackedTensor::from_vec(Vec::<u32>::new(), &[0])?;
+        assert!(cross_entropy(&x, &targets)?.to_scalar::<f64>()?.is_nan());
+        let none = TrackedTensor::from_vec(Vec::<f64>::new(), &[2, 0])?;
+        assert!(cross_entropy(&none, TrackedTensor::from_vec(vec![0u32, 0], &[2])?).is_err());
+        Ok(())
+    }
 }

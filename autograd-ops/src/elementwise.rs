@@ -454,3 +454,107 @@ macro_rules! elementwise_methods {
         }
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pull::{close, kept_bytes, pull, slopes, vector};
+    use autograd_core::Error;
+    use autograd_tape::GradientTape;
+
+    #[test]
+    fn abs_has_slope_zero_at_zero() -> Result<()> {
+        assert_eq!(slopes(&[-2.0, -0.0, 0.0, 3.0], abs)?, [-1.0, 0.0, 0.0, 1.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn hypot_has_slope_zero_at_the_origin() -> Result<()> {
+        let grads = pull(&[&vector(&[0.0, 3.0]), &vector(&[0.0, 4.0])], |x| hypot(&x[0], &x[1]))?;
+        assert_eq!(grads, [[0.0, 0.6], [0.0, 0.8]]);
+        Ok(())
+    }
+
+    #[test]
+    fn xlogy_is_zero_where_its_factor_is() -> Result<()> {
+        let y = xlogy(&vector(&[0.0, 2.0]), vector(&[0.0, 1.0]))?;
+        assert_eq!(y.to_vec1::<f64>()?, [0.0, 0.0]);
+        let grads = pull(&[&vector(&[0.0, 2.0]), &vector(&[0.0, 1.0])], |x| xlogy(&x[0], &x[1]))?;
+        assert_eq!(grads, [[0.0, 0.0], [0.0, 2.0]]);
+        Ok(())
+    }
+
+    #[test]
+    fn logaddexp_of_infinities() -> Result<()> {
+        let low = f64::NEG_INFINITY;
+        let y = logaddexp(&vector(&[low, low, 1000.0]), vector(&[low, 1.0, 1000.0]))?;
+        assert_eq!(y.to_vec1::<f64>()?, [low, 1.0, 1000.0 + 2f64.ln()]);
+        Ok(())
+    }
+
+    #[test]
+    fn sixth_derivative_of_the_reciprocal() -> Result<()> {
+        let tape = GradientTape::new().persistent();
+        let x = tape.variable(TrackedTensor::scalar(4.0));
+        let mut y = recip(&x)?;
+        for _ in 0..6 {
+            y = tape.derivative(&y, &x)?;
+        }
+        close(&[y.to_scalar()?], &[0.043_945_312_5]);
+        Ok(())
+    }
+
+    #[test]
+    fn rounding_is_to_even_and_flat() -> Result<()> {
+        let x = vector(&[-2.5, -0.5, 0.5, 1.5, 2.6]);
+        assert_eq!(round(&x)?.to_vec1::<f64>()?, [-2.0, -0.0, 0.0, 2.0, 3.0]);
+        assert_eq!(trunc(&x)?.to_vec1::<f64>()?, [-2.0, 0.0, 0.0, 1.0, 2.0]);
+        let tape = GradientTape::new();
+        assert!(!round(&tape.variable(&x))?.is_tracked());
+        Ok(())
+    }
+
+    #[test]
+    fn remainder_has_the_divisors_sign() -> Result<()> {
+        assert_eq!(rem(&vector(&[-5.0, 5.0]), vector(&[3.0, -3.0]))?.to_vec1::<f64>()?, [1.0, -1.0]);
+        let grads = pull(&[&vector(&[-5.0]), &vector(&[3.0])], |x| rem(&x[0], &x[1]))?;
+        assert_eq!(grads, [[1.0], [2.0]]);
+        Ok(())
+    }
+
+    #[test]
+    fn integers_are_refused_by_name() -> Result<()> {
+        let x = TrackedTensor::from_vec(vec![1u32], &[1])?;
+        let error = exp(&x).expect_err("u32 has no exponential");
+        assert!(matches!(error, Error::UnsupportedDType { op: "exp", .. }), "{error}");
+        assert!(error.site().is_some_and(|site| site.file().ends_with("elementwise.rs")), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn one_tensor_is_kept_at_most() -> Result<()> {
+        let x = vector(&[0.5, 0.25]);
+        let unary: &[(fn(&TrackedTensor) -> Result<TrackedTensor>, usize)] = &[
+            (exp, 16),
+            (log, 16),
+            (sin, 16),
+            (tanh, 16),
+            (sqrt, 16),
+            (rsqrt, 16),
+            (recip, 16),
+            (sqr, 16),
+            (abs, 16),
+            (erf, 16),
+            (|x| affine(x, 2.0, 1.0), 0),
+            (|x| add_two(x), 0),
+        ];
+        for (i, (f, bytes)) in unary.iter().enumerate() {
+            assert_eq!(kept_bytes(&x, f)?, *bytes, "function {i}");
+        }
+        Ok(())
+    }
+
+    fn add_two(x: &TrackedTensor) -> Result<TrackedTensor> {
+        crate::arithmetic::add(x, 2.0)
+    }
+}

@@ -405,7 +405,8 @@ static SAME: LazyLock<Definition> = LazyLock::new(|| {
 impl Scatter {
     /// 1 at the elements of the source that are in the result, 0 at those written over.
     fn winners(self, indices: &TrackedTensor, shape: &Shape) -> Result<TrackedTensor> {
-        let numbers: Vec<i64> = (0..indices.elem_count() as i64).collect();
+        // Exact: there are fewer than 2^53 elements.
+        let numbers: Vec<f64> = (0..indices.elem_count()).map(|i| i as f64).collect();
         let numbers = TrackedTensor::from_vec(numbers, indices.dims())?;
         let none = fill(-1.0, &numbers.meta().with_shape(*shape), &numbers)?;
         let written = apply_one(&self, &[&none, indices, &numbers])?;

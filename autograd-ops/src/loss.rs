@@ -325,3 +325,104 @@ macro_rules! loss_methods {
         }
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pull::{close, kept_bytes, pull, slopes, vector};
+
+    #[test]
+    fn l1_has_slope_zero_where_both_are_equal() -> Result<()> {
+        assert_eq!(
+            slopes(&[1.0, 2.0, 0.0], |x| l1_with(x, vector(&[1.0; 3]), Reduction::Sum))?,
+            [0.0, 1.0, -1.0]
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn huber_and_smooth_l1_join_without_a_kink() -> Result<()> {
+        let zero = || vector(&[0.0; 5]);
+        let x = [-3.0, -0.5, 0.0, 0.5, 3.0];
+        close(
+            &huber_with(&vector(&x), zero(), 0.5, Reduction::None)?.to_vec1()?,
+            &[1.375, 0.125, 0.0, 0.125, 1.375],
+        );
+        assert_eq!(slopes(&x, |x| huber_with(x, zero(), 0.5, Reduction::Sum))?, [-0.5, -0.5, 0.0, 0.5, 0.5]);
+        close(
+            &smooth_l1_with(&vector(&x), zero(), 0.5, Reduction::None)?.to_vec1()?,
+            &[2.75, 0.25, 0.0, 0.25, 2.75],
+        );
+        assert_eq!(
+            slopes(&x, |x| smooth_l1_with(x, zero(), 0.5, Reduction::Sum))?,
+            [-1.0, -1.0, 0.0, 1.0, 1.0]
+        );
+        assert_eq!(
+            slopes(&x, |x| smooth_l1_with(x, zero(), 0.0, Reduction::Sum))?,
+            [-1.0, -1.0, 0.0, 1.0, 1.0]
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn binary_cross_entropy_is_finite_at_zero_and_one() -> Result<()> {
+        let (x, t) = (vector(&[0.0, 1.0, 0.0, 1.0]), vector(&[0.0, 1.0, 1.0, 0.0]));
+        let losses = binary_cross_entropy_with(&x, &t, Reduction::None)?;
+        assert_eq!(losses.to_vec1::<f64>()?, [0.0, 0.0, 100.0, 100.0]);
+        let grads = pull(&[&x, &t], |x| binary_cross_entropy_with(&x[0], &x[1], Reduction::Sum))?;
+        assert_eq!(grads[0], [1.0, -1.0, 0.0, 0.0]);
+        assert!(grads[1].iter().all(|g| g.is_finite()), "{grads:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn logits_and_probabilities_agree() -> Result<()> {
+        let (x, t) = (vector(&[-2.0, 0.5, 3.0]), vector(&[0.0, 0.25, 1.0]));
+        let by_probability = binary_cross_entropy(&crate::activation::sigmoid(&x)?, &t)?;
+        close(&[binary_cross_entropy_with_logits(&x, &t)?.to_scalar()?], &[by_probability.to_scalar()?]);
+        let far = slopes(&[-1e4, 1e4], |x| {
+            binary_cross_entropy_with_logits_with(x, vector(&[1.0, 0.0]), Reduction::Sum)
+        })?;
+        assert_eq!(far, [-1.0, 1.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn kl_div_is_zero_where_the_target_is() -> Result<()> {
+        let (x, t) = (vector(&[-1.0, -2.0]), vector(&[0.0, 0.5]));
+        close(&kl_div_with(&x, &t, Reduction::None)?.to_vec1()?, &[0.0, 0.5 * (0.5f64.ln() + 2.0)]);
+        let grads = pull(&[&x, &t], |x| kl_div_with(&x[0], &x[1], Reduction::Sum))?;
+        close(&grads[0], &[0.0, -0.5]);
+        assert_eq!(grads[1][0], 0.0);
+        Ok(())
+    }
+
+    #[test]
+    fn cosine_similarity_of_a_zero_vector_has_gradient_zero_in_its_norm() -> Result<()> {
+        let x = TrackedTensor::from_vec(vec![3.0, 4.0, 0.0, 0.0], &[2, 2])?;
+        let y = TrackedTensor::from_vec(vec![4.0, 3.0, 1.0, 0.0], &[2, 2])?;
+        close(&cosine_similarity(&x, &y, 1, 1e-8)?.to_vec1()?, &[0.96, 0.0]);
+        let grads = pull(&[&x, &y], |x| cosine_similarity(&x[0], &x[1], 1, 1e-8))?;
+        // Only the product x · y moves there: y/(eps · ‖y‖).
+        close(&grads[0][2..], &[1e8, 0.0]);
+        assert_eq!(grads[1][2..], [0.0, 0.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn shapes_that_differ_are_refused() -> Result<()> {
+        let x = TrackedTensor::from_vec(vec![1.0, 2.0], &[2, 1])?;
+        let error = mse(&x, vector(&[1.0, 2.0])).expect_err("a broadcast");
+        assert!(error.to_string().starts_with("mse_loss: shapes"), "{error}");
+        assert!(error.site().is_some_and(|site| site.file().ends_with("loss.rs")), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn both_sides_are_kept() -> Result<()> {
+        let target = vector(&[1.0, 2.0]);
+        assert_eq!(kept_bytes(&vector(&[0.5, 0.25]), |x| mse_with(x, &target, Reduction::None))?, 32);
+        assert_eq!(kept_bytes(&vector(&[0.5, 0.25]), |x| l1_with(x, &target, Reduction::None))?, 32);
+        Ok(())
+    }
+}

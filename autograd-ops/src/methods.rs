@@ -11,6 +11,7 @@
 
 use crate::operand::Operand;
 use autograd_core::{Result, TrackedTensor};
+use std::borrow::Borrow;
 
 /// Calls a macro with the methods of each family: the one list of families.
 #[macro_export]
@@ -21,23 +22,28 @@ macro_rules! for_each_family {
         $crate::elementwise_methods!($($callback)*);
         $crate::compare_methods!($($callback)*);
         $crate::activation_methods!($($callback)*);
-        $crate::softmax_methods!($($callback)*);
-        $crate::loss_methods!($($callback)*);
         $crate::matrix_methods!($($callback)*);
+        $crate::product_methods!($($callback)*);
         $crate::shape_methods!($($callback)*);
         $crate::slice_methods!($($callback)*);
         $crate::join_methods!($($callback)*);
+        $crate::rearrange_methods!($($callback)*);
         $crate::index_methods!($($callback)*);
+        $crate::spread_methods!($($callback)*);
         $crate::reduce_methods!($($callback)*);
         $crate::extremum_methods!($($callback)*);
         $crate::order_methods!($($callback)*);
+        $crate::scan_methods!($($callback)*);
+        $crate::softmax_methods!($($callback)*);
+        $crate::loss_methods!($($callback)*);
         $crate::conv_methods!($($callback)*);
-        $crate::norm_methods!($($callback)*);
         $crate::pool_methods!($($callback)*);
+        $crate::norm_methods!($($callback)*);
         $crate::random_methods!($($callback)*);
         $crate::resample_methods!($($callback)*);
         $crate::rotary_methods!($($callback)*);
         $crate::attention_methods!($($callback)*);
+        $crate::cut_methods!($($callback)*);
     };
 }
 
@@ -87,6 +93,24 @@ pub trait TensorAutograd {
     fn as_value(&self) -> &TrackedTensor;
 
     crate::for_each_family!(trait_methods!);
+
+    /// Values joined along a dimension that they have.
+    ///
+    /// # Errors
+    /// As [`crate::join::cat`].
+    #[track_caller]
+    fn cat<T: Borrow<TrackedTensor>>(values: &[T], dim: isize) -> Result<TrackedTensor> {
+        crate::join::cat(values, dim)
+    }
+
+    /// Values of one shape joined along a new dimension.
+    ///
+    /// # Errors
+    /// As [`crate::join::stack`].
+    #[track_caller]
+    fn stack<T: Borrow<TrackedTensor>>(values: &[T], dim: isize) -> Result<TrackedTensor> {
+        crate::join::stack(values, dim)
+    }
 }
 
 impl TensorAutograd for TrackedTensor {

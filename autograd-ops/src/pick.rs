@@ -99,6 +99,11 @@ pub(crate) fn check(op: &'static str, x: &Meta, targets: &Meta) -> Result<()> {
     Ok(())
 }
 
+/// Which rows count; `None` where all do.
+pub(crate) fn counting_rows(targets: &TrackedTensor, ignore: Option<i64>) -> Result<Option<TrackedTensor>> {
+    ignore.map(|class| crate::compare::ne(targets, class)).transpose()
+}
+
 /// Applies an op over rows to inputs with a batch dimension: it is folded into the rows.
 pub(crate) fn batch_rows(
     op: &dyn Primitive,

@@ -183,6 +183,12 @@ fn everything(shape: &Shape) -> SmallVec<[(usize, usize, usize); 4]> {
     shape.dims().iter().map(|&extent| (0, extent, 1)).collect()
 }
 
+/// The part of x with these (start, number, step) of the elements of each dimension, as a view.
+#[track_caller]
+pub(crate) fn part(x: &TrackedTensor, steps: SmallVec<[(usize, usize, usize); 4]>) -> Result<TrackedTensor> {
+    apply_one(&Read(Part::Steps(steps)), &[x])
+}
+
 /// Elements `start .. start + len` of dimension `dim`, without copying.
 ///
 /// # Errors
@@ -215,7 +221,7 @@ pub fn slice(x: &TrackedTensor, dim: isize, start: isize, end: isize, step: usiz
     }
     let mut steps = everything(x.shape());
     steps[dim] = (start, len, step);
-    apply_one(&Read(Part::Steps(steps)), &[x])
+    part(x, steps)
 }
 
 /// Element `i` along the first dimension, which goes.

@@ -5,15 +5,14 @@
 
 use crate::elementwise::{exp, log};
 use crate::registry::{Case, Family, Op, Sample};
-use autograd_core::ScalarExpr;
-use autograd_core::algebra::{broadcast_to, mul, reshape, sub, sum_to};
+use autograd_core::algebra::{add, broadcast_to, div, mul, ones_like, reshape, sub, sum_to};
 use autograd_core::kernels::expr::{Binary, Unary};
 use autograd_core::kernels::{reduce, softmax as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
     Definition, Error, General, Grads, Mask, Meta, Prim, Primitive, Residual, Residuals, Result, Rule, Saved,
-    Shape, Signature, Site, SliceMut, TrackedTensor, Values, View, apply_one, checked_shape, is_float,
-    pointwise, resolve_dim,
+    ScalarExpr, Shape, Signature, Site, SliceMut, TrackedTensor, Values, View, apply_one, checked_shape,
+    is_float, pointwise, resolve_dim,
 };
 use std::sync::{Arc, LazyLock};
 
@@ -195,7 +194,7 @@ impl Primitive for Softmax {
     }
     fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
         let e = exp(&shifted(inputs[0], self.0)?.0)?;
-        let y = autograd_core::algebra::div(&e, &sum_kept(&e, self.0)?)?;
+        let y = div(&e, &sum_kept(&e, self.0)?)?;
         Ok(Some(smallvec![y]))
     }
 }
@@ -317,7 +316,7 @@ impl Primitive for Logsumexp {
     }
     fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
         let (z, shift) = shifted(inputs[0], self.0)?;
-        let y = autograd_core::algebra::add(&log(&sum_kept(&exp(&z)?, self.0)?)?, &shift)?;
+        let y = add(&log(&sum_kept(&exp(&z)?, self.0)?)?, &shift)?;
         Ok(Some(smallvec![reshape(&y, &without(inputs[0].shape(), self.0))?]))
     }
 }
@@ -339,10 +338,7 @@ impl General for Logsumexp {
         tangents: &[Option<TrackedTensor>],
     ) -> Result<Option<SmallVec<[Option<TrackedTensor>; 2]>>> {
         let Some(dx) = &tangents[0] else { return Ok(Some(smallvec![None])) };
-        let share = apply_one(
-            &LogsumexpVjp(self.0),
-            &[&autograd_core::algebra::ones_like(&outputs[0])?, inputs[0], &outputs[0]],
-        )?;
+        let share = apply_one(&LogsumexpVjp(self.0), &[&ones_like(&outputs[0])?, inputs[0], &outputs[0]])?;
         let dy = sum_kept(&mul(&share, dx)?, self.0)?;
         Ok(Some(smallvec![Some(reshape(&dy, outputs[0].shape())?)]))
     }
@@ -443,4 +439,85 @@ macro_rules! softmax_methods {
             }
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pull::{close, kept_bytes, pull, slopes, vector};
+    use autograd_tape::GradientTape;
+
+    const LOW: f64 = f64::NEG_INFINITY;
+
+    #[test]
+    fn rows_that_are_large_or_masked() -> Result<()> {
+        close(&softmax(&vector(&[1e4, 1e4, LOW]), 0)?.to_vec1()?, &[0.5, 0.5, 0.0]);
+        close(&log_softmax(&vector(&[1e4, 1e4]), 0)?.to_vec1()?, &[-(2f64.ln()); 2]);
+        assert_eq!(logsumexp(&vector(&[LOW, LOW]), 0)?.to_scalar::<f64>()?, LOW);
+        assert_eq!(logsumexp(&vector(&[1.0, f64::INFINITY]), 0)?.to_scalar::<f64>()?, f64::INFINITY);
+        assert!(softmax(&vector(&[LOW, LOW]), 0)?.to_vec1::<f64>()?.iter().all(|y| y.is_nan()));
+        // A masked element gets no gradient, and does not spoil the others'.
+        assert_eq!(slopes(&[0.0, 0.0, LOW], |x| logsumexp(x, 0))?, [0.5, 0.5, 0.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn kernels_equal_their_decompositions() -> Result<()> {
+        let data: Vec<f64> = (0..24).map(|i| f64::from(i * 7 % 11) - 4.0).collect();
+        let x = TrackedTensor::from_vec(data.clone(), &[2, 3, 4])?;
+        let ct = TrackedTensor::from_vec(data.into_iter().rev().collect(), &[2, 3, 4])?;
+        for dim in 0..3 {
+            let row = TrackedTensor::from_vec(vec![0.5; 24 / x.dims()[dim]], without(x.shape(), dim).dims())?;
+            let ops: [(&dyn Primitive, Vec<&TrackedTensor>); 6] = [
+                (&Softmax(dim), vec![&x]),
+                (&SoftmaxVjp(dim), vec![&ct, &x]),
+                (&LogSoftmax(dim), vec![&x]),
+                (&LogSoftmaxVjp(dim), vec![&ct, &x]),
+                (&Logsumexp(dim), vec![&x]),
+                (&LogsumexpVjp(dim), vec![&row, &x, &row]),
+            ];
+            for (op, inputs) in ops {
+                let parts = op.decompose(&inputs)?.expect("it has a decomposition");
+                close(&apply_one(op, &inputs)?.to_flat()?, &parts[0].to_flat()?);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn empty_rows() -> Result<()> {
+        let x = TrackedTensor::from_vec(Vec::<f64>::new(), &[2, 0])?;
+        assert_eq!(softmax(&x, -1)?.dims(), [2, 0]);
+        assert_eq!(logsumexp(&x, -1)?.to_vec1::<f64>()?, [LOW, LOW]);
+        assert_eq!(pull(&[&x], |x| logsumexp(&x[0], 1))?, [[0.0; 0]]);
+        let parts = Logsumexp(1).decompose(&[&x])?.expect("it has a decomposition");
+        assert_eq!(parts[0].to_vec1::<f64>()?, [LOW, LOW]);
+        Ok(())
+    }
+
+    #[test]
+    fn errors_name_the_op_and_the_line() -> Result<()> {
+        let error = softmax(&vector(&[1.0]), 1).expect_err("no dimension 1");
+        assert!(error.to_string().starts_with("softmax: no dimension 1 in shape"), "{error}");
+        assert!(error.site().is_some_and(|site| site.file().ends_with("softmax.rs")), "{error}");
+        assert!(log_softmax(&TrackedTensor::scalar(1.0), -1).is_err());
+        let integers = TrackedTensor::from_vec(vec![1u32], &[1])?;
+        assert!(
+            logsumexp(&integers, 0).expect_err("integers").to_string().starts_with("logsumexp: element type")
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn the_first_derivative_is_one_kernel() -> Result<()> {
+        let x = vector(&[1.0, 2.0, 3.0]);
+        assert_eq!(kept_bytes(&x, |x| softmax(x, 0))?, 24);
+        assert_eq!(kept_bytes(&x, |x| log_softmax(x, 0))?, 24);
+        assert_eq!(kept_bytes(&x, |x| logsumexp(x, 0))?, 24 + 8);
+        let tape = GradientTape::new();
+        let y = log_softmax(&tape.variable(&x), 0)?;
+        assert_eq!(tape.len(), 2);
+        drop(y);
+        Ok(())
+    }
 }

@@ -1,4 +1,9 @@
 //! The integration tests: one binary.
 
+mod deep;
+mod errors;
+mod mission;
 mod modes;
+mod planted;
 mod registry;
+mod spike;

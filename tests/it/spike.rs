@@ -34,7 +34,7 @@ type Function = fn(&TrackedTensor) -> Result<TrackedTensor>;
 const FUNCTIONS: &[(&str, Function)] = &[
     ("pointwise: tanh", |x| x.tanh()?.mul(x)),
     ("pointwise, broadcast: mul", |x| x.mul(&x.narrow(0, 1, 1)?)),
-    ("linear: sum_to, permute, narrow", |x| x.t()?.narrow(0, 1, 2)?.sum_keepdim(1)?.mul(x)),
+    ("linear: sum_to, permute, narrow", |x| x.t()?.narrow(0, 1, 2)?.t()?.sum_keepdim(1)?.mul(x)),
     ("bilinear: matmul", |x| x.matmul(&x.t()?)?.tanh()),
     ("general: softmax", |x| x.softmax(1)?.mul(x)),
     ("general, hints: layer_norm", |x| {

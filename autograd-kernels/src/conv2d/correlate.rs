@@ -8,6 +8,7 @@
 use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
 use crate::memory;
+use crate::simd::Vector;
 use std::ops::Range;
 
 /// Output channels of the largest tile.
@@ -29,7 +30,7 @@ pub(super) struct Segment {
 
 /// The segments of `rows` × `columns` pixels, their inputs `row_step` apart from row to row.
 pub(super) fn segments<T: Float>(rows: usize, columns: usize, row_step: usize) -> Vec<Segment> {
-    let width = <T::Plain as Lanes>::WIDTH;
+    let width = <T::Plain as Vector>::LANES;
     let row = |i: usize| {
         (0..columns).step_by(width).map(move |j| Segment {
             from: i * row_step + j,
@@ -108,7 +109,7 @@ impl<T: Float> Correlation<'_, T> {
     /// # Panics
     /// Panics where the frame, the weights or the planes are too short for the segments.
     pub(super) unsafe fn run(&self, isa: Isa, range: Range<usize>, out: *mut T) {
-        let width = <T::Plain as Lanes>::WIDTH;
+        let width = <T::Plain as Vector>::LANES;
         let reach = self.offsets.iter().max().copied().unwrap_or(0) + width;
         for segment in self.segments {
             assert!(
@@ -130,13 +131,13 @@ impl<T: Float> Correlation<'_, T> {
     }
 
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-    unsafe fn tiles_fast<L: Lanes<Scalar = T>>(&self, range: Range<usize>, out: *mut T) {
+    unsafe fn tiles_fast<L: Lanes<Item = T>>(&self, range: Range<usize>, out: *mut T) {
         // SAFETY: the caller's promise is the same.
         unsafe { self.tiles::<L>(range, out) };
     }
 
     #[inline(always)]
-    unsafe fn tiles<L: Lanes<Scalar = T>>(&self, range: Range<usize>, out: *mut T) {
+    unsafe fn tiles<L: Lanes<Item = T>>(&self, range: Range<usize>, out: *mut T) {
         for segments in self.segments.chunks(TOGETHER) {
             for block in range.clone() {
                 let channels = self.blocks.range(block);
@@ -159,7 +160,7 @@ impl<T: Float> Correlation<'_, T> {
     }
 
     #[inline(always)]
-    unsafe fn strip<L: Lanes<Scalar = T>, const R: usize, const V: usize>(
+    unsafe fn strip<L: Lanes<Item = T>, const R: usize, const V: usize>(
         &self,
         segments: &[Segment],
         weights: *const T,
@@ -180,7 +181,7 @@ impl<T: Float> Correlation<'_, T> {
         clippy::needless_range_loop,
         reason = "the loops over registers unroll by their indices"
     )]
-    unsafe fn tile<L: Lanes<Scalar = T>, const R: usize, const V: usize>(
+    unsafe fn tile<L: Lanes<Item = T>, const R: usize, const V: usize>(
         &self,
         segments: &[Segment; V],
         mut weights: *const T,
@@ -207,7 +208,7 @@ impl<T: Float> Correlation<'_, T> {
                 let segment = segments[v];
                 for i in 0..R {
                     let to = out.wrapping_add(i * self.plane + segment.to);
-                    match segment.width == L::WIDTH {
+                    match segment.width == L::LANES {
                         true => sums[i][v].store(to),
                         false => sums[i][v].store_first(to, segment.width),
                     }

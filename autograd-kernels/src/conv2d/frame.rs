@@ -79,7 +79,7 @@ struct Span {
     first: usize,
 }
 
-/// out[t] = source[t·step].
+/// `out[t] = source[t·step]`.
 fn take_every<T: Float>(step: usize, source: &[T], out: &mut [T]) {
     match step {
         1 => out.copy_from_slice(&source[..out.len()]),

@@ -4,23 +4,11 @@ use super::Conv2d;
 use super::correlate::{Blocks, Correlation, Segment, pack_groups, segments, steps};
 use super::frame::Frame;
 use crate::float::Float;
-use crate::lanes::{Isa, Lanes};
+use crate::lanes::Isa;
 use crate::memory;
+use crate::output::Output;
+use crate::simd::Vector;
 use crate::threads::{parallel_for, threads};
-
-/// A pointer to the output that tasks share; each writes other channels.
-struct Output<T>(*mut T);
-
-// SAFETY: the pointer comes from a `&mut [T]` that outlives the tasks, and they write to
-// different elements of it.
-unsafe impl<T: Send> Sync for Output<T> {}
-
-impl<T> Output<T> {
-    /// The pointer; a method, so that closures capture the whole struct.
-    fn get(&self) -> *mut T {
-        self.0
-    }
-}
 
 /// Runs `f(image, part)` for parts of the blocks of output channels: one part for each image
 /// where there are images enough for all threads.
@@ -35,7 +23,7 @@ fn for_each_part(batch: usize, blocks: usize, f: &(dyn Fn(usize, std::ops::Range
 
 /// The columns of a padded row that vectors of outputs read, the last vector a whole one.
 fn whole_vectors<T: Float>(columns: usize) -> usize {
-    columns.next_multiple_of(<T::Plain as Lanes>::WIDTH)
+    columns.next_multiple_of(<T::Plain as Vector>::LANES)
 }
 
 /// The padded input of the forward pass.
@@ -72,7 +60,7 @@ pub(super) fn forward<T: Float>(isa: Isa, g: &Conv2d, x: &[T], k: &[T], y: &mut 
         pack_groups(g.groups, blocks, count, |group, o, s| k[(group * og + o) * count + s]);
     let segments = segments::<T>(oh, ow, g.stride[0] * frame.row());
     let (in_group, out_group) = (cg * g.height * g.width, og * oh * ow);
-    let output = Output(y.as_mut_ptr());
+    let output = Output::new(y);
     for_each_part(g.batch, blocks.count(), &|image, range| {
         let mut padded = memory::take::<T>(cg * frame.plane());
         for group in 0..g.groups {
@@ -88,7 +76,7 @@ pub(super) fn forward<T: Float>(isa: Isa, g: &Conv2d, x: &[T], k: &[T], y: &mut 
             };
             // SAFETY: the group's channels lie in y, which has batch · groups of them, and no
             // other task has the same image and blocks.
-            unsafe { correlation.run(isa, range.clone(), output.get().add(at * out_group)) };
+            unsafe { correlation.run(isa, range.clone(), output.start().add(at * out_group)) };
         }
         memory::give(padded);
     });
@@ -185,7 +173,7 @@ pub(super) fn input_grad<T: Float>(isa: Isa, g: &Conv2d, ct: &[T], k: &[T], dx: 
     let phases: Vec<Phase<T>> =
         (0..sh).flat_map(|r| (0..sw).map(move |s| (r, s))).map(|(r, s)| phase(r, s)).collect();
     let (in_group, out_group) = (cg * g.height * g.width, og * oh * ow);
-    let output = Output(dx.as_mut_ptr());
+    let output = Output::new(dx);
     for_each_part(g.batch, blocks.count(), &|image, range| {
         let mut padded = memory::take::<T>(og * frame.plane());
         for group in 0..g.groups {
@@ -204,7 +192,7 @@ pub(super) fn input_grad<T: Float>(isa: Isa, g: &Conv2d, ct: &[T], k: &[T], dx: 
                 // SAFETY: the group's channels lie in dx, which has batch · groups of them, and
                 // no other task has the same image and blocks.
                 unsafe {
-                    let out = output.get().add(at * in_group);
+                    let out = output.start().add(at * in_group);
                     if phases.len() == 1 {
                         correlation.run(isa, range.clone(), out);
                         continue;

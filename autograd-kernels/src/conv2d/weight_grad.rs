@@ -11,6 +11,7 @@ use super::passes::{input_frame, input_taps};
 use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
 use crate::memory;
+use crate::simd::Vector;
 use crate::threads::{Disjoint, parallel_for, threads};
 
 /// Output channels and taps of the largest tile: 12 sums.
@@ -97,7 +98,7 @@ pub(super) fn weight_grad<T: Float>(isa: Isa, g: &Conv2d, x: &[T], ct: &[T], dk:
 /// The cotangent with rows of whole vectors.
 fn cotangent_frame<T: Float>(g: &Conv2d) -> Frame {
     let (height, width) = (g.out_height(), g.out_width());
-    let columns = width.next_multiple_of(<T::Plain as Lanes>::WIDTH);
+    let columns = width.next_multiple_of(<T::Plain as Vector>::LANES);
     Frame { height, width, rows: height, columns, phases: 1, top: 0, left: 0 }
 }
 
@@ -159,13 +160,13 @@ impl<T: Float> Dots<'_, T> {
     }
 
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-    unsafe fn block_fast<L: Lanes<Scalar = T>>(&self, block: Block, sums: &mut [T]) {
+    unsafe fn block_fast<L: Lanes<Item = T>>(&self, block: Block, sums: &mut [T]) {
         // SAFETY: the caller's promise is the same.
         unsafe { self.block::<L>(block, sums) };
     }
 
     #[inline(always)]
-    unsafe fn block<L: Lanes<Scalar = T>>(&self, block: Block, sums: &mut [T]) {
+    unsafe fn block<L: Lanes<Item = T>>(&self, block: Block, sums: &mut [T]) {
         let mut tap = 0;
         while tap < self.offsets.len() {
             // SAFETY: the caller checked all channels and taps.
@@ -180,7 +181,7 @@ impl<T: Float> Dots<'_, T> {
     }
 
     #[inline(always)]
-    unsafe fn taps<L: Lanes<Scalar = T>, const K: usize>(
+    unsafe fn taps<L: Lanes<Item = T>, const K: usize>(
         &self,
         block: Block,
         tap: usize,
@@ -203,7 +204,7 @@ impl<T: Float> Dots<'_, T> {
         clippy::needless_range_loop,
         reason = "the loops over registers unroll by their indices"
     )]
-    unsafe fn tile<L: Lanes<Scalar = T>, const R: usize, const K: usize>(
+    unsafe fn tile<L: Lanes<Item = T>, const R: usize, const K: usize>(
         &self,
         block: Block,
         tap: usize,
@@ -222,7 +223,7 @@ impl<T: Float> Dots<'_, T> {
                     let ct =
                         self.ct.as_ptr().add(image * self.g.out_channels * plane + row * ct_row);
                     let mut j = 0;
-                    while j + L::WIDTH <= ow {
+                    while j + L::LANES <= ow {
                         let x: [L; K] = std::array::from_fn(|t| L::load(x.add(j + offsets[t])));
                         for i in 0..R {
                             let ct = L::load(ct.add(i * plane + j));
@@ -230,7 +231,7 @@ impl<T: Float> Dots<'_, T> {
                                 sums[i][t] = ct.mul_add(x[t], sums[i][t]);
                             }
                         }
-                        j += L::WIDTH;
+                        j += L::LANES;
                     }
                     if j < ow {
                         // The cotangent is zero past the row, but zero times infinity is not.
@@ -248,7 +249,7 @@ impl<T: Float> Dots<'_, T> {
             }
             for i in 0..R {
                 for t in 0..K {
-                    out[i * self.offsets.len() + tap + t] += sums[i][t].sum();
+                    out[i * self.offsets.len() + tap + t] += sums[i][t].total();
                 }
             }
         }

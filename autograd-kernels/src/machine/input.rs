@@ -125,9 +125,9 @@ impl<'a, T: Float> Input<'a, T> {
     }
 
     /// Gives a copy's memory back.
-    pub(super) fn end(self) {
-        if let Data::Copied(x) = self.data {
-            memory::give(x);
+    pub(super) fn end(&mut self) {
+        if let Data::Copied(x) = &mut self.data {
+            memory::give(std::mem::take(x));
         }
     }
 }

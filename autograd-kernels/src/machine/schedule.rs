@@ -140,3 +140,58 @@ fn single(nodes: &[Node], outputs: &[Place], steps: &[Step]) -> Option<Single> {
         Node::Input(_) | Node::Param(_) | Node::Const(_) | Node::Select(..) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expr::Builder;
+
+    /// The tile machine's unsafe reads rest on this.
+    #[test]
+    fn no_step_writes_a_tile_that_it_reads_or_that_is_read_later() {
+        let mut b = Builder::new();
+        let mut regs = vec![b.input(0), b.input(1), b.param(0)];
+        let mut seed = 1usize;
+        let mut pick = |n: usize| {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % n
+        };
+        for _ in 0..200 {
+            let (x, y, z) = (pick(regs.len()), pick(regs.len()), pick(regs.len()));
+            let (x, y, z) = (regs[x], regs[y], regs[z]);
+            regs.push(match pick(3) {
+                0 => b.unary(Unary::Sin, x),
+                1 => b.binary(Binary::Max, x, y),
+                _ => b.select(x, y, z),
+            });
+        }
+        let program = b.finish(&regs[regs.len() - 4..], 2, 1);
+        let schedule = program.schedule();
+        // The node that each tile holds; a step must find those that its own node reads.
+        let mut held = vec![None; schedule.slots];
+        let nodes = program.nodes().iter().enumerate();
+        let inner =
+            nodes.filter(|(i, n)| !program.is_uniform(*i as Reg) && !matches!(n, Node::Input(_)));
+        for ((i, node), step) in inner.zip(&schedule.steps) {
+            let places = match step.action {
+                Action::Unary(_, a) => vec![a],
+                Action::Binary(_, a, b) => vec![a, b],
+                Action::Select(c, a, b) => vec![c, a, b],
+            };
+            for (place, operand) in places.iter().zip(node.operands()) {
+                if let Place::Slot(slot) = *place {
+                    assert_ne!(slot, step.to);
+                    assert_eq!(held[usize::from(slot)], Some(operand));
+                }
+            }
+            held[usize::from(step.to)] = Some(i as Reg);
+        }
+        for (place, &reg) in schedule.outputs.iter().zip(program.outputs()) {
+            if let Place::Slot(slot) = *place {
+                assert_eq!(held[usize::from(slot)], Some(reg));
+            }
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use super::accumulate::Part;
 use super::input::Source;
 use super::schedule::{Action, Place, Step};
-use super::{MIN_ROW, Output, Plan, TILE};
+use super::{List, MIN_ROW, Output, Plan, TILE};
 use crate::math::{Operand, binary, select, unary};
 use crate::simd::Float;
 use crate::threads::Disjoint;
@@ -17,27 +17,27 @@ pub(super) struct Worker<'p, 'a, T> {
     tiles: Vec<T>,
     /// How long a tile is.
     len: usize,
-    sources: Vec<Source<'p, T>>,
-    parts: Vec<Option<Part>>,
+    sources: List<Source<'p, T>>,
+    parts: List<Option<Part>>,
 }
 
 /// The place of a row: indices of all dimensions but the last, and what they add up to for each
 /// input and each target.
 struct Row {
     index: [usize; MAX_RANK],
-    inputs: Vec<usize>,
-    targets: Vec<usize>,
+    inputs: List<usize>,
+    targets: List<usize>,
 }
 
 impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
     pub(super) fn new(plan: &'p Plan<'a, T>) -> Self {
         let len = plan.shape.elements().min(TILE);
         let tiles = memory::take((plan.schedule.slots + plan.inputs.len()) * len);
-        Self { plan, tiles, len, sources: Vec::new(), parts: Vec::new() }
+        Self { plan, tiles, len, sources: List::new(), parts: List::new() }
     }
 
     /// Works through these indices of the outermost dimension.
-    pub(super) fn run(mut self, range: Range<usize>, slab: usize, chunk: usize) {
+    pub(super) fn run(&mut self, range: Range<usize>, slab: usize, chunk: usize) {
         self.parts = self
             .plan
             .outputs
@@ -57,12 +57,12 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
             [.., inner] if inner >= MIN_ROW => self.rows(range, slab / inner, inner),
             _ => self.across(range.start * slab..range.end * slab),
         }
-        for (out, part) in self.plan.outputs.iter().zip(self.parts) {
+        for (out, part) in self.plan.outputs.iter().zip(self.parts.drain(..)) {
             if let (Output::Reduced(sums), Some(part)) = (out, part) {
                 sums.keep(part, chunk);
             }
         }
-        memory::give(self.tiles);
+        memory::give(std::mem::take(&mut self.tiles));
     }
 
     fn start_row(&self, outer: usize) -> Row {
@@ -203,23 +203,7 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
             });
             // SAFETY: this tile is not among those that the step reads.
             let y = direct.unwrap_or_else(|| unsafe { tiles.part(from..from + len) });
-            match action {
-                Action::Unary(f, a) => match at(a) {
-                    Operand::Each(a) => unary(f, a, y),
-                    Operand::All(a) => {
-                        unary(f, &[a], &mut y[..1]);
-                        y.fill(y[0]);
-                    }
-                },
-                Action::Binary(f, a, b) => binary(f, at(a), at(b), y),
-                Action::Select(c, a, b) => match at(c) {
-                    Operand::Each(c) => select(c, at(a), at(b), y),
-                    Operand::All(c) => match at(if c != T::ZERO { a } else { b }) {
-                        Operand::Each(v) => y.copy_from_slice(v),
-                        Operand::All(v) => y.fill(v),
-                    },
-                },
-            }
+            act(action, at, y);
         }
         for (o, out) in plan.outputs.iter().enumerate() {
             if let Output::Whole(out) = out
@@ -233,6 +217,28 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
                 }
             }
         }
+    }
+}
+
+/// One step: y = action of what lies at its operands' places.
+#[inline]
+pub(super) fn act<'t, T: Float>(action: Action, at: impl Fn(Place) -> Operand<'t, T>, y: &mut [T]) {
+    match action {
+        Action::Unary(f, a) => match at(a) {
+            Operand::Each(a) => unary(f, a, y),
+            Operand::All(a) => {
+                unary(f, &[a], &mut y[..1]);
+                y.fill(y[0]);
+            }
+        },
+        Action::Binary(f, a, b) => binary(f, at(a), at(b), y),
+        Action::Select(c, a, b) => match at(c) {
+            Operand::Each(c) => select(c, at(a), at(b), y),
+            Operand::All(c) => match at(if c != T::ZERO { a } else { b }) {
+                Operand::Each(v) => y.copy_from_slice(v),
+                Operand::All(v) => y.fill(v),
+            },
+        },
     }
 }
 

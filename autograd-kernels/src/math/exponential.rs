@@ -1,7 +1,7 @@
 //! eˣ and what is made of it.
 
 use super::constants::{Constants, horner};
-use super::logarithm::log1p;
+use super::logarithm::log1p_of_unit;
 use crate::simd::Vector;
 use std::f64::consts::LOG2_E;
 
@@ -86,5 +86,5 @@ pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
 /// ln(1 + eˣ).
 #[inline(always)]
 pub(crate) fn softplus<V: Vector>(x: V) -> V {
-    V::num(0.0).max(x) + log1p(exp(-x.abs()))
+    V::num(0.0).max(x) + log1p_of_unit(exp(-x.abs()))
 }

@@ -53,6 +53,21 @@ pub(crate) fn log2<V: Vector>(x: V) -> V {
     special(x, y.fma(head, y.fma(rest, e)))
 }
 
+/// ln(1 + x) for x in [0, 1] (or NaN): no special cases.
+#[inline(always)]
+pub(crate) fn log1p_of_unit<V: Vector>(x: V) -> V {
+    let [hi, lo] = V::Item::LN2;
+    let one = V::num(1.0);
+    let u = one + x;
+    // What rounding 1 + x lost; relative to u it matters only where u is near 1.
+    let lost = x - (u - one);
+    let rest = lost * (one - x * V::num(0.5));
+    let (m, e) = u.split();
+    let f = m - one;
+    let (half_square, tail) = series(f);
+    e.fma(V::num(hi), f - (half_square - (e.fma(V::num(lo), rest) + tail)))
+}
+
 /// ln(1 + x).
 #[inline(always)]
 pub(crate) fn log1p<V: Vector>(x: V) -> V {

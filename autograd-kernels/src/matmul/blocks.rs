@@ -10,6 +10,7 @@ use super::tile::{Kernel, ROWS, columns, kernel};
 use crate::float::Float;
 use crate::lanes::Isa;
 use crate::memory;
+use crate::output::Output;
 use crate::threads::{parallel_for, threads};
 
 /// Bytes of one step of a panel of each factor times the depth of a block stay below the first
@@ -21,20 +22,6 @@ const BLOCK_ROWS: usize = 16 * ROWS;
 const BLOCK_COLUMNS: usize = 2048;
 /// Panels of the right factor that a task packs.
 const PANELS_PER_TASK: usize = 8;
-
-/// A pointer to the output that tasks share; each writes other elements.
-struct Output<T>(*mut T);
-
-// SAFETY: the pointer comes from a `&mut [T]` that outlives the tasks, and they write to
-// different elements of it; `T: Send` holds for every `Float`.
-unsafe impl<T: Send> Sync for Output<T> {}
-
-impl<T> Output<T> {
-    /// The pointer; a method, so that closures capture the whole struct.
-    fn get(&self) -> *mut T {
-        self.0
-    }
-}
 
 /// out (m × n, contiguous) = or += a · b, m, k and n all positive.
 pub(crate) fn multiply<T: Float>(
@@ -50,21 +37,24 @@ pub(crate) fn multiply<T: Float>(
     let depth = k.div_ceil(k.div_ceil(DEPTH));
     let block_columns = n.min(BLOCK_COLUMNS).next_multiple_of(full);
     let mut right = memory::take::<T>(depth * block_columns);
-    let (kernel, output) = (kernel::<T>(isa), Output(out.as_mut_ptr()));
+    let (kernel, output) = (kernel::<T>(isa), Output::new(out));
     for column in (0..n).step_by(block_columns) {
         let width = block_columns.min(n - column);
         let panels = width.div_ceil(full);
         for step in (0..k).step_by(depth) {
             let depth = depth.min(k - step);
             let chunk = full * depth * PANELS_PER_TASK;
-            let packed = Output(right.as_mut_ptr());
+            let packed = Output::new(&mut right);
             let used = panels * full * depth;
             parallel_for(panels.div_ceil(PANELS_PER_TASK), &|task| {
                 let start = task * chunk;
                 // SAFETY: tasks write to chunks that do not overlap, within `used` elements,
                 // which the buffer has: depth · (columns rounded up).
                 let out = unsafe {
-                    std::slice::from_raw_parts_mut(packed.get().add(start), chunk.min(used - start))
+                    std::slice::from_raw_parts_mut(
+                        packed.start().add(start),
+                        chunk.min(used - start),
+                    )
                 };
                 let first = task * PANELS_PER_TASK * full;
                 let width = (PANELS_PER_TASK * full).min(width - first);
@@ -82,7 +72,7 @@ pub(crate) fn multiply<T: Float>(
                 // `rows` ⊆ 0..m and the panels cover columns column .. column + width; no other
                 // task has the same row and panel.
                 unsafe {
-                    let out = output.get().add(rows.start * n + column);
+                    let out = output.start().add(rows.start * n + column);
                     block.run(&left, right, height, panels, out);
                 }
                 memory::give(left);

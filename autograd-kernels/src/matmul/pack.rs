@@ -109,10 +109,10 @@ fn transpose<T: Float>(isa: Isa, from: &[T], from_step: usize, depth: usize, out
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 unsafe fn squares_fast<L: Lanes>(
-    from: *const L::Scalar,
+    from: *const L::Item,
     from_step: usize,
     squares: usize,
-    out: *mut L::Scalar,
+    out: *mut L::Item,
 ) {
     // SAFETY: the caller's promise is the same.
     unsafe { squares_of::<L>(from, from_step, squares, out) };
@@ -120,12 +120,12 @@ unsafe fn squares_fast<L: Lanes>(
 
 #[inline(always)]
 unsafe fn squares_of<L: Lanes>(
-    from: *const L::Scalar,
+    from: *const L::Item,
     from_step: usize,
     squares: usize,
-    out: *mut L::Scalar,
+    out: *mut L::Item,
 ) {
-    let width = L::WIDTH;
+    let width = L::LANES;
     for s in 0..squares {
         for half in 0..2 {
             // SAFETY: the caller vouches for all squares of both halves.

@@ -81,10 +81,10 @@ fn ordered<T: Float>(
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 unsafe fn fast<L: Lanes>(
     dims: [usize; 3],
-    a: Left<L::Scalar>,
-    b: *const L::Scalar,
+    a: Left<L::Item>,
+    b: *const L::Item,
     b_row: usize,
-    out: *mut L::Scalar,
+    out: *mut L::Item,
     add: bool,
 ) {
     // SAFETY: the caller's promise is the same.
@@ -94,10 +94,10 @@ unsafe fn fast<L: Lanes>(
 #[inline(always)]
 unsafe fn strips<L: Lanes>(
     [m, k, n]: [usize; 3],
-    a: Left<L::Scalar>,
-    b: *const L::Scalar,
+    a: Left<L::Item>,
+    b: *const L::Item,
     b_row: usize,
-    out: *mut L::Scalar,
+    out: *mut L::Item,
     add: bool,
 ) {
     let mut row = 0;
@@ -122,13 +122,13 @@ unsafe fn strips<L: Lanes>(
 #[inline(always)]
 unsafe fn strip<L: Lanes, const R: usize>(
     [k, n]: [usize; 2],
-    a: Left<L::Scalar>,
-    b: *const L::Scalar,
+    a: Left<L::Item>,
+    b: *const L::Item,
     b_row: usize,
-    out: *mut L::Scalar,
+    out: *mut L::Item,
     add: bool,
 ) -> usize {
-    let full = 2 * L::WIDTH;
+    let full = 2 * L::LANES;
     let mut column = 0;
     // SAFETY: columns column .. column + width stay below n.
     unsafe {
@@ -138,9 +138,9 @@ unsafe fn strip<L: Lanes, const R: usize>(
             column += full;
         }
         let (width, b, out) = (n - column, b.add(column), out.add(column));
-        if width > L::WIDTH {
+        if width > L::LANES {
             tile::<L, R, 2, true>(k, a, b, b_row, width, out, n, add);
-        } else if width == L::WIDTH {
+        } else if width == L::LANES {
             tile::<L, R, 1, false>(k, a, b, b_row, width, out, n, add);
         } else if width > 0 {
             tile::<L, R, 1, true>(k, a, b, b_row, width, out, n, add);

@@ -2,13 +2,14 @@
 
 use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
+use crate::simd::{Float as _, Vector};
 
 /// Rows of a full tile: with two vectors a row, 12 of the 16 AVX registers hold sums.
 pub(crate) const ROWS: usize = 6;
 
 /// Columns of a full tile: two vectors.
 pub(crate) const fn columns<T: Float>() -> usize {
-    2 * <T::Plain as Lanes>::WIDTH
+    2 * <T::Plain as Vector>::LANES
 }
 
 /// out[i·step + j] = or += Σ_l a[i, l]·b[l, j] for ROWS × columns of packed panels: a holds ROWS
@@ -31,9 +32,9 @@ pub(crate) fn kernel<T: Float>(isa: Isa) -> Kernel<T> {
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 unsafe fn packed_fast<L: Lanes>(
     depth: usize,
-    a: *const L::Scalar,
-    b: *const L::Scalar,
-    out: *mut L::Scalar,
+    a: *const L::Item,
+    b: *const L::Item,
+    out: *mut L::Item,
     step: usize,
     add: bool,
 ) {
@@ -44,16 +45,16 @@ unsafe fn packed_fast<L: Lanes>(
 #[inline(always)]
 unsafe fn packed<L: Lanes>(
     depth: usize,
-    a: *const L::Scalar,
-    b: *const L::Scalar,
-    out: *mut L::Scalar,
+    a: *const L::Item,
+    b: *const L::Item,
+    out: *mut L::Item,
     step: usize,
     add: bool,
 ) {
     // SAFETY: with these steps and full widths the tile reads the packed panels only.
     unsafe {
         let left = Left { at: a, row: 1, column: ROWS };
-        let width = 2 * L::WIDTH;
+        let width = 2 * L::LANES;
         tile::<L, ROWS, 2, false>(depth, left, b, width, width, out, step, add);
     }
 }
@@ -79,26 +80,26 @@ pub(crate) struct Left<T> {
 #[expect(clippy::too_many_arguments, reason = "a kernel: two operands and an output with strides")]
 pub(crate) unsafe fn tile<L: Lanes, const R: usize, const V: usize, const PARTIAL: bool>(
     depth: usize,
-    a: Left<L::Scalar>,
-    b: *const L::Scalar,
+    a: Left<L::Item>,
+    b: *const L::Item,
     b_row: usize,
     width: usize,
-    out: *mut L::Scalar,
+    out: *mut L::Item,
     step: usize,
     add: bool,
 ) {
-    let room = |v: usize| width.saturating_sub(v * L::WIDTH);
+    let room = |v: usize| width.saturating_sub(v * L::LANES);
     // SAFETY: row i, vector v and step l stay below R, V and depth, vectors past `width` are
     // loaded and stored in part only; the caller allows these accesses.
     unsafe {
-        let mut sums = [[L::splat(L::Scalar::ZERO); V]; R];
+        let mut sums = [[L::splat(L::Item::ZERO); V]; R];
         let (mut a_at, mut b_at) = (a.at, b);
         for _ in 0..depth {
-            let mut right = [L::splat(L::Scalar::ZERO); V];
+            let mut right = [L::splat(L::Item::ZERO); V];
             for v in 0..V {
                 right[v] = match PARTIAL {
-                    true => L::load_first(b_at.wrapping_add(v * L::WIDTH), room(v)),
-                    false => L::load(b_at.add(v * L::WIDTH)),
+                    true => L::load_first(b_at.wrapping_add(v * L::LANES), room(v)),
+                    false => L::load(b_at.add(v * L::LANES)),
                 };
             }
             for i in 0..R {
@@ -112,16 +113,16 @@ pub(crate) unsafe fn tile<L: Lanes, const R: usize, const V: usize, const PARTIA
         }
         for i in 0..R {
             for v in 0..V {
-                let to = out.wrapping_add(i * step + v * L::WIDTH);
+                let to = out.wrapping_add(i * step + v * L::LANES);
                 let mut sum = sums[i][v];
                 if PARTIAL {
                     if add {
-                        sum = L::load_first(to, room(v)).add(sum);
+                        sum = L::load_first(to, room(v)) + sum;
                     }
                     sum.store_first(to, room(v));
                 } else {
                     if add {
-                        sum = L::load(to).add(sum);
+                        sum = L::load(to) + sum;
                     }
                     sum.store(to);
                 }

@@ -4,8 +4,8 @@ use super::Matrix;
 use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
 use crate::memory;
-use crate::threads::{parallel_for, threads};
-use std::ops::Range;
+use crate::simd::Float as _;
+use crate::threads::{Disjoint, parallel_for, threads};
 
 /// Matrices with fewer elements are left to one thread.
 const PARALLEL: usize = 1 << 15;
@@ -34,11 +34,11 @@ pub(crate) fn multiply<T: Float>(
     let x = buffer.as_deref().unwrap_or(x);
     let share = if m * k < PARALLEL { m } else { (m / (4 * threads())).clamp(64, 2048) };
     let share = share.next_multiple_of(16);
-    let parts = Parts(out.as_mut_ptr());
+    let parts = Disjoint::new(out);
     parallel_for(m.div_ceil(share), &|task| {
         let rows = task * share..m.min((task + 1) * share);
-        // SAFETY: tasks have different rows of 0..m, the length of `out`.
-        let out = unsafe { parts.rows(rows.clone()) };
+        // SAFETY: tasks have different rows.
+        let out = unsafe { parts.part(rows.clone()) };
         if !add {
             out.fill(T::ZERO);
         }
@@ -57,29 +57,13 @@ pub(crate) fn multiply<T: Float>(
     }
 }
 
-/// The output, cut in rows by the tasks.
-struct Parts<T>(*mut T);
-
-// SAFETY: the pointer comes from a `&mut [T]` that outlives the tasks, which take different rows.
-unsafe impl<T: Send> Sync for Parts<T> {}
-
-impl<T> Parts<T> {
-    /// # Safety
-    /// The rows lie in the output and no other live part has them.
-    #[expect(clippy::mut_from_ref, reason = "parts do not overlap: the caller's promise")]
-    unsafe fn rows(&self, rows: Range<usize>) -> &mut [T] {
-        // SAFETY: the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(rows.start), rows.len()) }
-    }
-}
-
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 unsafe fn fast<L: Lanes>(
-    from: *const L::Scalar,
+    from: *const L::Item,
     row: usize,
     column: usize,
-    x: &[L::Scalar],
-    out: &mut [L::Scalar],
+    x: &[L::Item],
+    out: &mut [L::Item],
 ) {
     // SAFETY: the caller's promise is the same.
     unsafe { add_product::<L>(from, row, column, x, out) };
@@ -88,11 +72,11 @@ unsafe fn fast<L: Lanes>(
 /// out += the product of out.len() rows.
 #[inline(always)]
 unsafe fn add_product<L: Lanes>(
-    from: *const L::Scalar,
+    from: *const L::Item,
     row: usize,
     column: usize,
-    x: &[L::Scalar],
-    out: &mut [L::Scalar],
+    x: &[L::Item],
+    out: &mut [L::Item],
 ) {
     // SAFETY: the caller vouches for out.len() × x.len() elements.
     unsafe {
@@ -124,26 +108,26 @@ unsafe fn add_product<L: Lanes>(
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "the loops over registers unroll by their indices")]
 unsafe fn dots<L: Lanes, const R: usize>(
-    from: *const L::Scalar,
+    from: *const L::Item,
     row: usize,
-    x: &[L::Scalar],
-    out: &mut [L::Scalar],
+    x: &[L::Item],
+    out: &mut [L::Item],
 ) {
     let k = x.len();
     // SAFETY: elements 0..k of each row are read, the last ones in part of a vector.
     unsafe {
-        let mut sums = [[L::splat(L::Scalar::ZERO); 2]; R];
+        let mut sums = [[L::splat(L::Item::ZERO); 2]; R];
         let mut l = 0;
-        while l + 2 * L::WIDTH <= k {
+        while l + 2 * L::LANES <= k {
             for half in 0..2 {
-                let at = l + half * L::WIDTH;
+                let at = l + half * L::LANES;
                 let right = L::load(x.as_ptr().add(at));
                 for i in 0..R {
                     let left = L::load(from.add(i * row + at));
                     sums[i][half] = left.mul_add(right, sums[i][half]);
                 }
             }
-            l += 2 * L::WIDTH;
+            l += 2 * L::LANES;
         }
         while l < k {
             let right = L::load_first(x.as_ptr().add(l), k - l);
@@ -151,10 +135,10 @@ unsafe fn dots<L: Lanes, const R: usize>(
                 let left = L::load_first(from.add(i * row + l), k - l);
                 sums[i][0] = left.mul_add(right, sums[i][0]);
             }
-            l += L::WIDTH;
+            l += L::LANES;
         }
         for i in 0..R {
-            out[i] += sums[i][0].add(sums[i][1]).sum();
+            out[i] += (sums[i][0] + sums[i][1]).total();
         }
     }
 }
@@ -163,10 +147,10 @@ unsafe fn dots<L: Lanes, const R: usize>(
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "the loops over registers unroll by their indices")]
 unsafe fn columns<L: Lanes, const C: usize>(
-    from: *const L::Scalar,
+    from: *const L::Item,
     column: usize,
-    x: &[L::Scalar],
-    out: &mut [L::Scalar],
+    x: &[L::Item],
+    out: &mut [L::Item],
 ) {
     let (rows, to) = (out.len(), out.as_mut_ptr());
     // SAFETY: elements 0..rows of C columns and of the output are read and written, the last
@@ -174,13 +158,13 @@ unsafe fn columns<L: Lanes, const C: usize>(
     unsafe {
         let factors: [L; C] = std::array::from_fn(|c| L::splat(x[c]));
         let mut i = 0;
-        while i + L::WIDTH <= rows {
+        while i + L::LANES <= rows {
             let mut sum = L::load(to.add(i));
             for c in 0..C {
                 sum = L::load(from.add(c * column + i)).mul_add(factors[c], sum);
             }
             sum.store(to.add(i));
-            i += L::WIDTH;
+            i += L::LANES;
         }
         if i < rows {
             let mut sum = L::load_first(to.add(i), rows - i);

@@ -10,11 +10,11 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// Eight f32.
 #[derive(Clone, Copy)]
-pub(crate) struct F32x8(__m256);
+pub(crate) struct F32x8(pub(crate) __m256);
 
 /// Four f64.
 #[derive(Clone, Copy)]
-pub(crate) struct F64x4(__m256d);
+pub(crate) struct F64x4(pub(crate) __m256d);
 
 /// Calls intrinsics; the module's invariant is the reason why that is sound.
 macro_rules! avx {

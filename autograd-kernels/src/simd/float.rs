@@ -30,7 +30,7 @@ pub(crate) trait Float:
     fn cos(self) -> Self;
     /// The slice, where it is of this type.
     fn own<'a>(slice: SliceMut<'a>) -> Option<&'a mut [Self]>;
-    /// out[i] = x[from + i·stride], converted.
+    /// `out[i] = x[from + i·stride]`, converted.
     fn gather(x: &Slice<'_>, from: usize, stride: usize, out: &mut [Self]);
     /// out = x, converted; masks (U8) are 1 where x is not 0.
     fn scatter(x: &[Self], out: SliceMut<'_>);

@@ -1,6 +1,6 @@
 //! Selection, gather and scatter.
 
-use crate::support::{Number, Random, Tensor, assert_close};
+use crate::support::{Number, Random, Tensor, assert_close, same_for_any_threads};
 use autograd_kernels::index::{
     check_indices, gather, index_add, index_select, scatter, scatter_add,
 };
@@ -204,4 +204,28 @@ fn kernels_refuse_bad_indices() {
     let x = Tensor::<f32>::random(&[5], &mut random);
     let indices = View { data: Slice::U32(&values), layout: &layout };
     index_select(x.view(), 0, indices, SliceMut::F32(&mut [0.0; 2]));
+}
+
+#[test]
+fn equal_to_the_bit_for_any_number_of_threads() {
+    let mut random = Random::new(5);
+    let (rows, columns, count) = (50, 700, 900);
+    let values: Vec<u32> = (0..count).map(|_| random.below(rows) as u32).collect();
+    let layout = Layout::contiguous(Shape::new(&[count]));
+    let indices = View { data: Slice::U32(&values), layout: &layout };
+    let src = Tensor::<f32>::random(&[count, columns], &mut random);
+    let shape = Shape::new(&[rows, columns]);
+    same_for_any_threads(rows * columns, |out| {
+        out.fill(0.0);
+        index_add(SliceMut::F32(out), &shape, 0, indices, src.view());
+    });
+    let wide =
+        Layout::contiguous(Shape::new(&[1, count])).broadcast_to(&Shape::new(&[rows, count]));
+    let wide = wide.unwrap();
+    let indices = View { data: Slice::U32(&values), layout: &wide };
+    let src = Tensor::<f32>::random(&[rows, count], &mut random);
+    same_for_any_threads(rows * columns, |out| {
+        out.fill(0.0);
+        scatter_add(SliceMut::F32(out), &shape, 1, indices, src.view());
+    });
 }

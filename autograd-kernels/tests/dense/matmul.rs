@@ -60,6 +60,9 @@ const SHAPES: &[[usize; 3]] = &[
     [95, 530, 35],
     [253, 65, 33],
     [13, 9, 1100],
+    [2, 150, 200],
+    [7, 133, 101],
+    [11, 70, 97],
 ];
 
 fn sweep<T: Number>() {
@@ -171,7 +174,14 @@ fn shapes_that_do_not_fit_are_refused() {
 #[test]
 fn equal_to_the_bit_for_any_number_of_threads() {
     let mut random = Random::new(8);
-    for [m, k, n] in [[200, 300, 150], [30, 600, 1000], [1, 500, 900], [900, 500, 1], [7, 90, 70]] {
+    for [m, k, n] in [
+        [200, 300, 150],
+        [30, 600, 1000],
+        [5, 600, 1000],
+        [1, 500, 900],
+        [900, 500, 1],
+        [7, 90, 70],
+    ] {
         for batch in [1, 3, 20] {
             let a = Tensor::<f32>::random(&[batch, m, k], &mut random);
             let b = Tensor::<f32>::transposed(&[batch, k, n], &mut random);

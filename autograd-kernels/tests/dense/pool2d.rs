@@ -1,6 +1,6 @@
 //! Pooling and its gradients.
 
-use crate::support::{Number, Random, Tensor, assert_close};
+use crate::support::{Number, Random, Tensor, assert_close, same_for_any_threads};
 use autograd_kernels::pool2d::{Pool2d, avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad};
 use autograd_kernels::{Layout, Shape, Slice, SliceMut, View, bf16, f16};
 
@@ -171,4 +171,23 @@ fn empty_extents() {
     // A window larger than the plane has no position.
     let g = Pool2d { planes: 2, height: 1, ..two_by_two(4) };
     check::<f32>(&g, 1);
+}
+
+#[test]
+fn equal_to_the_bit_for_any_number_of_threads() {
+    let mut random = Random::new(1);
+    let g = Pool2d {
+        planes: 90,
+        height: 29,
+        width: 30,
+        kernel: [3, 3],
+        stride: [2, 2],
+        padding: [1, 1],
+    };
+    let x = Tensor::<f32>::random(&[g.planes, g.height, g.width], &mut random);
+    let len = g.planes * g.out_height() * g.out_width();
+    same_for_any_threads(len, |y| avg_pool2d(&g, x.view(), SliceMut::F32(y)));
+    same_for_any_threads(len, |y| max_pool2d(&g, x.view(), SliceMut::F32(y), None));
+    let ct = Tensor::<f32>::random(&[len], &mut random);
+    same_for_any_threads(x.data.len(), |dx| avg_pool2d_grad(&g, ct.view(), SliceMut::F32(dx)));
 }

@@ -93,7 +93,8 @@ fn exact(rng: &mut Rng, kind: Kind, dims: &[usize]) -> Tensor {
 fn programs_agree_with_an_evaluation_number_by_number() {
     let mut rng = Rng(1);
     for round in 0..300 {
-        let dims = random_dims(&mut rng);
+        // Every fourth one so small that it takes the path without a plan.
+        let dims = if round % 4 == 0 { vec![2, 3, 4] } else { random_dims(&mut rng) };
         let shape = Shape::new(&dims);
         let (inputs, outputs) = (1 + rng.below(4), 1 + rng.below(3));
         let kinds: &[Kind] = match round % 3 {

@@ -41,22 +41,20 @@ const LAYOUTS: [Layout; 5] = [
 pub(crate) fn equal(subject: &Subject<'_>) -> Result<Outcome, Stop> {
     let mut checked = Outcome::NothingToCheck;
     for layout in LAYOUTS {
-        let laid = |x: &TrackedTensor| layout.of(x);
-        let inputs: Vec<TrackedTensor> = subject.inputs.iter().map(laid).collect::<Result<_>>()?;
-        let plain: Vec<TrackedTensor> = inputs.iter().map(contiguous).collect::<Result<_>>()?;
         let repeated = matches!(layout, Layout::Repeated { .. });
         // Repeated numbers are not the sample's; an op may not take them (a singular matrix).
-        let want = match Outputs::of(subject, &plain, |x| contiguous(&layout.of(x)?)) {
+        let want = match Outputs::of(subject, |x| contiguous(&layout.of(x)?), contiguous) {
             Err(_) if repeated => continue,
             want => want?,
         };
         if repeated && !want.is_finite()? {
             continue;
         }
-        let got = Outputs::of(subject, &inputs, laid)?;
+        let got = Outputs::of(subject, |x| layout.of(x), |x| Ok(x.clone()))?;
         let name = format!("{layout:?}").to_lowercase();
         all_close(&format!("{name} inputs, output"), &got.values, &want.values, LAYOUT)?;
         all_close(&format!("{name} inputs, gradient of input"), &got.gradients, &want.gradients, LAYOUT)?;
+        all_close(&format!("{name} inputs, gradient of a sum, input"), &got.of_sum, &want.of_sum, LAYOUT)?;
         all_close(&format!("{name} inputs, tangent of output"), &got.tangents, &want.tangents, LAYOUT)?;
         checked = Outcome::Checked;
     }
@@ -67,36 +65,40 @@ pub(crate) fn equal(subject: &Subject<'_>) -> Result<Outcome, Stop> {
 struct Outputs {
     values: Vec<TrackedTensor>,
     gradients: Vec<TrackedTensor>,
+    /// Gradients with a cotangent of one number for all elements, as a sum passes it back.
+    of_sum: Vec<TrackedTensor>,
     tangents: Vec<TrackedTensor>,
 }
 
 impl Outputs {
+    /// `laid` lays numbers out; `seeded` does so with the cotangent of a sum.
     fn of(
         subject: &Subject<'_>,
-        inputs: &[TrackedTensor],
         laid: impl Fn(&TrackedTensor) -> Result<TrackedTensor>,
+        seeded: impl Fn(&TrackedTensor) -> Result<TrackedTensor>,
     ) -> Result<Self> {
-        let values = (subject.case.run)(inputs)?;
-        let (mut gradients, mut tangents) = (Vec::new(), Vec::new());
+        let inputs: Vec<TrackedTensor> = subject.inputs.iter().map(&laid).collect::<Result<_>>()?;
+        let values = (subject.case.run)(&inputs)?;
+        let (mut gradients, mut of_sum, mut tangents) = (Vec::new(), Vec::new(), Vec::new());
         if subject.is_differentiable() {
             let x: Vec<TrackedTensor> = subject.floats.iter().map(|&i| inputs[i].clone()).collect();
-            let f = |x: &[TrackedTensor]| subject.call(inputs, x);
+            let f = |x: &[TrackedTensor]| subject.call(&inputs, x);
             let u: Vec<TrackedTensor> = subject.cotangents()?.iter().map(&laid).collect::<Result<_>>()?;
             let v: Vec<TrackedTensor> = subject.direction()?.iter().map(&laid).collect::<Result<_>>()?;
             gradients = subject.modes.vjp(&f, &x, &u)?.1;
-            // The backward pass of a sum starts from one number for all elements.
-            let seeds = u.iter().map(|u| algebra::fill(SEED, &u.meta(), u)).collect::<Result<Vec<_>>>()?;
-            gradients.extend(subject.modes.vjp(&f, &x, &seeds)?.1);
+            let seed = |u: &TrackedTensor| seeded(&algebra::fill(SEED, &u.meta(), u)?);
+            let seeds: Vec<TrackedTensor> = u.iter().map(seed).collect::<Result<_>>()?;
+            of_sum = subject.modes.vjp(&f, &x, &seeds)?.1;
             tangents = match subject.modes.jvp(&f, &x, &v) {
                 Err(Error::UnsupportedMode { .. }) => Vec::new(),
                 both => both?.1,
             };
         }
-        Ok(Self { values, gradients, tangents })
+        Ok(Self { values, gradients, of_sum, tangents })
     }
 
     fn is_finite(&self) -> Result<bool> {
-        let all = self.values.iter().chain(&self.gradients).chain(&self.tangents);
+        let all = self.values.iter().chain(&self.gradients).chain(&self.of_sum).chain(&self.tangents);
         for x in all {
             if numbers(x)?.iter().any(|x| !x.is_finite()) {
                 return Ok(false);

@@ -41,10 +41,10 @@ checks! {
     Hints = "hints",
     /// Inputs whose gradients nobody wants cost nothing and change nothing.
     Subsets = "wanted subsets",
-    /// A batch gives what a loop gives, for values and for gradients.
-    Batch = "batch",
     /// Kernels give what decompositions give.
     Decomposition = "decomposition",
+    /// A batch gives what a loop gives, for values and for gradients.
+    Batch = "batch",
     /// Transposed, narrowed and repeated memory gives what contiguous memory gives.
     Layouts = "layouts",
     /// f32 gives what f64 gives, to its precision.

@@ -1,0 +1,82 @@
+//! The model: convolution, relu and pooling twice, then a linear layer.
+//!
+//! A model is a plain struct of values with a function that computes. Whether the values are
+//! plain, on a tape or in forward mode makes no difference to it.
+
+use candle_autograd::nn::Watched;
+use candle_autograd::{Result, TensorAutograd, TrackedTensor};
+use candle_core::{Device, Tensor, Var};
+use candle_nn::VarMap;
+use rand::Rng;
+
+/// A net that reads 28×28 images.
+pub(crate) struct Net {
+    conv1: Layer,
+    conv2: Layer,
+    linear: Layer,
+}
+
+struct Layer {
+    weight: TrackedTensor,
+    bias: TrackedTensor,
+}
+
+impl Net {
+    /// The net with these parameters.
+    pub(crate) fn new(parameters: &Watched) -> Result<Self> {
+        let layer = |name: &str| -> Result<Layer> {
+            Ok(Layer {
+                weight: parameters.get(&format!("{name}.weight"))?.clone(),
+                bias: parameters.get(&format!("{name}.bias"))?.clone(),
+            })
+        };
+        Ok(Self { conv1: layer("conv1")?, conv2: layer("conv2")?, linear: layer("linear")? })
+    }
+
+    /// N×1×28×28 images to N×10 logits, one for each digit.
+    pub(crate) fn forward(&self, images: &TrackedTensor) -> Result<TrackedTensor> {
+        let x = self.conv1.convolve(images)?.relu()?.max_pool2d(2)?;
+        let x = self.conv2.convolve(&x)?.relu()?.max_pool2d(2)?;
+        x.flatten_from(1)?.matmul(&self.linear.weight.t()?)?.add(&self.linear.bias)
+    }
+}
+
+impl Layer {
+    /// A convolution that keeps the size of the images: 5×5, two zeros around them.
+    fn convolve(&self, x: &TrackedTensor) -> Result<TrackedTensor> {
+        let (padding, stride, dilation, groups) = (2, 1, 1, 1);
+        let bias = self.bias.reshape(((), 1, 1))?;
+        x.conv2d(&self.weight, padding, stride, dilation, groups)?.add(&bias)
+    }
+}
+
+/// Each layer with the shape of its weight (as candle-nn has them), the number of its outputs, and
+/// the number of inputs that one output reads.
+const LAYERS: [(&str, &[usize], usize, usize); 3] = [
+    ("conv1", &[16, 1, 5, 5], 16, 25),
+    ("conv2", &[32, 16, 5, 5], 32, 16 * 25),
+    ("linear", &[10, 32 * 7 * 7], 10, 32 * 7 * 7),
+];
+
+/// New variables for the net, drawn by `rng`: uniform with the variance 2 / inputs, which keeps
+/// the size of the numbers from layer to layer (He et al. 2015).
+pub(crate) fn variables(rng: &mut impl Rng) -> candle_core::Result<VarMap> {
+    let map = VarMap::new();
+    for (name, shape, outputs, inputs) in LAYERS {
+        let bound = (6.0 / inputs as f32).sqrt();
+        let count = shape.iter().product();
+        let drawn: Vec<f32> = (0..count).map(|_| rng.random_range(-bound..bound)).collect();
+        let weight = Tensor::from_vec(drawn, shape, &Device::Cpu)?;
+        let bias = Tensor::from_vec(vec![0f32; outputs], outputs, &Device::Cpu)?;
+        insert(&map, &format!("{name}.weight"), &weight)?;
+        insert(&map, &format!("{name}.bias"), &bias)?;
+    }
+    Ok(map)
+}
+
+/// candle draws initial values without a seed, so that ours go in as they are.
+fn insert(map: &VarMap, name: &str, value: &Tensor) -> candle_core::Result<()> {
+    let mut data = map.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    data.insert(name.to_owned(), Var::from_tensor(value)?);
+    Ok(())
+}

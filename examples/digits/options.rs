@@ -1,0 +1,67 @@
+//! The command line.
+
+use super::Result;
+use lexopt::prelude::*;
+use std::path::PathBuf;
+
+const HELP: &str = "\
+Trains a convolutional net on handwritten digits and shows what it looks at
+
+Usage: cargo run --release --example digits -- [OPTIONS]
+
+Options:
+  --epochs N   how often every training image is seen  [default: 6]
+  --batch N    images in a training step               [default: 64]
+  --limit N    training images to use, of 8000         [default: all]
+  --seed N     start of every random choice            [default: 0]
+  --out DIR    folder for the model and the pictures   [default: out]
+  -h, --help   this text
+
+Ctrl-C ends the training early: the model and the pictures are written all the same.
+A second Ctrl-C stops at once.";
+
+/// What the user asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) epochs: usize,
+    pub(crate) batch: usize,
+    pub(crate) limit: Option<usize>,
+    pub(crate) seed: u64,
+    pub(crate) out: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { epochs: 6, batch: 64, limit: None, seed: 0, out: PathBuf::from("out") }
+    }
+}
+
+impl Options {
+    /// The options of this process; `None` where it was asked for help, which is now printed.
+    pub(crate) fn read() -> Result<Option<Self>> {
+        let mut options = Self::default();
+        let mut arguments = lexopt::Parser::from_env();
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Short('h') | Long("help") => {
+                    println!("{HELP}");
+                    return Ok(None);
+                }
+                Long("epochs") => options.epochs = positive(&mut arguments, "epochs")?,
+                Long("batch") => options.batch = positive(&mut arguments, "batch")?,
+                Long("limit") => options.limit = Some(positive(&mut arguments, "limit")?),
+                Long("seed") => options.seed = arguments.value()?.parse()?,
+                Long("out") => options.out = arguments.value()?.into(),
+                other => return Err(format!("{}; --help lists the options", other.unexpected()).into()),
+            }
+        }
+        Ok(Some(options))
+    }
+}
+
+fn positive(arguments: &mut lexopt::Parser, name: &str) -> Result<usize> {
+    match arguments.value()?.parse()? {
+        0 => Err(format!("--{name} 0: at least 1 is needed").into()),
+        number => Ok(number),
+    }
+}
