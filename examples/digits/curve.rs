@@ -92,7 +92,8 @@ impl Curve {
         let shown = learnt.into_iter().filter(|&(_, accuracy)| accuracy >= bottom);
         let series = chart.draw_series(LineSeries::new(shown, BLUE.stroke_width(2 * FINE)))?;
         series.label("training images, moved").legend(|at| sample(at, BLUE));
-        let series = chart.draw_series(LineSeries::new(self.tested.clone(), ORANGE.stroke_width(2 * FINE)))?;
+        let series =
+            chart.draw_series(LineSeries::new(self.tested.clone(), ORANGE.stroke_width(2 * FINE)))?;
         series.label("test images").legend(|at| sample(at, ORANGE));
         let dots = self.tested.iter().map(|&at| Circle::new(at, 4 * FINE, ORANGE.filled()));
         chart.draw_series(dots)?;
