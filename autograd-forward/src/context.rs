@@ -105,6 +105,7 @@ macro_rules! context_methods {
         binary { $($(#[$b:meta])* $binary:ident = $bpath:path;)* }
         other { $($(#[$o:meta])* $other:ident($($arg:ident: $ty:ty),*) -> $out:ty = $opath:path;)* }
     ) => {
+        #[allow(clippy::too_many_arguments, reason = "a convolution has candle's arguments and the value")]
         impl ForwardADContext {
             $(
                 $(#[$u])*
