@@ -142,7 +142,13 @@ impl Plain {
         };
         let (dtype, device) = (tensor.dtype(), tensor.device().location());
         let contiguous = layout.is_contiguous();
-        Ok(Arc::new(Self { layout, contiguous, dtype, device, memory: Memory::Own(Buffer::Candle(tensor, identity)) }))
+        Ok(Arc::new(Self {
+            layout,
+            contiguous,
+            dtype,
+            device,
+            memory: Memory::Own(Buffer::Candle(tensor, identity)),
+        }))
     }
 
     /// The layout.
@@ -194,7 +200,13 @@ impl Plain {
             Memory::Of(owner) => owner.clone(),
         };
         let contiguous = layout.is_contiguous();
-        Arc::new(Self { layout, contiguous, dtype: self.dtype, device: self.device, memory: Memory::Of(owner) })
+        Arc::new(Self {
+            layout,
+            contiguous,
+            dtype: self.dtype,
+            device: self.device,
+            memory: Memory::Of(owner),
+        })
     }
 
     /// The elements to change in place, where nobody else can see them.

@@ -142,7 +142,8 @@ impl Drop for Record {
         if self.nodes.capacity() == 0 || self.nodes.capacity() > SPARE_NODES {
             return;
         }
-        let (mut nodes, mut constants) = (std::mem::take(&mut self.nodes), std::mem::take(&mut self.constants));
+        let (mut nodes, mut constants) =
+            (std::mem::take(&mut self.nodes), std::mem::take(&mut self.constants));
         nodes.clear();
         constants.clear();
         // A thread that is ending keeps nothing.

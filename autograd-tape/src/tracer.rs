@@ -4,8 +4,8 @@ use crate::node::{Kept, Node, Slot, Source, Step, differentiable, residuals};
 use crate::record::{Shared, State, current_region};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    Applied, Call, Error, Level, Mask, Meta, Pointwise, Primitive, Residual, Result, Rule, Shape, TrackedTensor,
-    Tracer, Values, apply_call, apply_single, is_float, is_recording, on_behalf_of,
+    Applied, Call, Error, Level, Mask, Meta, Pointwise, Primitive, Residual, Result, Rule, Shape, Tracer,
+    TrackedTensor, Values, apply_call, apply_single, is_float, is_recording, on_behalf_of,
 };
 use candle_core::{DType, DeviceLocation};
 use std::any::Any;
@@ -212,7 +212,16 @@ impl TapeTracer {
                     None => Source::Constant(record.constant(value.meta())),
                 });
             }
-            record.push(Node { step, inputs, outputs, kept, site: call.site, region: 0, handles: 1, consumers: 0 })
+            record.push(Node {
+                step,
+                inputs,
+                outputs,
+                kept,
+                site: call.site,
+                region: 0,
+                handles: 1,
+                consumers: 0,
+            })
         };
         let slot = Slot { node: id, output: 0 };
         let tracer = Self { tape: self.tape.clone(), level: self.level, slot, value: y };
