@@ -27,6 +27,9 @@ const RIGHT: u32 = 80;
 /// The colour of a wrong answer.
 const WRONG: RGBColor = RGBColor(200, 30, 30);
 
+/// The colour of a number between −1 and 1.
+type Colours<'c> = &'c dyn Fn(f64) -> RGBColor;
+
 /// A digit and what the net makes of it: numbers for each pixel.
 struct Seen {
     label: usize,
@@ -95,7 +98,7 @@ fn draw_legend(area: &Area<'_>, width: u32) -> Result<()> {
         area.draw(&Text::new(name, at(LEFT - 16, middle - 11), words(16, HPos::Right, &INK)))?;
         area.draw(&Text::new(note, at(LEFT - 16, middle + 12), words(13, HPos::Right, &FAINT)))?;
     }
-    let scales: [(&dyn Fn(f64) -> RGBColor, &str, &str); 2] =
+    let scales: [(Colours<'_>, &str, &str); 2] =
         [(&heat, "most", "none"), (&|t| diverging(2.0 * t - 1.0), "for", "against")];
     for (row, (colour, high, low)) in (1..).zip(scales) {
         let (left, top) = (width - RIGHT + 2, TOP + row * (CELL + GAP));
@@ -118,7 +121,7 @@ fn draw_digit(area: &Area<'_>, left: u32, digit: &Seen) -> Result<()> {
         format!("{} {} {:.1} %", digit.answer, if right { "·" } else { "✗" }, 100.0 * digit.probability);
     let colour = if right { &INK } else { &WRONG };
     area.draw(&Text::new(answer, at(left + CELL / 2, TOP - 18), words(15, HPos::Center, colour)))?;
-    let maps: [(&[f32], &dyn Fn(f64) -> RGBColor); 3] =
+    let maps: [(&[f32], Colours<'_>); 3] =
         [(&digit.image, &paper), (&digit.saliency, &heat), (&digit.gradients, &diverging)];
     for (row, (values, colour)) in (0..).zip(maps) {
         let top = TOP + row * (CELL + GAP);

@@ -101,7 +101,8 @@ impl Curve {
         series.label("training images, moved").legend(|at| sample(at, BLUE));
         let series =
             chart.draw_series(LineSeries::new(self.tested.clone(), ORANGE.stroke_width(2 * FINE)))?;
-        series.label("test images").legend(|at| sample(at, ORANGE));
+        let name = format!("test images, {:.2} % in the end", 100.0 * self.last_accuracy());
+        series.label(name).legend(|at| sample(at, ORANGE));
         let dots = self.tested.iter().map(|&at| Circle::new(at, 4 * FINE, ORANGE.filled()));
         chart.draw_series(dots)?;
         legend(&mut chart, SeriesLabelPosition::LowerRight)

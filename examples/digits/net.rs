@@ -5,9 +5,10 @@
 
 use candle_autograd::nn::Watched;
 use candle_autograd::{Result, TensorAutograd, TrackedTensor};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 use rand::Rng;
+use std::sync::PoisonError;
 
 /// A net that reads 28×28 images.
 pub(crate) struct Net {
@@ -50,33 +51,27 @@ impl Layer {
     }
 }
 
-/// Each layer with the shape of its weight (as candle-nn has them), the number of its outputs, and
-/// the number of inputs that one output reads.
-const LAYERS: [(&str, &[usize], usize, usize); 3] = [
-    ("conv1", &[16, 1, 5, 5], 16, 25),
-    ("conv2", &[32, 16, 5, 5], 32, 16 * 25),
-    ("linear", &[10, 32 * 7 * 7], 10, 32 * 7 * 7),
-];
+/// The shape of each layer's weight, as candle-nn has it: outputs first, then what one output reads.
+const LAYERS: [(&str, &[usize]); 3] =
+    [("conv1", &[16, 1, 5, 5]), ("conv2", &[32, 16, 5, 5]), ("linear", &[10, 32 * 7 * 7])];
 
-/// New variables for the net, drawn by `rng`: uniform with the variance 2 / inputs, which keeps
-/// the size of the numbers from layer to layer (He et al. 2015).
+/// New variables for the net, drawn by `rng`: weights uniform with the variance 2 / inputs, which
+/// keeps the size of the numbers from layer to layer (He et al. 2015), biases zero.
 pub(crate) fn variables(rng: &mut impl Rng) -> candle_core::Result<VarMap> {
     let map = VarMap::new();
-    for (name, shape, outputs, inputs) in LAYERS {
+    for (name, shape) in LAYERS {
+        let (outputs, inputs) = (shape[0], shape[1..].iter().product::<usize>());
         let bound = (6.0 / inputs as f32).sqrt();
-        let count = shape.iter().product();
-        let drawn: Vec<f32> = (0..count).map(|_| rng.random_range(-bound..bound)).collect();
-        let weight = Tensor::from_vec(drawn, shape, &Device::Cpu)?;
-        let bias = Tensor::from_vec(vec![0f32; outputs], outputs, &Device::Cpu)?;
-        insert(&map, &format!("{name}.weight"), &weight)?;
-        insert(&map, &format!("{name}.bias"), &bias)?;
+        let drawn: Vec<f32> = (0..outputs * inputs).map(|_| rng.random_range(-bound..bound)).collect();
+        insert(&map, &format!("{name}.weight"), &Tensor::from_vec(drawn, shape, &Device::Cpu)?)?;
+        insert(&map, &format!("{name}.bias"), &Tensor::zeros(outputs, DType::F32, &Device::Cpu)?)?;
     }
     Ok(map)
 }
 
-/// candle draws initial values without a seed, so that ours go in as they are.
+/// `VarMap::get` would draw the values itself, and without a seed.
 fn insert(map: &VarMap, name: &str, value: &Tensor) -> candle_core::Result<()> {
-    let mut data = map.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut data = map.data().lock().unwrap_or_else(PoisonError::into_inner);
     data.insert(name.to_owned(), Var::from_tensor(value)?);
     Ok(())
 }

@@ -65,9 +65,7 @@ impl<'d> Training<'d> {
         for chosen in order.chunks(self.batch) {
             let batch = self.digits.moved_batch(chosen, &mut self.rng)?;
             let (step, gradients) = gradients(&self.parameters, &batch)?;
-            let done = self.step as f64 / self.steps as f64;
-            self.optimizer
-                .set_learning_rate(LEARNING_RATE * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()));
+            self.optimizer.set_learning_rate(self.learning_rate());
             self.optimizer.step(&gradients)?;
             self.step += 1;
             if !after(step) {
