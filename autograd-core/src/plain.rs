@@ -181,6 +181,12 @@ impl Plain {
         }
     }
 
+    /// Whether the memory is ours: not a candle tensor's.
+    #[inline]
+    pub(crate) fn is_own(&self) -> bool {
+        !matches!(self.buffer(), Buffer::Candle(..))
+    }
+
     /// The same memory under another layout.
     pub(crate) fn view(self: &Arc<Self>, layout: Layout) -> Arc<Self> {
         let owner = match &self.memory {

@@ -30,6 +30,7 @@
 //! assert!((y[4] - 2f32.tanh()).abs() < 1e-6);
 //! ```
 
+pub mod attention;
 pub mod conv2d;
 pub mod copy;
 pub mod expr;
@@ -47,6 +48,7 @@ pub mod place;
 pub mod pool2d;
 pub mod random;
 pub mod reduce;
+pub mod resample;
 mod rows;
 pub mod scan;
 mod shape;

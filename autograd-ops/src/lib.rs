@@ -16,6 +16,7 @@
 
 pub mod activation;
 pub mod arithmetic;
+pub mod attention;
 pub mod compare;
 pub mod conv;
 pub mod cross_entropy;
@@ -41,6 +42,8 @@ pub mod random;
 pub mod rearrange;
 pub mod reduce;
 pub mod registry;
+pub mod resample;
+pub mod rotary;
 mod row_cross_entropy;
 pub mod scan;
 pub mod scatter;

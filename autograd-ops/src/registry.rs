@@ -198,6 +198,9 @@ pub fn all() -> Vec<Op> {
         crate::pool::ops,
         crate::norm::ops,
         crate::random::ops,
+        crate::resample::ops,
+        crate::rotary::ops,
+        crate::attention::ops,
         crate::cut::ops,
         crate::einsum::ops,
     ];
