@@ -4,15 +4,14 @@
 use crate::numbers::{dimension, sound, with_batch, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::algebra::{self, broadcast_to, fill, reshape};
-use autograd_core::kernels::expr::Binary;
 use autograd_core::kernels::{copy, index as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    At, Definition, Error, Grads, Mask, Meta, Prim, Primitive, Result, Rule, Saved, ScalarExpr, Shape,
-    Signature, Site, SliceMut, TrackedTensor, Transpose, Values, View, apply_one, checked_shape, pointwise,
+    At, Error, Grads, Mask, Meta, Prim, Primitive, Result, Rule, Saved, Shape, Signature, Site, SliceMut,
+    TrackedTensor, Transpose, Values, View, apply_one, checked_shape,
 };
 use candle_core::DType;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 /// out[.., j, ..] = x[.., indices[j], ..]; inputs x, indices.
 #[derive(Clone, Copy, Debug)]
@@ -28,19 +27,13 @@ struct IndexAdd {
 
 /// out[p] = x[p with its coordinate along `dim` replaced by indices[p]]; inputs x, indices.
 #[derive(Clone, Copy, Debug)]
-struct Gather {
-    dim: usize,
+pub(crate) struct Gather {
+    pub(crate) dim: usize,
 }
 
 /// x with src[p] added where [`Gather`] would read for p; inputs x, indices, src.
 #[derive(Clone, Copy, Debug)]
 struct ScatterAdd {
-    dim: usize,
-}
-
-/// x with src[p] written where [`Gather`] would read for p; inputs x, indices, src.
-#[derive(Clone, Copy, Debug)]
-struct Scatter {
     dim: usize,
 }
 
@@ -112,21 +105,6 @@ pub fn scatter_add(
     apply_one(&ScatterAdd { dim: dimension("scatter_add", dim, x)? }, &[x, &indices.into(), &src.into()])
 }
 
-/// x with the elements of `src` written where [`gather`] would read them. Of equal indices the last
-/// in row-major order wins, and has the cotangent alone.
-///
-/// # Errors
-/// A dimension that x does not have; shapes or types that do not fit; indices out of range.
-#[track_caller]
-pub fn scatter(
-    x: &TrackedTensor,
-    indices: impl Into<TrackedTensor>,
-    src: impl Into<TrackedTensor>,
-    dim: isize,
-) -> Result<TrackedTensor> {
-    apply_one(&Scatter { dim: dimension("scatter", dim, x)? }, &[x, &indices.into(), &src.into()])
-}
-
 /// The transpose of [`gather`]: zeros of `shape` with `src` added at the indices.
 #[track_caller]
 pub(crate) fn scattered(
@@ -165,7 +143,7 @@ fn check_same(op: &'static str, x: &Meta, src: &Meta) -> Result<()> {
     Err(Error::DTypeMismatch { op, dtypes: vec![x.dtype, src.dtype], at: At::default() })
 }
 
-fn check_range(op: &'static str, indices: View<'_>, bound: usize) -> Result<()> {
+pub(crate) fn check_range(op: &'static str, indices: View<'_>, bound: usize) -> Result<()> {
     kernel::check_indices(indices, bound).map_err(|(position, value)| {
         Error::argument(op, format!("index {value} (number {position}) is not in 0 .. {bound}"))
     })
@@ -203,7 +181,7 @@ fn spread(indices: &TrackedTensor, dim: usize, shape: &Shape) -> Result<TrackedT
     broadcast_to(&reshape(indices, &checked_shape("index_select", &dims)?)?, shape)
 }
 
-fn all_batched(
+pub(crate) fn all_batched(
     batched: Mask,
     inputs: &[&TrackedTensor],
     size: usize,
@@ -226,7 +204,7 @@ macro_rules! common {
 }
 
 const X: Mask = Mask::one(0);
-const X_AND_SRC: Mask = Mask::one(0).with(2);
+pub(crate) const X_AND_SRC: Mask = Mask::one(0).with(2);
 
 impl Primitive for IndexSelect {
     common!("index_select", X);
@@ -340,7 +318,7 @@ impl Transpose for Gather {
     }
 }
 
-fn infer_scatter(op: &'static str, dim: usize, inputs: &[Meta]) -> Result<Signature> {
+pub(crate) fn infer_scatter(op: &'static str, dim: usize, inputs: &[Meta]) -> Result<Signature> {
     let [x, indices, src] = inputs else { return Err(Error::internal(op, "three inputs")) };
     check_type(op, indices)?;
     check_same(op, x, src)?;
@@ -377,60 +355,6 @@ impl Transpose for ScatterAdd {
         let src = |ct| apply_one(&Gather { dim: self.dim }, &[ct, saved.input(1)?]);
         let dsrc = wanted.has(2).then(|| src(ct)).transpose()?;
         Ok(smallvec![wanted.has(0).then(|| ct.clone()), None, dsrc])
-    }
-}
-
-impl Primitive for Scatter {
-    common!("scatter", X_AND_SRC);
-    fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        infer_scatter("scatter", self.dim, inputs)
-    }
-    fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
-        let shape = inputs[0].layout.shape();
-        check_range("scatter", inputs[1], shape.dims()[self.dim])?;
-        copy::copy(inputs[0], outputs[0].reborrow());
-        kernel::scatter(outputs[0].reborrow(), shape, self.dim, inputs[1], inputs[2]);
-        Ok(())
-    }
-    fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
-        let all = all_batched(batched, inputs, size)?;
-        Ok(Some(smallvec![apply_one(&Self { dim: self.dim + 1 }, &[&all[0], &all[1], &all[2]])?]))
-    }
-}
-
-static SAME: LazyLock<Definition> = LazyLock::new(|| {
-    Definition::mask("same", ScalarExpr::build(2, 0, |b, x, _| b.binary(Binary::Eq, x[0], x[1])))
-});
-
-impl Scatter {
-    /// 1 at the elements of the source that are in the result, 0 at those written over.
-    fn winners(self, indices: &TrackedTensor, shape: &Shape) -> Result<TrackedTensor> {
-        // Exact: there are fewer than 2^53 elements.
-        let numbers: Vec<f64> = (0..indices.elem_count()).map(|i| i as f64).collect();
-        let numbers = TrackedTensor::from_vec(numbers, indices.dims())?;
-        let none = fill(-1.0, &numbers.meta().with_shape(*shape), &numbers)?;
-        let written = apply_one(&self, &[&none, indices, &numbers])?;
-        let read = apply_one(&Gather { dim: self.dim }, &[&written, indices])?;
-        pointwise(&SAME, &[&read, &numbers])
-    }
-}
-
-impl Transpose for Scatter {
-    // dx = ct with zeros at the indices, dsrc = ct read at the indices, zero where written over.
-    fn transpose(&self, wanted: Mask, cts: &[Option<TrackedTensor>], saved: &Saved<'_>) -> Result<Grads> {
-        let mut grads: Grads = smallvec![None, None, None];
-        let Some(ct) = &cts[0] else { return Ok(grads) };
-        let indices = saved.input(1)?;
-        let zeros = fill(0.0, &saved.inputs[2], ct)?;
-        if wanted.has(0) {
-            grads[0] = Some(apply_one(self, &[ct, indices, &zeros])?);
-        }
-        if wanted.has(2) {
-            let read = apply_one(&Gather { dim: self.dim }, &[ct, indices])?;
-            let winners = self.winners(indices, &saved.inputs[0].shape)?;
-            grads[2] = Some(algebra::select(&winners, &read, &zeros)?);
-        }
-        Ok(grads)
     }
 }
 
@@ -495,12 +419,6 @@ pub fn ops() -> Vec<Op> {
                 }),
             ]
         }),
-        op("scatter", "x with src[p] written where gather reads for p; the last wins", || {
-            vec![
-                writing("equal indices", &[2, 2], (&[4, 2], 2), &[4, 2], |x| scatter(&x[0], &x[1], &x[2], 0)),
-                writing("fewer rows", &[3, 4], (&[2, 3], 4), &[2, 3], |x| scatter(&x[0], &x[1], &x[2], 1)),
-            ]
-        }),
     ]
 }
 
@@ -523,8 +441,6 @@ macro_rules! index_methods {
                 gather(indices: impl Into<autograd_core::TrackedTensor>, dim: isize) -> TrackedTensor = $crate::index::gather;
                 /// This value with `src` added where `gather` would read.
                 scatter_add(indices: impl Into<autograd_core::TrackedTensor>, src: impl Into<autograd_core::TrackedTensor>, dim: isize) -> TrackedTensor = $crate::index::scatter_add;
-                /// This value with `src` written where `gather` would read; the last of equal indices wins.
-                scatter(indices: impl Into<autograd_core::TrackedTensor>, src: impl Into<autograd_core::TrackedTensor>, dim: isize) -> TrackedTensor = $crate::index::scatter;
             }
         }
     };
@@ -550,23 +466,9 @@ mod tests {
     }
 
     #[test]
-    fn scatter_differentiates_its_start_value_and_the_last_writer() -> Result<()> {
-        let tape = GradientTape::new();
-        let x = tape.variable(TrackedTensor::from_vec(vec![1f64, 2., 3.], &[3])?);
-        let src = tape.variable(TrackedTensor::from_vec(vec![10f64, 20., 30.], &[3])?);
-        let y = scatter(&x, u32s(&[2, 0, 2], &[3])?, &src, 0)?;
-        assert_eq!(y.to_vec1::<f64>()?, [20., 2., 30.]);
-        let weights = TrackedTensor::from_vec(vec![1f64, 10., 100.], &[3])?;
-        let grads = tape.gradient_with(&[&y], &[&weights], &[&x, &src])?;
-        assert_eq!(grads[0].to_vec1::<f64>()?, [0., 10., 0.]);
-        assert_eq!(grads[1].to_vec1::<f64>()?, [0., 1., 100.]);
-        Ok(())
-    }
-
-    #[test]
     fn a_bad_index_is_a_typed_error() -> Result<()> {
         let x = TrackedTensor::from_vec(vec![1f64, 2., 3.], &[3])?;
-        let error = index_select(&x, u32s(&[0, 3], &[2])?, 0).unwrap_err();
+        let error = index_select(&x, u32s(&[0, 3], &[2])?, 0).expect_err("it must fail");
         assert_eq!(
             error.to_string().split(" (at").next(),
             Some("index_select: index 3 (number 1) is not in 0 .. 3")

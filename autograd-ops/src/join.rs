@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn nothing_cannot_be_put_together() {
-        let error = cat::<TrackedTensor>(&[], 0).unwrap_err();
+        let error = cat::<TrackedTensor>(&[], 0).expect_err("it must fail");
         assert_eq!(error.site().map(|s| s.file()), Some(file!()), "{error}");
     }
 }

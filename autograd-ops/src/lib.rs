@@ -46,11 +46,13 @@ pub mod resample;
 pub mod rotary;
 mod row_cross_entropy;
 pub mod scan;
+pub mod scatter;
 pub mod shape;
 pub mod slice;
 pub mod softmax;
 pub mod spread;
 pub mod testing;
+pub mod unfold;
 
 pub use cut::{Cut, Cuts};
 pub use einsum::einsum;

@@ -252,12 +252,12 @@ mod tests {
 
     #[test]
     fn one_extent_is_found() {
-        let shape = |extents: &[isize], n| shape_of("reshape", extents, n).map(|s| s.dims().to_vec());
-        assert_eq!(shape(&(2, ()).list(), 6).unwrap(), [2, 3]);
-        assert_eq!(shape(&[-1, 2].list(), 6).unwrap(), [3, 2]);
-        assert_eq!(shape(&().list(), 1).unwrap(), [0usize; 0]);
-        assert!(shape(&[-1, -1].list(), 6).is_err());
-        assert!(shape(&[-1, 4].list(), 6).is_err());
-        assert!(shape(&[-1, 0].list(), 0).is_err());
+        let shape = |extents: &[isize], n| shape_of("reshape", extents, n).map(|s| s.dims().to_vec()).ok();
+        assert_eq!(shape(&(2, ()).list(), 6), Some(vec![2, 3]));
+        assert_eq!(shape(&[-1, 2].list(), 6), Some(vec![3, 2]));
+        assert_eq!(shape(&().list(), 1), Some(vec![]));
+        assert_eq!(shape(&[-1, -1].list(), 6), None);
+        assert_eq!(shape(&[-1, 4].list(), 6), None);
+        assert_eq!(shape(&[-1, 0].list(), 0), None);
     }
 }

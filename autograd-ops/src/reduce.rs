@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn errors_carry_the_users_line() -> Result<()> {
         let x = TrackedTensor::from_vec(vec![1f64, 2.], &[2])?;
-        let error = sum_dim(&x, 1).unwrap_err();
+        let error = sum_dim(&x, 1).expect_err("it must fail");
         assert_eq!(error.site().map(|s| s.file()), Some(file!()), "{error}");
         Ok(())
     }

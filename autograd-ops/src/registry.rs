@@ -184,6 +184,8 @@ pub fn all() -> Vec<Op> {
         crate::join::ops,
         crate::rearrange::ops,
         crate::index::ops,
+        crate::scatter::ops,
+        crate::unfold::ops,
         crate::spread::ops,
         crate::reduce::ops,
         crate::extremum::ops,
