@@ -111,10 +111,13 @@ fn chain() -> Result<()> {
     Ok(())
 }
 
+/// An op of ours; one of a single operand leaves the second.
+type Ours = fn(&TrackedTensor, &TrackedTensor) -> Result<TrackedTensor>;
+
 /// An op in both libraries.
 struct Pair {
     name: &'static str,
-    ours: fn(&TrackedTensor, &TrackedTensor) -> Result<TrackedTensor>,
+    ours: Ours,
     candle: fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
 }
 
@@ -186,7 +189,7 @@ fn untracked() -> Result<()> {
 /// What recording a tiny op costs, as a share of the op's time at 64 Ki elements.
 fn recording() -> Result<()> {
     println!("\nrecording a tiny op, against the op's time at 64 Ki elements");
-    let ops: &[(&str, fn(&TrackedTensor, &TrackedTensor) -> Result<TrackedTensor>)] = &[
+    let ops: &[(&str, Ours)] = &[
         ("add", |x, y| x.add(y)),
         ("mul", |x, y| x.mul(y)),
         ("tanh", |x, _| x.tanh()),

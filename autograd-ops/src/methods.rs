@@ -29,8 +29,6 @@ macro_rules! for_each_family {
         $crate::join_methods!($($callback)*);
         $crate::rearrange_methods!($($callback)*);
         $crate::index_methods!($($callback)*);
-        $crate::scatter_methods!($($callback)*);
-        $crate::unfold_methods!($($callback)*);
         $crate::spread_methods!($($callback)*);
         $crate::reduce_methods!($($callback)*);
         $crate::extremum_methods!($($callback)*);
@@ -46,6 +44,8 @@ macro_rules! for_each_family {
         $crate::random_methods!($($callback)*);
         $crate::cut_methods!($($callback)*);
         $crate::resample_methods!($($callback)*);
+        $crate::scatter_methods!($($callback)*);
+        $crate::unfold_methods!($($callback)*);
     };
 }
 

@@ -184,8 +184,6 @@ pub fn all() -> Vec<Op> {
         crate::join::ops,
         crate::rearrange::ops,
         crate::index::ops,
-        crate::scatter::ops,
-        crate::unfold::ops,
         crate::spread::ops,
         crate::reduce::ops,
         crate::extremum::ops,
@@ -203,6 +201,8 @@ pub fn all() -> Vec<Op> {
         crate::cut::ops,
         crate::einsum::ops,
         crate::resample::ops,
+        crate::scatter::ops,
+        crate::unfold::ops,
     ];
     families.iter().flat_map(|ops| ops()).collect()
 }

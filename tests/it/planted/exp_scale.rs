@@ -70,7 +70,7 @@ impl Primitive for ExpScale {
         match (&mut outputs[0], self.0) {
             (SliceMut::F64(y), Fault::NotFinite) => y[0] = f64::NAN,
             (SliceMut::F32(y), Fault::CoarseF32) => {
-                y.iter_mut().for_each(|y| *y = bf16::from_f32(*y).to_f32())
+                y.iter_mut().for_each(|y| *y = bf16::from_f32(*y).to_f32());
             }
             _ => {}
         }
