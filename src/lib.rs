@@ -51,3 +51,8 @@ pub use autograd_nn as nn;
 pub use autograd_tape::{self as tape, GradientTape, Operation, TapeNode};
 #[cfg(feature = "transforms")]
 pub use autograd_transforms as transforms;
+
+/// The README's code, run as tests.
+#[cfg(all(doctest, feature = "full"))]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

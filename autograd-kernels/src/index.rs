@@ -173,7 +173,7 @@ fn select<T: Element>(x: View<'_>, dim: usize, indices: &[i64], shape: &Shape, o
 
 /// As [`select`], reading only the elements that are wanted.
 fn select_strided<T: Element>(x: View<'_>, dim: usize, indices: &[i64], inner: usize, out: &mut [T]) {
-    let (data, count) = (T::read(&x.data).expect("type checked"), indices.len());
+    let (data, count) = (T::read(&x.data).expect("its type was checked"), indices.len());
     let last = dim + 1 == x.layout.rank();
     for (j, &index) in indices.iter().enumerate() {
         // The run of one element along `dim` where that is the last dimension, and else a run
@@ -258,7 +258,7 @@ pub fn gather(x: View<'_>, dim: usize, indices: View<'_>, out: SliceMut<'_>) {
 }
 
 fn read_at<T: Element>(x: &View<'_>, walk: &Layout, step: usize, indices: &[i64], out: &mut [T]) {
-    let data = T::read(&x.data).expect("type checked");
+    let data = T::read(&x.data).expect("its type was checked");
     if out.is_empty() {
         return;
     }

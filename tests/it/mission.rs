@@ -7,6 +7,15 @@ use candle_autograd::{
 use candle_core::{Device, Tensor};
 use std::sync::Arc;
 
+/// Values and tapes go to other threads and are used from several.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<TrackedTensor>();
+    shared::<GradientTape>();
+    shared::<DualTensor>();
+    shared::<candle_autograd::Error>();
+};
+
 fn vector(data: &[f32]) -> Result<Tensor> {
     Ok(Tensor::from_vec(data.to_vec(), data.len(), &Device::Cpu)?)
 }
