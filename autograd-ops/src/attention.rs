@@ -471,12 +471,8 @@ macro_rules! attention_methods {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batched::{assert_equals_loop, numbers};
     use autograd_tape::GradientTape;
-
-    fn numbers(dims: &[usize], seed: f64) -> TrackedTensor {
-        let n: usize = dims.iter().product();
-        TrackedTensor::from_vec((0..n).map(|i| ((i as f64 + 1.0) * seed).sin()).collect(), dims).unwrap()
-    }
 
     // PyTorch's flash attention keeps q, k, v, the output and log Σ exp.
     #[test]
@@ -501,6 +497,17 @@ mod tests {
         let grads = tape.gradient_with(&[&y], &[&ones], &[&q, &k, &v]).unwrap();
         assert_eq!(grads[0].to_flat::<f64>().unwrap(), [0.0; 6]);
         assert_eq!(grads[2].to_vec2::<f64>().unwrap(), [[1.0; 3], [0.0; 3]]);
+    }
+
+    #[test]
+    fn rule_and_reverse_rule_batch_in_every_argument() {
+        let (q, k, v, m): (&[usize], &[usize], &[usize], &[usize]) =
+            (&[2, 2, 3, 2], &[2, 4, 2], &[2, 4, 3], &[2, 1, 3, 4]);
+        let attend = Attend { scale: 0.7, causal: true, masked: true };
+        assert_equals_loop(&attend, &[q, k, v, m]);
+        // The output is an input like any other here: the rule holds for whatever it is.
+        let grad = AttendGrad { attend, wanted: Mask::first(4), hinted: false };
+        assert_equals_loop(&grad, &[&[2, 2, 3, 3], &[2, 2, 3, 3], q, k, v, m]);
     }
 
     // More rows than a block has, and more than one block.

@@ -614,14 +614,9 @@ macro_rules! conv_methods {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batched::{assert_equals_loop, numbers};
     use autograd_tape::GradientTape;
     use candle_core::{DType, Device, Tensor};
-
-    fn numbers(dims: &[usize], seed: f64) -> TrackedTensor {
-        let n: usize = dims.iter().product();
-        let data: Vec<f64> = (0..n).map(|i| ((i as f64 + 1.0) * seed).sin()).collect();
-        TrackedTensor::from_vec(data, dims).unwrap()
-    }
 
     fn assert_close(a: &TrackedTensor, b: &Tensor) {
         assert_eq!(a.dims(), b.dims());
@@ -670,6 +665,20 @@ mod tests {
         let x = x.to_flat::<f64>().unwrap();
         for (i, g) in grads[1].to_flat::<f64>().unwrap().into_iter().enumerate() {
             assert!((g - x[3 * (i / 2)..][..3].iter().sum::<f64>()).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn every_contraction_batches_in_every_argument() {
+        for groups in [1, 2] {
+            let options = ConvOptions { padding: [1, 0], stride: [1, 2], groups, ..ConvOptions::default() };
+            let (x, k) = (numbers(&[2, 4, 3, 4], 0.1), numbers(&[6, 4 / groups, 2, 2], 0.1));
+            let geometry = geometry("conv2d", &x, &k, &options, Site::caller()).unwrap();
+            for gives in [Role::Input, Role::Kernel, Role::Output] {
+                let op = Contraction { geometry, gives };
+                let [a, b] = op.reads().map(|role| dims(&geometry, role));
+                assert_equals_loop(&op, &[&a, &b]);
+            }
         }
     }
 

@@ -447,16 +447,11 @@ macro_rules! norm_methods {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batched::numbers;
     use autograd_tape::GradientTape;
     use candle_core::DType;
 
-    fn numbers(dims: &[usize], seed: f64) -> TrackedTensor {
-        let n: usize = dims.iter().product();
-        let data: Vec<f64> = (0..n).map(|i| ((i as f64 + 1.0) * seed).sin()).collect();
-        TrackedTensor::from_vec(data, dims).unwrap()
-    }
-
-    // ΣΣ over a row of a normalised tensor is constant: its gradient is 0. candle-nn's layer_norm
+    // The sum over a row of a normalised tensor is constant, so each row of dx sums to 0. candle-nn's layer_norm
     // has no gradient at all.
     #[test]
     fn layer_norm_has_its_gradients() {
