@@ -136,12 +136,7 @@ struct Problem<'a, T: Float> {
 }
 
 /// A matrix of r rows and c columns in a slice, or the transpose of one.
-fn product<T: Float>(
-    a: (&[T], [usize; 2], bool),
-    b: (&[T], [usize; 2], bool),
-    out: &mut [T],
-    add: bool,
-) {
+fn product<T: Float>(a: (&[T], [usize; 2], bool), b: (&[T], [usize; 2], bool), out: &mut [T], add: bool) {
     let layout = |[r, c]: [usize; 2], turned: bool| {
         let strides = if turned { [1, r.max(1)] } else { [c.max(1), 1] };
         Layout::new(Shape::new(&[r, c]), &strides, 0)
@@ -331,8 +326,7 @@ fn backward<T: Float>(
     let e = Problem::<T>::new(a);
     let (ct, y, lse) = (elements::<T>(ct), elements::<T>(y), lse.map(elements::<T>));
     let rows = e.group * e.rows;
-    let extents =
-        [rows * e.features, e.columns * e.features, e.columns * e.values, rows * e.columns];
+    let extents = [rows * e.features, e.columns * e.features, e.columns * e.values, rows * e.columns];
     let given = [gradients.dq, gradients.dk, gradients.dv, gradients.dmask];
     let mut sinks: Vec<Option<Sink<'_, T>>> =
         given.into_iter().zip(extents).map(|(out, n)| Some(Sink::new(out?, e.outer * n))).collect();
@@ -341,7 +335,8 @@ fn backward<T: Float>(
             sinks.iter_mut().map(|sink| Some(Disjoint::new(sink.as_mut()?.slice()))).collect();
         parallel_for(e.outer, &|z| {
             // SAFETY: each lead element has its own part of each output, and is visited once.
-            let part = |i: usize| parts[i].as_ref().map(|p| unsafe { p.part(z * extents[i]..(z + 1) * extents[i]) });
+            let part =
+                |i: usize| parts[i].as_ref().map(|p| unsafe { p.part(z * extents[i]..(z + 1) * extents[i]) });
             let lse = lse.as_ref().map(|lse| &lse[z * rows..(z + 1) * rows]);
             let n = rows * e.values;
             one(&e, z, &ct[z * n..][..n], &y[z * n..][..n], lse, [part(0), part(1), part(2), part(3)]);
@@ -393,7 +388,8 @@ fn one<T: Float>(
             product((ct, [r, n], false), (e.shown(z, c), [n, c], true), s, false);
             for (i, (s, p)) in s.chunks_exact_mut(c).zip(p.chunks_exact(c)).enumerate() {
                 let at = i * n..(i + 1) * n;
-                let inner: f64 = ct[at.clone()].iter().zip(&y[at]).map(|(a, b)| a.to_f64() * b.to_f64()).sum();
+                let inner: f64 =
+                    ct[at.clone()].iter().zip(&y[at]).map(|(a, b)| a.to_f64() * b.to_f64()).sum();
                 let inner = T::from_f64(inner);
                 for (s, &p) in s.iter_mut().zip(p) {
                     *s = p * (*s - inner);
