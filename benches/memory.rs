@@ -41,7 +41,7 @@ fn main() -> Result<()> {
         return if who == OURS { run(batch, Ours::new) } else { run(batch, Candles::new) };
     }
     println!("peak memory of a training step, MiB beyond parameters and batch\n");
-    println!("{:>5}  {:<16} {:>10} {:>10} {:>10} {:>9}", "batch", "", "first", "later", "resident", "ms");
+    println!("{:>5}  {:<16} {:>10} {:>10} {:>10} {:>10}", "batch", "", "first", "later", "resident", "ms");
     for batch in BATCHES {
         let (ours, candles) = (child(OURS, batch), child(CANDLES, batch));
         for (name, row) in [(OURS, &ours), (CANDLES, &candles)] {

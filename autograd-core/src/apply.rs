@@ -8,7 +8,7 @@ use crate::rule::Rule;
 use crate::testing;
 use crate::tracer::{Applied, Call, Tracer, Values};
 use crate::value::{Repr, TrackedTensor};
-use autograd_kernels::{SliceMut, machine};
+use autograd_kernels::{SliceMut, View, machine};
 use candle_core::DeviceLocation;
 use smallvec::SmallVec;
 use std::cell::Cell;
@@ -47,8 +47,20 @@ pub fn apply(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Result<Values> {
 /// As [`apply`].
 #[track_caller]
 pub fn apply_one(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Result<TrackedTensor> {
-    let outputs = apply_call(op, inputs, false, Site::caller())?.outputs;
-    outputs.into_iter().next().ok_or_else(|| Error::internal(op.name(), "it has no output"))
+    apply_single(op, inputs, Site::caller())
+}
+
+/// Applies an op of one output on behalf of a level, at the user's line.
+///
+/// # Errors
+/// As [`apply`].
+#[inline]
+pub fn apply_single(op: &dyn Primitive, inputs: &[&TrackedTensor], site: Site) -> Result<TrackedTensor> {
+    if let Some(output) = elementwise(op, inputs) {
+        return output;
+    }
+    let outputs = apply_call(op, inputs, false, site)?.outputs;
+    outputs.into_iter().next().ok_or_else(|| Error::internal(op.name(), "it has no output").or_at(site))
 }
 
 /// Applies an op on behalf of a level: auxiliary outputs on demand, the user's line given.
@@ -178,13 +190,31 @@ fn elementwise(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Option<Result<T
         }
         *slot = plain;
     }
+    let plains = &plains[..inputs.len()];
     let mut buffer = Buffer::take(kind_of(first.dtype())?, first.layout().elements());
-    let ran = open(op.name(), &plains[..inputs.len()], |views| {
+    let mut run = |views: &[View<'_>]| {
         if let Some(out) = buffer.slice_mut() {
             machine::run(program, pointwise.params(), views, first.layout().shape(), &mut [out]);
         }
-        Ok(())
-    });
+    };
+    // Memory of our own needs no guard.
+    fn own(plain: &Plain) -> Option<View<'_>> {
+        plain.buffer().slice().map(|data| View { data, layout: plain.layout() })
+    }
+    let ran = match *plains {
+        [a] if a.is_own() => {
+            run(&[own(a)?]);
+            Ok(())
+        }
+        [a, b] if a.is_own() && b.is_own() => {
+            run(&[own(a)?, own(b)?]);
+            Ok(())
+        }
+        _ => open(op.name(), plains, |views| {
+            run(views);
+            Ok(())
+        }),
+    };
     testing::note_evaluation();
     Some(ran.map(|()| TrackedTensor::from_plain(Plain::own_like(buffer, first))))
 }

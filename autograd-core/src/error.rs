@@ -1,5 +1,6 @@
 //! The one error type of the workspace: what failed, with op, shapes or dtypes, and where.
 
+use crate::meta::Meta;
 use autograd_kernels::Shape;
 use candle_core::{DType, DeviceLocation};
 use std::fmt;
@@ -221,18 +222,14 @@ pub enum Error {
         at: At,
     },
     /// A seed or tangent that does not match its value.
-    #[error("{what}: shape {got} and type {got_dtype:?} given, {want} and {want_dtype:?} needed{at}")]
+    #[error("{what}: shape {} and type {:?} given, {} and {:?} needed{at}", got.shape, got.dtype, want.shape, want.dtype)]
     Mismatch {
         /// What was given.
         what: &'static str,
-        /// Its shape.
-        got: Shape,
-        /// Its element type.
-        got_dtype: DType,
-        /// The shape it must have.
-        want: Shape,
-        /// The element type it must have.
-        want_dtype: DType,
+        /// Its shape and element type.
+        got: Box<Meta>,
+        /// The shape and element type that it must have.
+        want: Box<Meta>,
         /// The user's line.
         at: At,
     },

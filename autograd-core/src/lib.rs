@@ -33,7 +33,7 @@ pub mod testing;
 mod tracer;
 mod value;
 
-pub use apply::{apply, apply_call, apply_one, heard, on_behalf_of, watcher};
+pub use apply::{apply, apply_call, apply_one, apply_single, heard, on_behalf_of, watcher};
 pub use autograd_kernels as kernels;
 pub use autograd_kernels::{Layout, MAX_RANK, Shape, SliceMut, View};
 pub use candle_core::{DType, Device, DeviceLocation, Tensor};

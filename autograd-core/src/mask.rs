@@ -46,8 +46,15 @@ impl Mask {
     }
 
     /// What is in, ascending.
+    #[inline]
     pub fn iter(self) -> impl Iterator<Item = usize> {
-        (0..64).filter(move |&i| self.has(i))
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let next = rest.trailing_zeros() as usize;
+            let found = rest != 0;
+            rest &= rest.wrapping_sub(1);
+            found.then_some(next)
+        })
     }
 
     /// What is in both.

@@ -142,7 +142,13 @@ impl Plain {
         };
         let (dtype, device) = (tensor.dtype(), tensor.device().location());
         let contiguous = layout.is_contiguous();
-        Ok(Arc::new(Self { layout, contiguous, dtype, device, memory: Memory::Own(Buffer::Candle(tensor, identity)) }))
+        Ok(Arc::new(Self {
+            layout,
+            contiguous,
+            dtype,
+            device,
+            memory: Memory::Own(Buffer::Candle(tensor, identity)),
+        }))
     }
 
     /// The layout.
@@ -181,6 +187,12 @@ impl Plain {
         }
     }
 
+    /// Whether the memory is ours: not a candle tensor's.
+    #[inline]
+    pub(crate) fn is_own(&self) -> bool {
+        !matches!(self.buffer(), Buffer::Candle(..))
+    }
+
     /// The same memory under another layout.
     pub(crate) fn view(self: &Arc<Self>, layout: Layout) -> Arc<Self> {
         let owner = match &self.memory {
@@ -188,7 +200,13 @@ impl Plain {
             Memory::Of(owner) => owner.clone(),
         };
         let contiguous = layout.is_contiguous();
-        Arc::new(Self { layout, contiguous, dtype: self.dtype, device: self.device, memory: Memory::Of(owner) })
+        Arc::new(Self {
+            layout,
+            contiguous,
+            dtype: self.dtype,
+            device: self.device,
+            memory: Memory::Of(owner),
+        })
     }
 
     /// The elements to change in place, where nobody else can see them.

@@ -7,7 +7,7 @@ use crate::mask::Mask;
 use crate::meta::{Meta, is_float};
 use crate::primitive::{Prim, Primitive, Signature};
 use crate::rule::{Cotangents, Grads, Residual, Residuals, Rule, Saved};
-use crate::scalar::ScalarExpr;
+use crate::scalar::{Reverse, ScalarExpr};
 use crate::tracer::Values;
 use crate::value::TrackedTensor;
 use autograd_kernels::expr::{Node, Program, Reg};
@@ -130,7 +130,7 @@ impl Pointwise {
 
     /// The residuals of the reverse rule: those of the expression.
     pub fn residuals(&self, wanted: Mask, outputs: usize) -> Residuals {
-        SmallVec::from_slice(&self.expr().reverse(wanted, Mask::first(outputs)).residuals)
+        self.expr().reverse(wanted, Mask::first(outputs), |reverse| SmallVec::from_slice(&reverse.residuals))
     }
 
     /// The cotangents of the wanted inputs: one fused pass, with the sums over broadcast
@@ -139,12 +139,17 @@ impl Pointwise {
     /// # Errors
     /// Whatever the evaluation or the levels below report.
     pub fn vjp(&self, wanted: Mask, cts: &Cotangents, saved: &Saved<'_>) -> Result<Grads> {
-        let mut grads: Grads = smallvec::smallvec![None; saved.inputs.len()];
         let given = Mask::of(cts.len(), |j| cts[j].is_some());
         if given.is_empty() || wanted.is_empty() {
-            return Ok(grads);
+            return Ok(smallvec::smallvec![None; saved.inputs.len()]);
         }
-        let reverse = self.expr().reverse(wanted, given);
+        self.expr().reverse(wanted, given, |reverse| self.pull(reverse, wanted, cts, saved))
+    }
+
+    /// Runs a reverse rule.
+    fn pull(&self, reverse: &Reverse, wanted: Mask, cts: &Cotangents, saved: &Saved<'_>) -> Result<Grads> {
+        let mut grads: Grads = Grads::new();
+        grads.resize(saved.inputs.len(), None);
         // A cotangent that passes through as it is costs nothing but its sum.
         if reverse.direct.iter().any(Option::is_some) {
             let mut rest = Mask::EMPTY;
@@ -217,7 +222,10 @@ impl Pointwise {
         let op = Self { definition: DefinitionRef::Shared(definition.clone()), params: self.params.clone() };
         let whole = inputs.iter().any(|x| *x.shape() == shape);
         if whole && targets.iter().all(|target| *target == shape) {
-            return apply(&op, inputs);
+            return match targets {
+                [_] => Ok(smallvec::smallvec![apply_one(&op, inputs)?]),
+                _ => apply(&op, inputs),
+            };
         }
         apply(&ReducedPointwise { op, shape, targets: SmallVec::from_slice(targets) }, inputs)
     }

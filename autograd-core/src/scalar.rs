@@ -72,15 +72,18 @@ impl ScalarExpr {
     }
 
     /// The reverse rule for these wanted inputs, given cotangents for these outputs.
-    pub fn reverse(&self, wanted: Mask, cts: Mask) -> Arc<Reverse> {
+    pub fn reverse<R>(&self, wanted: Mask, cts: Mask, read: impl FnOnce(&Reverse) -> R) -> R {
         let make = || Arc::new(make_reverse(&self.0.program, wanted, cts));
         if cts == Mask::one(0)
             && let Some(slot) = self.0.small.get(wanted.bits() as usize)
         {
-            return slot.get_or_init(make).clone();
+            return read(slot.get_or_init(make));
         }
-        let mut known = self.0.reverse.lock().unwrap_or_else(PoisonError::into_inner);
-        known.entry((wanted, cts)).or_insert_with(make).clone()
+        let known = {
+            let mut all = self.0.reverse.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry((wanted, cts)).or_insert_with(make).clone()
+        };
+        read(&known)
     }
 
     /// The forward rule, given tangents for these inputs.

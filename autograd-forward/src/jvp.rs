@@ -61,10 +61,8 @@ pub(crate) fn dual(level: Level, x: &TrackedTensor, v: &TrackedTensor, site: Sit
     if x.shape() != v.shape() || x.dtype() != v.dtype() {
         return Err(Error::Mismatch {
             what: "the tangent of a primal",
-            got: *v.shape(),
-            got_dtype: v.dtype(),
-            want: *x.shape(),
-            want_dtype: x.dtype(),
+            got: Box::new(v.meta()),
+            want: Box::new(x.meta()),
             at: At::from(site),
         });
     }

@@ -73,13 +73,7 @@ impl Conv2d {
     }
 }
 
-fn out_extent(
-    extent: usize,
-    kernel: usize,
-    stride: usize,
-    padding: usize,
-    dilation: usize,
-) -> usize {
+fn out_extent(extent: usize, kernel: usize, stride: usize, padding: usize, dilation: usize) -> usize {
     let reach = dilation * kernel.saturating_sub(1) + 1;
     (extent + 2 * padding).checked_sub(reach).map_or(0, |room| room / stride + 1)
 }

@@ -152,12 +152,7 @@ fn cast_slice<S: Cast<T> + Copy, T>(src: &[S], out: &mut [T]) {
 }
 
 /// A gather of any rank ≥ 1 on this thread.
-fn block<S: Cast<T> + Copy, T: Copy + Default>(
-    src: &[S],
-    dims: &[usize],
-    strides: &[usize],
-    out: &mut [T],
-) {
+fn block<S: Cast<T> + Copy, T: Copy + Default>(src: &[S], dims: &[usize], strides: &[usize], out: &mut [T]) {
     let last = dims.len() - 1;
     if last == 0 {
         return row(src, strides[0], out);
@@ -275,11 +270,7 @@ fn spread<S: Cast<T> + Copy, T: Copy + Default>(
 /// # Panics
 /// Panics where `out` has not as many elements as `x`, or `x` reaches beyond its buffer.
 pub fn copy(x: View<'_>, out: SliceMut<'_>) {
-    assert_eq!(
-        x.layout.elements(),
-        out.len(),
-        "copy: the output has as many elements as the input"
-    );
+    assert_eq!(x.layout.elements(), out.len(), "copy: the output has as many elements as the input");
     each_kind!(SliceMut, out, out => each_kind!(Slice, x.data, src => gather(src, &x, out)));
 }
 

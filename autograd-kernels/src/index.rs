@@ -27,11 +27,7 @@ const MIN_CHUNK: usize = 32 * 1024;
 /// # Panics
 /// Panics where the indices are not U8, U32 or I64, or their layout leaves the buffer.
 pub fn check_indices(indices: View<'_>, bound: usize) -> Result<(), (usize, i64)> {
-    fn check<T: Copy + Into<i64>>(
-        layout: &Layout,
-        data: &[T],
-        bound: usize,
-    ) -> Result<(), (usize, i64)> {
+    fn check<T: Copy + Into<i64>>(layout: &Layout, data: &[T], bound: usize) -> Result<(), (usize, i64)> {
         let mut result = Ok(());
         layout.for_each_run(|first, at, len, stride| {
             let value = |i: usize| -> i64 { data[at + i * stride].into() };
@@ -176,13 +172,7 @@ fn select<T: Element>(x: View<'_>, dim: usize, indices: &[i64], shape: &Shape, o
 }
 
 /// As [`select`], reading only the elements that are wanted.
-fn select_strided<T: Element>(
-    x: View<'_>,
-    dim: usize,
-    indices: &[i64],
-    inner: usize,
-    out: &mut [T],
-) {
+fn select_strided<T: Element>(x: View<'_>, dim: usize, indices: &[i64], inner: usize, out: &mut [T]) {
     let (data, count) = (T::read(&x.data).expect("type checked"), indices.len());
     let last = dim + 1 == x.layout.rank();
     for (j, &index) in indices.iter().enumerate() {
@@ -202,13 +192,7 @@ fn select_strided<T: Element>(
 ///
 /// # Panics
 /// As [`index_select`].
-pub fn index_add(
-    out: SliceMut<'_>,
-    out_shape: &Shape,
-    dim: usize,
-    indices: View<'_>,
-    src: View<'_>,
-) {
+pub fn index_add(out: SliceMut<'_>, out_shape: &Shape, dim: usize, indices: View<'_>, src: View<'_>) {
     assert_dim(out_shape.dims(), dim);
     assert!(indices.layout.rank() == 1, "indices of rank {}, not 1", indices.layout.rank());
     assert_kind("the source", src, out.kind());
@@ -250,11 +234,7 @@ fn meeting(large: &Layout, dim: usize, indices: &[usize]) -> Layout {
     let dims = large.dims();
     assert_dim(dims, dim);
     let fits = dims.len() == indices.len()
-        && dims
-            .iter()
-            .zip(indices)
-            .enumerate()
-            .all(|(d, (large, small))| d == dim || small <= large);
+        && dims.iter().zip(indices).enumerate().all(|(d, (large, small))| d == dim || small <= large);
     assert!(fits, "indices of shape {indices:?} for a tensor of shape {dims:?} along {dim}");
     let mut strides = [0; MAX_RANK];
     strides[..dims.len()].copy_from_slice(large.strides());
@@ -304,13 +284,7 @@ fn read_at<T: Element>(x: &View<'_>, walk: &Layout, step: usize, indices: &[i64]
 ///
 /// # Panics
 /// As [`index_select`].
-pub fn scatter_add(
-    out: SliceMut<'_>,
-    out_shape: &Shape,
-    dim: usize,
-    indices: View<'_>,
-    src: View<'_>,
-) {
+pub fn scatter_add(out: SliceMut<'_>, out_shape: &Shape, dim: usize, indices: View<'_>, src: View<'_>) {
     let (walk, indices) = scattering(&out, out_shape, dim, indices, src);
     sum_into!(out, src, |out, src| write_at(out, out_shape, dim, &indices, &walk, &src, Sum::plus));
 }

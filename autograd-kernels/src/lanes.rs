@@ -129,12 +129,7 @@ pub(crate) trait Lanes: Vector<Item: Float> {
     /// LANES elements can be read at each of LANES rows `from_step` apart, and written at each of
     /// LANES rows `to_step` apart; the two do not overlap.
     #[inline(always)]
-    unsafe fn transpose(
-        from: *const Self::Item,
-        from_step: usize,
-        to: *mut Self::Item,
-        to_step: usize,
-    ) {
+    unsafe fn transpose(from: *const Self::Item, from_step: usize, to: *mut Self::Item, to_step: usize) {
         for j in 0..Self::LANES {
             for i in 0..Self::LANES {
                 // SAFETY: i and j are below LANES; the caller allows both accesses.
@@ -225,8 +220,7 @@ mod avx2 {
         fn total(self) -> f32 {
             // SAFETY: see above.
             unsafe {
-                let four =
-                    _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps(self.0, 1));
+                let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps(self.0, 1));
                 let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
                 _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
             }
@@ -302,9 +296,8 @@ mod tests {
 
     #[inline(always)]
     fn exercise<L: Lanes>() {
-        let ints = |start: usize| -> Vec<L::Item> {
-            (0..64).map(|i| L::Item::reciprocal(start + i)).collect()
-        };
+        let ints =
+            |start: usize| -> Vec<L::Item> { (0..64).map(|i| L::Item::reciprocal(start + i)).collect() };
         let (x, y, w) = (ints(1), ints(100), L::LANES);
         // SAFETY: the caller has the instructions; all buffers hold 64 elements, LANES is ≤ 8.
         unsafe {

@@ -140,8 +140,7 @@ fn single_loop<T: Float>(
         Leaf::Const(c) => Some(Operand::All(T::from_f64(c))),
     };
     // A wider input that the function does not read would decide the type of computation.
-    if inputs.len() > 2 || inputs.iter().any(|x| x.kind() != T::KIND) || y.len() != shape.elements()
-    {
+    if inputs.len() > 2 || inputs.iter().any(|x| x.kind() != T::KIND) || y.len() != shape.elements() {
         return false;
     }
     match single {

@@ -94,10 +94,8 @@ fn product(a: View<'_>, b: View<'_>, out: SliceMut<'_>, add: bool) {
             let (xa, xb) = (widen(View { layout: &wa, ..a }), widen(View { layout: &wb, ..b }));
             let (la, lb) = (repeated(&wa, a.layout), repeated(&wb, b.layout));
             let mut wide = if add { widened(&out) } else { memory::take(out.len()) };
-            let (a, b) = (
-                View { data: f32::slice(&xa), layout: &la },
-                View { data: f32::slice(&xb), layout: &lb },
-            );
+            let (a, b) =
+                (View { data: f32::slice(&xa), layout: &la }, View { data: f32::slice(&xb), layout: &lb });
             batched(a, b, &mut wide, add);
             narrow(wide, out);
         }
@@ -124,11 +122,9 @@ fn repeated(once: &Layout, like: &Layout) -> Layout {
 fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
     assert_in_bounds(a);
     assert_in_bounds(b);
-    let (xa, xb) =
-        (T::read(&a.data).expect("type checked"), T::read(&b.data).expect("type checked"));
+    let (xa, xb) = (T::read(&a.data).expect("type checked"), T::read(&b.data).expect("type checked"));
     let rank = a.layout.rank();
-    let (m, k, n) =
-        (a.layout.dims()[rank - 2], a.layout.dims()[rank - 1], b.layout.dims()[rank - 1]);
+    let (m, k, n) = (a.layout.dims()[rank - 2], a.layout.dims()[rank - 1], b.layout.dims()[rank - 1]);
     if out.is_empty() {
         return;
     }
@@ -240,15 +236,9 @@ mod tests {
 
     #[test]
     fn plain_and_fast_instructions_agree_exactly_on_whole_numbers() {
-        for [m, k, n] in [
-            [4, 4, 4],
-            [7, 9, 17],
-            [1, 90, 70],
-            [70, 90, 1],
-            [61, 300, 50],
-            [13, 40, 123],
-            [9, 100, 75],
-        ] {
+        for [m, k, n] in
+            [[4, 4, 4], [7, 9, 17], [1, 90, 70], [70, 90, 1], [61, 300, 50], [13, 40, 123], [9, 100, 75]]
+        {
             let (a, b) = (whole(m * k, 1), whole(k * n, 2));
             let mut want = whole(m * n, 3);
             for i in 0..m {

@@ -43,12 +43,7 @@ pub(crate) fn assert_in_bounds(view: View<'_>) {
 /// Panics where the view is of another type.
 pub(crate) fn same<T: Element>(view: View<'_>) -> Operand<'_, T> {
     assert_in_bounds(view);
-    assert!(
-        view.kind() == T::KIND,
-        "operand of type {:?} where {:?} is expected",
-        view.kind(),
-        T::KIND
-    );
+    assert!(view.kind() == T::KIND, "operand of type {:?} where {:?} is expected", view.kind(), T::KIND);
     match view.contiguous() {
         Some(data) => Operand::Borrowed(data),
         None => gathered(view),

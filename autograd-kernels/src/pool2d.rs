@@ -110,8 +110,7 @@ fn max_planes<T: Float>(g: &Pool2d, indices: Option<&mut [u32]>, x: &[T], y: &mu
     let isa = Isa::detect();
     let (y, indices) = (Disjoint::new(y), indices.map(Disjoint::new));
     parallel_chunks(g.planes, MIN_CHUNK.div_ceil(inside.max(1)), &|planes| {
-        let mut unwanted =
-            if indices.is_none() { memory::take::<u32>(outside) } else { Vec::new() };
+        let mut unwanted = if indices.is_none() { memory::take::<u32>(outside) } else { Vec::new() };
         for plane in planes {
             let span = plane * outside..(plane + 1) * outside;
             // SAFETY: tasks have different planes.

@@ -107,13 +107,7 @@ fn fold_as<A: Number>(op: Reduction, x: &[A], shape: &Shape, target: &Shape, out
 }
 
 /// Folds over chunks of the outermost dimension, on all threads.
-fn fold_parallel<A: Number>(
-    op: Reduction,
-    x: &[A],
-    dims: Shape,
-    strides: &[usize; MAX_RANK],
-    acc: &mut [A],
-) {
+fn fold_parallel<A: Number>(op: Reduction, x: &[A], dims: Shape, strides: &[usize; MAX_RANK], acc: &mut [A]) {
     let Some(&outer) = dims.dims().first() else {
         acc[0] = A::pair(op, acc[0], x[0]);
         return;

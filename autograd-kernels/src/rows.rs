@@ -140,11 +140,7 @@ impl<'a, T: Float> RowsMut<'a, T> {
 pub(crate) const MIN_CHUNK: usize = 16 * 1024;
 
 /// Runs f(rows, their part of y) over all rows of length n, on all threads.
-pub(crate) fn for_rows<T: Float>(
-    y: &mut [T],
-    n: usize,
-    f: &(dyn Fn(Range<usize>, &mut [T]) + Sync),
-) {
+pub(crate) fn for_rows<T: Float>(y: &mut [T], n: usize, f: &(dyn Fn(Range<usize>, &mut [T]) + Sync)) {
     if y.is_empty() {
         return;
     }

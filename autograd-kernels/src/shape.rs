@@ -6,7 +6,7 @@ use std::fmt;
 pub const MAX_RANK: usize = 8;
 
 /// The extent of each dimension, outermost first; at most [`MAX_RANK`] of them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy)]
 pub struct Shape {
     rank: u8,
     dims: [usize; MAX_RANK],
@@ -93,6 +93,22 @@ impl Shape {
             step *= self.dims[i].max(1);
         }
         strides
+    }
+}
+
+// Compared at every op: a loop over the few dimensions there are beats a call to compare them all.
+impl PartialEq for Shape {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.rank == other.rank && (0..self.rank()).all(|i| self.dims[i] == other.dims[i])
+    }
+}
+
+impl Eq for Shape {}
+
+impl std::hash::Hash for Shape {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.dims().hash(state);
     }
 }
 
@@ -347,5 +363,33 @@ mod tests {
         assert_eq!(layout.reshape(Shape::new(&[4])), None);
         let split = layout.reshape(Shape::new(&[2, 2])).expect("only the 1 is dropped");
         assert_eq!(split.strides(), [0, 1]);
+    }
+
+    /// Whatever view a reshape gives has the same elements in the same order.
+    #[test]
+    fn reshaped_views_have_the_same_elements() {
+        let block = Layout::contiguous(Shape::new(&[2, 3, 4]));
+        let thin = Layout::contiguous(Shape::new(&[2, 1, 3]));
+        let slices = [block, block.narrow(2, 0, 1), block.narrow(1, 1, 1), thin, thin.narrow(2, 0, 1)];
+        let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+        let mut views = 0;
+        for slice in slices.iter().flat_map(|slice| orders.map(|order| slice.permute(&order))) {
+            // As it is, and with each dimension of extent 1 repeated.
+            for repeated in 0..=slice.rank() {
+                let mut dims = slice.dims().to_vec();
+                dims.iter_mut().skip(repeated).take(1).filter(|d| **d == 1).for_each(|d| *d = 4);
+                let layout = slice.broadcast_to(&Shape::new(&dims)).expect("only ones were changed");
+                let n = layout.elements();
+                for target in [vec![n], vec![1, n], vec![n, 1], vec![2, n / 2], vec![n / 2, 1, 2]] {
+                    let Some(view) = layout.reshape(Shape::new(&target)) else { continue };
+                    views += 1;
+                    for element in 0..n {
+                        let (got, want) = (view.index_of(element), layout.index_of(element));
+                        assert_eq!(got, want, "{layout:?} as {target:?}");
+                    }
+                }
+            }
+        }
+        assert!(views > 50, "only {views} were views");
     }
 }

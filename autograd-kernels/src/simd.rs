@@ -24,12 +24,7 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 ///
 /// Comparisons give masks: all bits set where true, none where false.
 pub(crate) trait Vector:
-    Copy
-    + Add<Output = Self>
-    + Sub<Output = Self>
-    + Mul<Output = Self>
-    + Div<Output = Self>
-    + Neg<Output = Self>
+    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + Neg<Output = Self>
 {
     /// The numbers' type.
     type Item: Float;

@@ -21,11 +21,7 @@ macro_rules! in_type {
 /// The shape and the length of rows along `dim`.
 fn shape_along(x: &View<'_>, dim: usize) -> (Shape, usize) {
     let shape = *x.layout.shape();
-    assert!(
-        dim < shape.rank(),
-        "softmax: dimension {dim} is one of the {} there are",
-        shape.rank()
-    );
+    assert!(dim < shape.rank(), "softmax: dimension {dim} is one of the {} there are", shape.rank());
     (shape, shape.dims()[dim])
 }
 
@@ -50,13 +46,7 @@ fn map<T: Float>(x: View<'_>, dim: usize, y: SliceMut<'_>, f: fn(&[T], &mut [T])
 }
 
 /// dx = f(ct, y) row by row.
-fn map_two<T: Float>(
-    ct: View<'_>,
-    y: View<'_>,
-    dim: usize,
-    dx: SliceMut<'_>,
-    f: fn(&[T], &[T], &mut [T]),
-) {
+fn map_two<T: Float>(ct: View<'_>, y: View<'_>, dim: usize, dx: SliceMut<'_>, f: fn(&[T], &[T], &mut [T])) {
     let (shape, n) = shape_along(&y, dim);
     assert_eq!(ct.layout.shape(), y.layout.shape(), "softmax: ct has the shape of y");
     assert_like(&y, dx.len());
@@ -129,8 +119,7 @@ pub fn logsumexp(x: View<'_>, dim: usize, y: SliceMut<'_>) {
 
 fn logsumexp_as<T: Float>(x: View<'_>, dim: usize, y: SliceMut<'_>) {
     let (shape, n) = shape_along(&x, dim);
-    let rows: usize =
-        shape.dims().iter().enumerate().filter(|(d, _)| *d != dim).map(|(_, n)| n).product();
+    let rows: usize = shape.dims().iter().enumerate().filter(|(d, _)| *d != dim).map(|(_, n)| n).product();
     assert_eq!(y.len(), rows, "logsumexp: one output for each row");
     let x = Rows::<T>::along(x, dim);
     let mut y = RowsMut::<T>::flat(y);
@@ -160,13 +149,7 @@ pub fn logsumexp_vjp(ct: View<'_>, x: View<'_>, y: View<'_>, dim: usize, dx: Sli
     in_type!([ct.kind(), x.kind(), y.kind(), dx.kind()], logsumexp_vjp_as(ct, x, y, dim, dx));
 }
 
-fn logsumexp_vjp_as<T: Float>(
-    ct: View<'_>,
-    x: View<'_>,
-    y: View<'_>,
-    dim: usize,
-    dx: SliceMut<'_>,
-) {
+fn logsumexp_vjp_as<T: Float>(ct: View<'_>, x: View<'_>, y: View<'_>, dim: usize, dx: SliceMut<'_>) {
     let (shape, n) = shape_along(&x, dim);
     assert_like(&x, dx.len());
     if dx.is_empty() {
@@ -212,12 +195,7 @@ fn classes(logits: &View<'_>, targets: &View<'_>) -> (usize, usize, Vec<usize>) 
 /// # Panics
 /// Panics where the logits have not two dimensions, the targets (U32 or I64) are not one class for
 /// each row, or the outputs have not one element for each.
-pub fn cross_entropy(
-    logits: View<'_>,
-    targets: View<'_>,
-    losses: SliceMut<'_>,
-    lse: Option<SliceMut<'_>>,
-) {
+pub fn cross_entropy(logits: View<'_>, targets: View<'_>, losses: SliceMut<'_>, lse: Option<SliceMut<'_>>) {
     in_type!([logits.kind(), losses.kind()], cross_entropy_as(logits, targets, losses, lse));
 }
 
@@ -263,10 +241,7 @@ pub fn cross_entropy_vjp(
     lse: Option<View<'_>>,
     dx: SliceMut<'_>,
 ) {
-    in_type!(
-        [ct.kind(), logits.kind(), dx.kind()],
-        cross_entropy_vjp_as(ct, logits, targets, lse, dx)
-    );
+    in_type!([ct.kind(), logits.kind(), dx.kind()], cross_entropy_vjp_as(ct, logits, targets, lse, dx));
 }
 
 fn cross_entropy_vjp_as<T: Float>(

@@ -139,6 +139,16 @@ macro_rules! arithmetic_methods {
                 div = $crate::arithmetic::div;
                 /// xʸ. A whole number as exponent is exact for negative bases. 0⁰ = 1, with gradient 0.
                 pow = $crate::arithmetic::pow;
+                /// x + y, under candle's name for the broadcast form.
+                broadcast_add = $crate::arithmetic::add;
+                /// x − y, under candle's name for the broadcast form.
+                broadcast_sub = $crate::arithmetic::sub;
+                /// x · y, under candle's name for the broadcast form.
+                broadcast_mul = $crate::arithmetic::mul;
+                /// x / y, under candle's name for the broadcast form.
+                broadcast_div = $crate::arithmetic::div;
+                /// xʸ, under candle's name for the broadcast form.
+                broadcast_pow = $crate::arithmetic::pow;
             }
             other {}
         }

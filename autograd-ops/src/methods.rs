@@ -39,11 +39,11 @@ macro_rules! for_each_family {
         $crate::conv_methods!($($callback)*);
         $crate::pool_methods!($($callback)*);
         $crate::norm_methods!($($callback)*);
-        $crate::random_methods!($($callback)*);
-        $crate::resample_methods!($($callback)*);
-        $crate::rotary_methods!($($callback)*);
         $crate::attention_methods!($($callback)*);
+        $crate::rotary_methods!($($callback)*);
+        $crate::random_methods!($($callback)*);
         $crate::cut_methods!($($callback)*);
+        $crate::resample_methods!($($callback)*);
     };
 }
 

@@ -195,12 +195,12 @@ pub fn all() -> Vec<Op> {
         crate::conv::ops,
         crate::pool::ops,
         crate::norm::ops,
-        crate::random::ops,
-        crate::resample::ops,
-        crate::rotary::ops,
         crate::attention::ops,
+        crate::rotary::ops,
+        crate::random::ops,
         crate::cut::ops,
         crate::einsum::ops,
+        crate::resample::ops,
     ];
     families.iter().flat_map(|ops| ops()).collect()
 }

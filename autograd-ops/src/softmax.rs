@@ -34,7 +34,8 @@ pub fn log_softmax(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
     apply_one(&LogSoftmax(existing("log_softmax", x, dim)?), &[x])
 }
 
-/// ln Σ eˣ over a dimension, which the result lacks, without overflow. −∞ of nothing.
+/// ln Σ eˣ over a dimension, which the result lacks, without overflow. −∞ of nothing; a row of −∞
+/// alone has the gradient NaN, as in PyTorch.
 ///
 /// # Errors
 /// A dimension that does not exist, a type that is not a float.

@@ -36,7 +36,9 @@ pub(crate) struct Record {
 
 impl Shared {
     pub(crate) fn new() -> Self {
-        Self { state: AtomicU8::new(0), level: AtomicU64::new(0), record: Mutex::default() }
+        let (nodes, constants) = SPARE.take();
+        let record = Mutex::new(Record { nodes, constants, ..Record::default() });
+        Self { state: AtomicU8::new(0), level: AtomicU64::new(0), record }
     }
 
     pub(crate) fn state(&self) -> State {
@@ -123,6 +125,33 @@ impl Record {
                 Source::Constant(id) => self.constants[id as usize],
             })
             .collect()
+    }
+}
+
+/// The most nodes whose memory a thread keeps for its next tape.
+const SPARE_NODES: usize = 1 << 16;
+
+thread_local! {
+    /// Memory of an earlier tape: a training step records as many nodes as the one before, and
+    /// growing to them again costs more than recording them.
+    static SPARE: Cell<(Vec<Node>, Vec<Meta>)> = const { Cell::new((Vec::new(), Vec::new())) };
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.nodes.capacity() == 0 || self.nodes.capacity() > SPARE_NODES {
+            return;
+        }
+        let (mut nodes, mut constants) =
+            (std::mem::take(&mut self.nodes), std::mem::take(&mut self.constants));
+        nodes.clear();
+        constants.clear();
+        // A thread that is ending keeps nothing.
+        let _ = SPARE.try_with(|spare| {
+            let (kept, _) = spare.replace((nodes, constants));
+            // What a node held may itself have been a tape's last value, which came here first.
+            drop(kept);
+        });
     }
 }
 

@@ -7,10 +7,11 @@ use crate::tracer::TapeTracer;
 use autograd_core::algebra::{accumulate, add};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
-    Cotangents, Error, Grads, Level, Mask, Meta, Primitive, Residual, Result, Rule, Saved, TrackedTensor,
-    apply_call, on_behalf_of,
+    Cotangents, Error, Grads, Level, Mask, Meta, Prim, Primitive, Residual, Result, Rule, Saved,
+    TrackedTensor, apply_call, on_behalf_of,
 };
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 /// Where a sweep finds its nodes, and what it leaves behind.
@@ -120,20 +121,18 @@ pub(crate) fn sweep(
         };
         let recorded = visit.node.differentiable();
         let wanted = Mask::of(visit.node.inputs.len(), |i| recorded.has(i) && reached(&visit.node.inputs[i]));
-        let Step::Apply(op) = visit.node.step.clone() else { continue };
+        let Step::Apply(op) = std::mem::replace(&mut visit.node.step, Step::Released) else { continue };
         if wanted.is_empty() {
             continue;
         }
         if visit.node.region != 0 {
-            let region = visit.node.region;
-            if !replays.contains_key(&region) {
-                let again = replay(&nodes, region, id, &visit.node)?;
-                replays.insert(region, again);
-            }
-            visit.node.kept = replays
-                .get_mut(&region)
-                .and_then(|kept| kept.remove(&(id as u32)))
-                .ok_or_else(|| Error::internal(op.name(), "its region was not replayed"))?;
+            let kept = match replays.entry(visit.node.region) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(replay(&nodes, visit.node.region, id, &op, &visit.node)?),
+            };
+            let again = kept.remove(&(id as u32));
+            visit.node.kept =
+                again.ok_or_else(|| Error::internal(op.name(), "its region was not replayed"))?;
         }
         let site = visit.node.site;
         let grads = on_behalf_of(site, || pull(&nodes, &*op, id, recorded, wanted, ct, &mut visit))
@@ -246,12 +245,19 @@ fn pull(
 
 /// Runs the nodes of a region again, up to the one that the sweep has reached, and gives what
 /// their rules read.
-fn replay(nodes: &Nodes<'_>, region: u32, up_to: usize, last: &Node) -> Result<HashMap<u32, Kept>> {
+fn replay(
+    nodes: &Nodes<'_>,
+    region: u32,
+    up_to: usize,
+    op: &Prim,
+    last: &Node,
+) -> Result<HashMap<u32, Kept>> {
     let steps: Vec<(u32, Node)> = nodes.with(|record| {
         let inside = record.nodes[..up_to].iter().enumerate().filter(|(_, n)| n.region == region);
         inside.map(|(id, node)| (id as u32, node.clone())).collect()
     });
-    let steps = steps.into_iter().chain(std::iter::once((up_to as u32, last.clone())));
+    let last = Node { step: Step::Apply(op.clone()), ..last.clone() };
+    let steps = steps.into_iter().chain(std::iter::once((up_to as u32, last)));
     let mut made: HashMap<Slot, TrackedTensor> = HashMap::new();
     let mut kept_again = HashMap::new();
     for (id, node) in steps {

@@ -269,10 +269,9 @@ impl GradientTape {
                 return Err(error.clone());
             }
             if seed.shape() != target.shape() || seed.dtype() != target.dtype() {
-                let (got, want) = (*seed.shape(), *target.shape());
-                let (got_dtype, want_dtype) = (seed.dtype(), target.dtype());
+                let (got, want) = (Box::new(seed.meta()), Box::new(target.meta()));
                 let what = "the seed of a target";
-                return Err(Error::Mismatch { what, got, got_dtype, want, want_dtype, at: At::from(site) });
+                return Err(Error::Mismatch { what, got, want, at: At::from(site) });
             }
             pulled.push((tracer.slot, seed));
         }

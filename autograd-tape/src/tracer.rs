@@ -2,10 +2,10 @@
 
 use crate::node::{Kept, Node, Slot, Source, Step, differentiable, residuals};
 use crate::record::{Shared, State, current_region};
-use autograd_core::smallvec::SmallVec;
+use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    Applied, Call, Error, Level, Mask, Meta, Residual, Result, Rule, Shape, Tracer, TrackedTensor, Values,
-    apply_call, is_float, is_recording, on_behalf_of,
+    Applied, Call, Error, Level, Mask, Meta, Pointwise, Primitive, Residual, Result, Rule, Shape, Tracer,
+    TrackedTensor, Values, apply_call, apply_single, is_float, is_recording, on_behalf_of,
 };
 use candle_core::{DType, DeviceLocation};
 use std::any::Any;
@@ -106,6 +106,11 @@ impl Tracer for TapeTracer {
             return apply_call(op, &inner, aux, site);
         }
         let region = current_region();
+        if let (Rule::Pointwise(pointwise), 0, false) = (rule, region, aux)
+            && pointwise.expr().program().outputs().len() == 1
+        {
+            return self.record_elementwise(call, pointwise, wanted, &slots, &inner);
+        }
         // Aux(k) is declared last; whether hints are needed is known before the outputs are.
         let early = residuals(rule, wanted, inputs.len(), 1);
         let hints = region == 0 && early.iter().any(|r| matches!(r, Residual::Aux(_)));
@@ -171,6 +176,58 @@ impl Tracer for TapeTracer {
 }
 
 impl TapeTracer {
+    /// The way of most ops, an expression of one output: no hints, nothing to count.
+    fn record_elementwise(
+        &self,
+        call: &Call<'_>,
+        op: &Pointwise,
+        wanted: Mask,
+        slots: &[Option<Slot>],
+        inner: &[&TrackedTensor],
+    ) -> Result<Applied> {
+        let y = apply_single(op, inner, call.site)?;
+        let kept: Kept = op.expr().reverse(wanted, Mask::one(0), |reverse| {
+            let mut kept = Kept::with_capacity(reverse.residuals.len());
+            for residual in &reverse.residuals {
+                kept.push(match *residual {
+                    Residual::Input(i) => Some(inner[i].clone()),
+                    Residual::Output(_) => Some(y.clone()),
+                    Residual::Aux(_) => None,
+                });
+            }
+            kept
+        });
+        let mut outputs: SmallVec<[Meta; 1]> = SmallVec::new();
+        outputs.push(y.meta());
+        let step = Step::Apply(op.keep());
+        let mut inputs: SmallVec<[Source; 2]> = SmallVec::with_capacity(slots.len());
+        let id = {
+            let mut record = self.tape.record.lock();
+            if self.tape.state() != State::Live {
+                return Ok(Applied { outputs: smallvec![y], aux: Values::new() });
+            }
+            for (slot, value) in slots.iter().zip(inner) {
+                inputs.push(match slot {
+                    Some(slot) => Source::Slot(*slot),
+                    None => Source::Constant(record.constant(value.meta())),
+                });
+            }
+            record.push(Node {
+                step,
+                inputs,
+                outputs,
+                kept,
+                site: call.site,
+                region: 0,
+                handles: 1,
+                consumers: 0,
+            })
+        };
+        let slot = Slot { node: id, output: 0 };
+        let tracer = Self { tape: self.tape.clone(), level: self.level, slot, value: y };
+        Ok(Applied { outputs: smallvec![TrackedTensor::from_tracer(Arc::new(tracer))], aux: Values::new() })
+    }
+
     /// For a node of a region: the operands that the region does not make itself.
     fn operands_from_outside(&self, region: u32, slots: &[Option<Slot>], inner: &[&TrackedTensor]) -> Kept {
         let record = self.tape.record.lock();

@@ -114,7 +114,8 @@ fn draw_legend(area: &Area<'_>, width: u32) -> Result<()> {
 /// One column: the answer, the image, and the two maps, each brought to its own scale.
 fn draw_digit(area: &Area<'_>, left: u32, digit: &Seen) -> Result<()> {
     let right = digit.answer == digit.label;
-    let answer = format!("{} {} {:.1} %", digit.answer, if right { "·" } else { "✗" }, 100.0 * digit.probability);
+    let answer =
+        format!("{} {} {:.1} %", digit.answer, if right { "·" } else { "✗" }, 100.0 * digit.probability);
     let colour = if right { &INK } else { &WRONG };
     area.draw(&Text::new(answer, at(left + CELL / 2, TOP - 18), words(15, HPos::Center, colour)))?;
     let maps: [(&[f32], &dyn Fn(f64) -> RGBColor); 3] =

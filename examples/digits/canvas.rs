@@ -65,7 +65,8 @@ impl Canvas {
         let mut pixels = Vec::with_capacity(3 * width * height);
         for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
             for channel in 0..3 {
-                let at = |dy: usize, dx: usize| 3 * ((y * fine + dy) * width * fine + x * fine + dx) + channel;
+                let at =
+                    |dy: usize, dx: usize| 3 * ((y * fine + dy) * width * fine + x * fine + dx) + channel;
                 let parts = (0..fine).flat_map(|dy| (0..fine).map(move |dx| (dy, dx)));
                 let sum: usize = parts.map(|(dy, dx)| usize::from(self.fine[at(dy, dx)])).sum();
                 pixels.push((sum / (fine * fine)) as u8);

@@ -1,15 +1,14 @@
 //! The training curve: loss and accuracy over the epochs, in two charts.
 
 use super::Result;
-use super::canvas::{Area, Canvas, FINE, INK, font, words};
+use super::canvas::{Area, Canvas, FINE, INK, font};
 use super::training::Step;
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::{
     BitMapBackend, Cartesian2d, ChartBuilder, ChartContext, Circle, IntoLogRange, LineSeries, PathElement,
-    SeriesLabelPosition, Text,
+    SeriesLabelPosition,
 };
-use plotters::style::text_anchor::HPos;
 use plotters::style::{Color, RGBColor, WHITE};
 use std::ops::Range;
 use std::path::Path;
@@ -20,13 +19,16 @@ const ORANGE: RGBColor = RGBColor(214, 96, 22);
 /// Width and height of the picture.
 const SIZE: (u32, u32) = (960, 720);
 
+/// The accuracy axis leaves room above 100 % for a line.
+const TOP_PERCENT: f64 = 100.5;
+
 /// How much a step counts in a smoothed line.
-const NEWEST: f64 = 0.05;
+const NEWEST: f64 = 0.02;
 
 /// What happened so far; time is counted in epochs.
 pub(crate) struct Curve {
-    epoch: f64,
-    images: f64,
+    images: usize,
+    images_in_epoch: usize,
     losses: Points,
     learnt: Points,
     tested: Points,
@@ -36,26 +38,30 @@ type Points = Vec<(f64, f64)>;
 
 impl Curve {
     /// The curve of a training with so many images in an epoch.
-    pub(crate) fn new(images: usize) -> Self {
+    pub(crate) fn new(images_in_epoch: usize) -> Self {
         let (losses, learnt, tested) = (Points::new(), Points::new(), Points::new());
-        Self { epoch: 0.0, images: images as f64, losses, learnt, tested }
+        Self { images: 0, images_in_epoch, losses, learnt, tested }
     }
 
     /// Adds a step of the training.
     pub(crate) fn add_step(&mut self, step: Step) {
-        self.epoch += step.images as f64 / self.images;
-        self.losses.push((self.epoch, step.loss));
-        self.learnt.push((self.epoch, 100.0 * step.correct as f64 / step.images as f64));
+        self.images += step.images;
+        self.losses.push((self.epoch(), step.loss));
+        self.learnt.push((self.epoch(), 100.0 * step.correct as f64 / step.images as f64));
     }
 
     /// Adds the accuracy on the test images, from 0 to 1.
     pub(crate) fn add_accuracy(&mut self, accuracy: f64) {
-        self.tested.push((self.epoch, 100.0 * accuracy));
+        self.tested.push((self.epoch(), 100.0 * accuracy));
     }
 
     /// The latest accuracy on the test images, from 0 to 1.
     pub(crate) fn last_accuracy(&self) -> f64 {
         self.tested.last().map_or(0.0, |(_, accuracy)| accuracy / 100.0)
+    }
+
+    fn epoch(&self) -> f64 {
+        self.images as f64 / self.images_in_epoch as f64
     }
 
     /// Writes the curve to a PNG file.
@@ -74,7 +80,7 @@ impl Curve {
         let all = self.losses.iter().map(|&(_, loss)| loss.max(1e-6));
         let range = all.clone().fold(f64::MAX, f64::min) / 1.5..all.fold(f64::MIN_POSITIVE, f64::max) * 1.5;
         let mut chart =
-            chart(area, "cross entropy", 0.0..self.epoch, range.log_scale(), &|loss| format!("{loss}"))?;
+            chart(area, "cross entropy", 0.0..self.epoch(), range.log_scale(), &|loss| format!("{loss}"))?;
         chart.draw_series(LineSeries::new(self.losses.clone(), BLUE.mix(0.25).stroke_width(FINE)))?;
         let line = LineSeries::new(smoothed(&self.losses), BLUE.stroke_width(2 * FINE));
         let series = chart.draw_series(line)?;
@@ -87,20 +93,17 @@ impl Curve {
         // The first steps are little better than guesses; the axis shows what comes after.
         let lowest = self.tested.iter().map(|&(_, accuracy)| accuracy).fold(100.0, f64::min);
         let bottom = if lowest > 90.0 { 90.0 } else { (lowest / 10.0).floor() * 10.0 };
-        let mut chart =
-            chart(area, "accuracy", 0.0..self.epoch, bottom..100.5, &|percent| format!("{percent:.0} %"))?;
+        let mut chart = chart(area, "accuracy", 0.0..self.epoch(), bottom..TOP_PERCENT, &|percent| {
+            format!("{percent:.0} %")
+        })?;
         let shown = learnt.into_iter().filter(|&(_, accuracy)| accuracy >= bottom);
         let series = chart.draw_series(LineSeries::new(shown, BLUE.stroke_width(2 * FINE)))?;
         series.label("training images, moved").legend(|at| sample(at, BLUE));
-        let series = chart.draw_series(LineSeries::new(self.tested.clone(), ORANGE.stroke_width(2 * FINE)))?;
+        let series =
+            chart.draw_series(LineSeries::new(self.tested.clone(), ORANGE.stroke_width(2 * FINE)))?;
         series.label("test images").legend(|at| sample(at, ORANGE));
         let dots = self.tested.iter().map(|&at| Circle::new(at, 4 * FINE, ORANGE.filled()));
         chart.draw_series(dots)?;
-        if let Some(&(epoch, accuracy)) = self.tested.last() {
-            let style = words(15, HPos::Right, &ORANGE);
-            let above = (epoch, accuracy + 0.05 * (100.5 - bottom));
-            chart.draw_series([Text::new(format!("{accuracy:.2} %"), above, style)])?;
-        }
         legend(&mut chart, SeriesLabelPosition::LowerRight)
     }
 }
@@ -129,7 +132,7 @@ where
         .y_desc(what)
         .x_labels(8)
         .y_labels(6)
-        .x_label_formatter(&|epoch| format!("{epoch}"))
+        .x_label_formatter(&|epoch| format!("{}", (epoch * 1e3).round() / 1e3))
         .y_label_formatter(label)
         .axis_desc_style(font(16).color(&INK))
         .label_style(font(14).color(&INK))

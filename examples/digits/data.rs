@@ -16,7 +16,7 @@ pub(crate) const SIDE: usize = 28;
 const PIXELS: usize = SIDE * SIDE;
 
 /// How far an image is moved at most to make a new one, in pixels.
-const FARTHEST: i32 = 2;
+const FARTHEST: i32 = 1;
 
 /// Images with their labels.
 pub(crate) struct Digits {
@@ -78,7 +78,7 @@ impl Digits {
         self.batch_with(chosen, |image, ink| ink.extend(image.iter().map(|&pixel| brightness(pixel))))
     }
 
-    /// The chosen images, each moved at random by up to two pixels: a net that saw a digit in
+    /// The chosen images, each moved at random by up to one pixel: a net that saw a digit in
     /// several places looks at its form.
     pub(crate) fn moved_batch(&self, chosen: &[usize], rng: &mut impl Rng) -> Result<Batch> {
         self.batch_with(chosen, |image, ink| {

@@ -63,8 +63,7 @@ fn run(options: &Options) -> Result<()> {
     );
 
     let mut curve = Curve::new(images);
-    let mut training =
-        Training::new(&train, images, parameters.clone(), options.batch, options.epochs, rng)?;
+    let mut training = Training::new(&train, images, parameters.clone(), options.batch, options.epochs, rng)?;
     for epoch in 1..=options.epochs {
         let mut progress = Progress::new(epoch, options.epochs, images);
         training.epoch(|step| {

@@ -11,7 +11,7 @@ Usage: cargo run --release --example digits -- [OPTIONS]
 
 Options:
   --epochs N   how often every training image is seen  [default: 6]
-  --batch N    images in a training step               [default: 64]
+  --batch N    images in a training step               [default: 32]
   --limit N    training images to use, of 8000         [default: all]
   --seed N     start of every random choice            [default: 0]
   --out DIR    folder for the model and the pictures   [default: out]
@@ -32,7 +32,7 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { epochs: 6, batch: 64, limit: None, seed: 0, out: PathBuf::from("out") }
+        Self { epochs: 6, batch: 32, limit: None, seed: 0, out: PathBuf::from("out") }
     }
 }
 
@@ -47,10 +47,10 @@ impl Options {
                     println!("{HELP}");
                     return Ok(None);
                 }
-                Long("epochs") => options.epochs = positive(&mut arguments, "epochs")?,
-                Long("batch") => options.batch = positive(&mut arguments, "batch")?,
-                Long("limit") => options.limit = Some(positive(&mut arguments, "limit")?),
-                Long("seed") => options.seed = arguments.value()?.parse()?,
+                Long("epochs") => options.epochs = positive(&mut arguments, "--epochs")?,
+                Long("batch") => options.batch = positive(&mut arguments, "--batch")?,
+                Long("limit") => options.limit = Some(positive(&mut arguments, "--limit")?),
+                Long("seed") => options.seed = number(&mut arguments, "--seed")?,
                 Long("out") => options.out = arguments.value()?.into(),
                 other => return Err(format!("{}; --help lists the options", other.unexpected()).into()),
             }
@@ -59,9 +59,14 @@ impl Options {
     }
 }
 
-fn positive(arguments: &mut lexopt::Parser, name: &str) -> Result<usize> {
-    match arguments.value()?.parse()? {
-        0 => Err(format!("--{name} 0: at least 1 is needed").into()),
-        number => Ok(number),
+fn positive(arguments: &mut lexopt::Parser, option: &str) -> Result<usize> {
+    match number(arguments, option)? {
+        0 => Err(format!("{option} 0: at least 1 is needed").into()),
+        number => Ok(number as usize),
     }
+}
+
+fn number(arguments: &mut lexopt::Parser, option: &str) -> Result<u64> {
+    let value = arguments.value()?;
+    Ok(value.parse().map_err(|_| format!("{option} {}: not a whole number", value.to_string_lossy()))?)
 }

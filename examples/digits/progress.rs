@@ -4,7 +4,7 @@ use super::training::Step;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
 
-const STYLE: &str = "{prefix} {bar:30.cyan} {pos}/{len}  {msg}";
+const STYLE: &str = "{prefix} {bar:30.cyan} {pos:>4}/{len}  {msg}";
 
 /// The progress of one epoch. The bar shows only on a terminal; the line at the end always does.
 pub(crate) struct Progress {
@@ -33,8 +33,8 @@ impl Progress {
         self.images += step.images;
         self.loss += step.loss * step.images as f64;
         self.correct += step.correct;
-        self.bar.set_message(self.figures());
         self.bar.set_position(self.images as u64);
+        self.bar.set_message(self.figures());
     }
 
     /// Replaces the bar by a line that stays.

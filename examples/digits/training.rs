@@ -9,6 +9,7 @@ use candle_core::backprop::GradStore;
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use std::f64::consts::PI;
 
 /// The learning rate at the start; it falls to zero along half a cosine.
 const LEARNING_RATE: f64 = 2e-3;
@@ -65,7 +66,8 @@ impl<'d> Training<'d> {
             let batch = self.digits.moved_batch(chosen, &mut self.rng)?;
             let (step, gradients) = gradients(&self.parameters, &batch)?;
             let done = self.step as f64 / self.steps as f64;
-            self.optimizer.set_learning_rate(LEARNING_RATE * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()));
+            self.optimizer
+                .set_learning_rate(LEARNING_RATE * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()));
             self.optimizer.step(&gradients)?;
             self.step += 1;
             if !after(step) {
@@ -74,6 +76,11 @@ impl<'d> Training<'d> {
         }
         self.order = order;
         Ok(())
+    }
+
+    fn learning_rate(&self) -> f64 {
+        let done = self.step as f64 / self.steps as f64;
+        LEARNING_RATE * 0.5 * (1.0 + (PI * done).cos())
     }
 }
 

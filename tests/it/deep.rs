@@ -27,7 +27,10 @@ fn a_million_ops_on_a_small_stack() -> Result<()> {
         Ok(())
     };
     let small = std::thread::Builder::new().stack_size(1 << 20).spawn(run);
-    small.map_err(candle_autograd::Error::msg)?.join().map_err(|_| candle_autograd::Error::msg("the thread died"))?
+    small
+        .map_err(candle_autograd::Error::msg)?
+        .join()
+        .map_err(|_| candle_autograd::Error::msg("the thread died"))?
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Bad input: a typed error that names op, shapes and the caller's line, never a panic.
 
-use candle_autograd::{CustomOp, DualTensor, Error, ForwardADContext, GradientTape, Result, TensorAutograd, TrackedTensor, jvp};
+use candle_autograd::{
+    CustomOp, DualTensor, Error, ForwardADContext, GradientTape, Result, TensorAutograd, TrackedTensor, jvp,
+};
 use candle_core::{DType, Device, Tensor};
 
 fn ones(dims: &[usize]) -> Result<Tensor> {
@@ -87,7 +89,9 @@ fn a_target_without_seed() -> Result<()> {
     let tape = GradientTape::new().persistent();
     let x = tape.variable(ones(&[3])?);
     let y = x.mul(2.0)?;
-    assert!(matches!(error_of(tape.gradient(&y, &[&x])), Error::NonScalarTarget { shape, .. } if shape.dims() == [3]));
+    assert!(
+        matches!(error_of(tape.gradient(&y, &[&x])), Error::NonScalarTarget { shape, .. } if shape.dims() == [3])
+    );
     let seed = TrackedTensor::from(ones(&[2])?);
     assert!(matches!(error_of(tape.gradient_with(&[&y], &[&seed], &[&x])), Error::Mismatch { .. }));
     assert!(matches!(error_of(tape.gradient_with(&[&y], &[], &[&x])), Error::InvalidArgument { .. }));

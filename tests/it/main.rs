@@ -1,6 +1,7 @@
 //! The integration tests: one binary.
 
 mod deep;
+mod digits;
 mod errors;
 mod mission;
 mod modes;

@@ -1,7 +1,8 @@
 //! The public API as people type it: these lines are the README's.
 
 use candle_autograd::{
-    CustomOp, DualTensor, ForwardADContext, GradientTape, Operation, Result, TapeNode, TensorAutograd, TrackedTensor,
+    CustomOp, DualTensor, ForwardADContext, GradientTape, Operation, Result, TapeNode, TensorAutograd,
+    TrackedTensor,
 };
 use candle_core::{Device, Tensor};
 use std::sync::Arc;

@@ -2,17 +2,20 @@
 
 mod exp_scale;
 mod fault;
+mod pair;
 mod pull;
 
 use crate::modes::Workspace;
 use autograd_core::kernels::expr::Unary;
 use autograd_core::{
-    CustomOp, DType, Definition, Error, Mask, Result, ScalarExpr, Tensor, TrackedTensor, custom, pointwise,
+    CustomOp, DType, Definition, Error, Mask, Result, ScalarExpr, Tensor, TrackedTensor, apply, custom,
+    pointwise,
 };
 use autograd_ops::registry::{Case, Family, Op, Sample};
 use autograd_ops::testing::{Check, Failure, Function, Modes, Report, check_case};
 use exp_scale::ExpScale;
 use fault::Fault;
+use pair::Pair;
 use std::sync::LazyLock;
 
 const PLANTED: Op =
@@ -24,13 +27,13 @@ fn case(fault: Fault) -> Case {
     Case::new("planted", inputs, move |x| ExpScale(fault).run(&x[0], &x[1]))
 }
 
-fn run(case: &Case) -> Result<Report, Box<Failure>> {
+fn run_case(case: &Case) -> Result<Report, Box<Failure>> {
     check_case(&PLANTED, case, &Workspace)
 }
 
 #[test]
 fn the_right_twin_passes_every_check() {
-    let report = run(&case(Fault::Nothing)).unwrap_or_else(|failure| panic!("{failure}"));
+    let report = run_case(&case(Fault::Nothing)).unwrap_or_else(|failure| panic!("{failure}"));
     for check in Check::ALL {
         assert!(report.is_covered(check), "{check} was not executed");
     }
@@ -38,7 +41,7 @@ fn the_right_twin_passes_every_check() {
 }
 
 fn assert_rejected(fault: Fault, check: Check, words: &str) {
-    match run(&case(fault)) {
+    match run_case(&case(fault)) {
         Ok(_) => panic!("{fault:?} passed"),
         Err(failure) => {
             assert_eq!(failure.check, check, "{fault:?}: {failure}");
@@ -62,7 +65,7 @@ fn wrong_first_derivatives_are_rejected() {
 
 #[test]
 fn modes_that_differ_at_a_kink_are_rejected() {
-    let failure = run(&case(Fault::TangentLacksTerm).at_a_kink()).expect_err("the modes differ");
+    let failure = run_case(&case(Fault::TangentLacksTerm).at_a_kink()).expect_err("the modes differ");
     assert_eq!(failure.check, Check::Adjoint, "{failure}");
 }
 
@@ -85,6 +88,19 @@ fn rules_that_neglect_what_is_wanted_are_rejected() {
     assert_rejected(Fault::ReadsUndeclared, Check::Subsets, "reads Input(1), which it does not declare");
     assert_rejected(Fault::MoreForLess, Check::Subsets, "evaluates");
     assert_rejected(Fault::SubsetDiffers, Check::Subsets, "gradient of input 0 alone");
+}
+
+#[test]
+fn rules_that_neglect_what_is_absent_are_rejected() {
+    assert_rejected(Fault::TangentAlone, Check::Subsets, "tangent summed over single inputs, output 0[");
+    let pair = |wrong| {
+        let run = move |x: &[TrackedTensor]| Ok(apply(&Pair { wrong }, &[&x[0]])?.into_vec());
+        run_case(&Case::many("pair", vec![Sample::float(&[3])], run))
+    };
+    assert!(pair(false).is_ok());
+    let failure = pair(true).expect_err("an absent cotangent is zero");
+    assert_eq!(failure.check, Check::Subsets, "{failure}");
+    assert_eq!(failure.place, "gradient summed over single outputs, input 0");
 }
 
 #[test]
@@ -166,7 +182,7 @@ impl CustomOp for Pass {
 #[test]
 fn an_unsupported_mode_is_a_gap_and_no_pass() {
     let opaque = Case::new("opaque", vec![Sample::float(&[3])], |x| custom(&Pass, &[&x[0]]));
-    let report = run(&opaque).unwrap_or_else(|failure| panic!("{failure}"));
+    let report = run_case(&opaque).unwrap_or_else(|failure| panic!("{failure}"));
     assert!(report.is_covered(Check::Reverse) && report.is_covered(Check::F32));
     for check in [Check::Forward, Check::Adjoint, Check::SecondOrder, Check::Batch] {
         assert!(!report.is_covered(check), "{check}");
@@ -180,7 +196,7 @@ fn an_unsupported_type_is_a_gap_and_no_pass() {
         DType::F64 | DType::F32 => &x[0] + 1.0,
         dtype => Err(Error::dtype("only_wide", dtype, "f64 and f32 are")),
     });
-    let report = run(&only_wide).unwrap_or_else(|failure| panic!("{failure}"));
+    let report = run_case(&only_wide).unwrap_or_else(|failure| panic!("{failure}"));
     assert!(
         report.is_covered(Check::F32) && !report.is_covered(Check::F16) && !report.is_covered(Check::BF16)
     );
@@ -189,7 +205,7 @@ fn an_unsupported_type_is_a_gap_and_no_pass() {
 #[test]
 fn another_error_is_a_failure_and_no_gap() {
     let broken = Case::new("broken", vec![Sample::float(&[3])], |_| Err(Error::msg("out of order")));
-    let failure = run(&broken).expect_err("the case does not run");
+    let failure = run_case(&broken).expect_err("the case does not run");
     assert!(failure.to_string().contains("out of order"), "{failure}");
 }
 
@@ -200,7 +216,7 @@ static STAIRS: LazyLock<Definition> = LazyLock::new(|| {
 #[test]
 fn a_flat_op_is_recognised() {
     let flat = Case::new("stairs", vec![Sample::between(&[4], 1.1, 1.9)], |x| pointwise(&STAIRS, &[&x[0]]));
-    let report = run(&flat).unwrap_or_else(|failure| panic!("{failure}"));
+    let report = run_case(&flat).unwrap_or_else(|failure| panic!("{failure}"));
     assert!(report.is_flat());
     // An op that is steep must not say that it is flat.
     let steep = Case::new("steep", vec![Sample::float(&[4])], |x| {
@@ -208,5 +224,5 @@ fn a_flat_op_is_recognised() {
         let op = autograd_core::Pointwise::shared(std::sync::Arc::new(flat), &[]);
         autograd_core::apply_one(&op, &[&x[0]])
     });
-    assert_eq!(run(&steep).expect_err("its derivative is not zero").check, Check::Forward);
+    assert_eq!(run_case(&steep).expect_err("its derivative is not zero").check, Check::Forward);
 }

@@ -74,7 +74,11 @@ fn every_shape_through_every_interpreter() -> Result<()> {
         let variable = tape.variable(&x);
         let y = scalar(f)(&variable)?;
         for round in 0..2 {
-            assert_close(&tape.derivative(&y, &variable)?, &gradient, &format!("{name}: persistent {round}"))?;
+            assert_close(
+                &tape.derivative(&y, &variable)?,
+                &gradient,
+                &format!("{name}: persistent {round}"),
+            )?;
         }
         assert_close(&tape.gradient_detached(&y, &[&variable])?[0], &gradient, &format!("{name}: detached"))?;
 
@@ -315,8 +319,18 @@ fn one_tape_used_by_several_threads() -> Result<()> {
     let tape = GradientTape::new();
     let x = tape.variable(TrackedTensor::scalar(2.0));
     let parts: Vec<TrackedTensor> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (1..=4).map(|n| scope.spawn({ let x = &x; move || x.pow(n) })).collect();
-        workers.into_iter().map(|w| w.join().map_err(|_| candle_autograd::Error::msg("a worker died"))?).collect::<Result<_>>()
+        let workers: Vec<_> = (1..=4)
+            .map(|n| {
+                scope.spawn({
+                    let x = &x;
+                    move || x.pow(n)
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .map(|w| w.join().map_err(|_| candle_autograd::Error::msg("a worker died"))?)
+            .collect::<Result<_>>()
     })?;
     let mut sum = parts[0].clone();
     for part in &parts[1..] {

@@ -168,19 +168,15 @@ impl<T: Float> Correlation<'_, T> {
     ) {
         for tile in segments.chunks(V) {
             // Missing segments repeat the first one and write nothing.
-            let tile: [Segment; V] = std::array::from_fn(|v| {
-                tile.get(v).copied().unwrap_or(Segment { width: 0, ..tile[0] })
-            });
+            let tile: [Segment; V] =
+                std::array::from_fn(|v| tile.get(v).copied().unwrap_or(Segment { width: 0, ..tile[0] }));
             // SAFETY: the caller checked every segment and the weights of R channels.
             unsafe { self.tile::<L, R, V>(&tile, weights, out) };
         }
     }
 
     #[inline(always)]
-    #[expect(
-        clippy::needless_range_loop,
-        reason = "the loops over registers unroll by their indices"
-    )]
+    #[expect(clippy::needless_range_loop, reason = "the loops over registers unroll by their indices")]
     unsafe fn tile<L: Lanes<Item = T>, const R: usize, const V: usize>(
         &self,
         segments: &[Segment; V],

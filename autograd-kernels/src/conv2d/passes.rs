@@ -56,8 +56,7 @@ pub(super) fn forward<T: Float>(isa: Isa, g: &Conv2d, x: &[T], k: &[T], y: &mut 
     let offsets = steps(cg, frame.plane(), &input_taps(g, &frame));
     let blocks = Blocks::of(og);
     let count = offsets.len();
-    let weights =
-        pack_groups(g.groups, blocks, count, |group, o, s| k[(group * og + o) * count + s]);
+    let weights = pack_groups(g.groups, blocks, count, |group, o, s| k[(group * og + o) * count + s]);
     let segments = segments::<T>(oh, ow, g.stride[0] * frame.row());
     let (in_group, out_group) = (cg * g.height * g.width, og * oh * ow);
     let output = Output::new(y);

@@ -34,8 +34,7 @@ pub(super) fn weight_grad<T: Float>(isa: Isa, g: &Conv2d, x: &[T], ct: &[T], dk:
     let (image, in_image) = (g.in_channels * frame.plane(), g.in_channels * g.height * g.width);
     // Cotangent rows are padded to whole vectors too, unless they are so already.
     let rows = cotangent_frame::<T>(g);
-    let (ct_image, in_ct) =
-        (g.out_channels * rows.plane(), g.out_channels * rows.height * rows.width);
+    let (ct_image, in_ct) = (g.out_channels * rows.plane(), g.out_channels * rows.height * rows.width);
     let whole = rows.columns == rows.width;
     let together = (PADDED / (image + ct_image)).clamp(1, g.batch);
     let mut padded = memory::take::<T>(together * image);
@@ -58,11 +57,7 @@ pub(super) fn weight_grad<T: Float>(isa: Isa, g: &Conv2d, x: &[T], ct: &[T], dk:
                 rows.fill(&ct[(first + i) * in_ct..][..in_ct], out);
             }
         });
-        let ct = if whole {
-            &ct[first * in_ct..][..images * in_ct]
-        } else {
-            &padded_ct[..images * ct_image]
-        };
+        let ct = if whole { &ct[first * in_ct..][..images * in_ct] } else { &padded_ct[..images * ct_image] };
         let sums_of = Disjoint::new(dk);
         parallel_for(g.groups * strips * parts, &|task| {
             let (strip, part) = (task / parts, task % parts);
@@ -135,10 +130,7 @@ impl<T: Float> Dots<'_, T> {
             + self.rows.columns;
         assert!(last <= self.padded.len(), "all taps lie in the padded images");
         let planes = (self.images - 1) * self.g.out_channels + self.channels;
-        assert!(
-            planes * self.rows.plane() <= self.ct.len(),
-            "all channels of the cotangent are there"
-        );
+        assert!(planes * self.rows.plane() <= self.ct.len(), "all channels of the cotangent are there");
         assert!(sums.len() == self.channels * self.offsets.len(), "one sum a channel and tap");
         // Whole images up to the size of a block, or rows of one.
         let images = (PIXELS / (oh * ow)).max(1);
@@ -200,10 +192,7 @@ impl<T: Float> Dots<'_, T> {
     }
 
     #[inline(always)]
-    #[expect(
-        clippy::needless_range_loop,
-        reason = "the loops over registers unroll by their indices"
-    )]
+    #[expect(clippy::needless_range_loop, reason = "the loops over registers unroll by their indices")]
     unsafe fn tile<L: Lanes<Item = T>, const R: usize, const K: usize>(
         &self,
         block: Block,
@@ -220,8 +209,7 @@ impl<T: Float> Dots<'_, T> {
             for image in block.images[0]..block.images[1] {
                 for row in block.rows[0]..block.rows[1] {
                     let x = self.padded.as_ptr().add(image * self.image + row * row_step);
-                    let ct =
-                        self.ct.as_ptr().add(image * self.g.out_channels * plane + row * ct_row);
+                    let ct = self.ct.as_ptr().add(image * self.g.out_channels * plane + row * ct_row);
                     let mut j = 0;
                     while j + L::LANES <= ow {
                         let x: [L; K] = std::array::from_fn(|t| L::load(x.add(j + offsets[t])));
@@ -235,9 +223,8 @@ impl<T: Float> Dots<'_, T> {
                     }
                     if j < ow {
                         // The cotangent is zero past the row, but zero times infinity is not.
-                        let x: [L; K] = std::array::from_fn(|t| {
-                            L::load(x.add(j + offsets[t])).keep_first(ow - j)
-                        });
+                        let x: [L; K] =
+                            std::array::from_fn(|t| L::load(x.add(j + offsets[t])).keep_first(ow - j));
                         for i in 0..R {
                             let ct = L::load(ct.add(i * plane + j));
                             for t in 0..K {

@@ -94,13 +94,7 @@ impl Accumulator {
     }
 
     /// Adds elements `start ..` in row-major order, across rows.
-    pub(super) fn add_across<T: Float>(
-        &self,
-        part: &mut Part,
-        shape: &Shape,
-        start: usize,
-        values: &[T],
-    ) {
+    pub(super) fn add_across<T: Float>(&self, part: &mut Part, shape: &Shape, start: usize, values: &[T]) {
         let kept = self.strides[shape.rank() - 1] != 0;
         for_each_run(shape, &self.strides, start, values.len(), |at, to, len| {
             let values = &values[at..at + len];

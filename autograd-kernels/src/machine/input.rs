@@ -93,12 +93,7 @@ impl<'a, T: Float> Input<'a, T> {
     }
 
     /// The elements `start .. start + buffer.len()` in row-major order, across rows.
-    pub(super) fn across<'b>(
-        &'b self,
-        shape: &Shape,
-        start: usize,
-        buffer: &mut [T],
-    ) -> Source<'b, T> {
+    pub(super) fn across<'b>(&'b self, shape: &Shape, start: usize, buffer: &mut [T]) -> Source<'b, T> {
         let slice = match &self.data {
             Data::One(x) => return Source::One(*x),
             Data::Same(x) if self.contiguous => {

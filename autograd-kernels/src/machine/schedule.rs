@@ -102,8 +102,7 @@ impl Schedule {
                 slots += 1;
                 slots - 1
             });
-            let mut ended: Vec<Reg> =
-                node.operands().filter(|&a| last_read[a as usize] == k).collect();
+            let mut ended: Vec<Reg> = node.operands().filter(|&a| last_read[a as usize] == k).collect();
             ended.sort_unstable();
             ended.dedup();
             for a in ended {
@@ -153,9 +152,7 @@ mod tests {
         let mut regs = vec![b.input(0), b.input(1), b.param(0)];
         let mut seed = 1usize;
         let mut pick = |n: usize| {
-            seed = seed
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (seed >> 33) % n
         };
         for _ in 0..200 {
@@ -172,8 +169,7 @@ mod tests {
         // The node that each tile holds; a step must find those that its own node reads.
         let mut held = vec![None; schedule.slots];
         let nodes = program.nodes().iter().enumerate();
-        let inner =
-            nodes.filter(|(i, n)| !program.is_uniform(*i as Reg) && !matches!(n, Node::Input(_)));
+        let inner = nodes.filter(|(i, n)| !program.is_uniform(*i as Reg) && !matches!(n, Node::Input(_)));
         for ((i, node), step) in inner.zip(&schedule.steps) {
             let places = match step.action {
                 Action::Unary(_, a) => vec![a],

@@ -162,12 +162,7 @@ fn each<T: Float>(a: Operand<'_, T>, b: Operand<'_, T>, y: &mut [T], f: impl Fn(
 
 /// aᵇ: products for small whole exponents, else the scalar function.
 #[inline(always)]
-fn power<T: Float, V: Vector<Item = T>>(
-    f: Binary,
-    a: Operand<'_, T>,
-    b: Operand<'_, T>,
-    y: &mut [T],
-) {
+fn power<T: Float, V: Vector<Item = T>>(f: Binary, a: Operand<'_, T>, b: Operand<'_, T>, y: &mut [T]) {
     if let (Operand::Each(x), Operand::All(n)) = (a, b) {
         match n.to_f64() {
             1.0 => return y.copy_from_slice(x),

@@ -27,10 +27,7 @@ fn grid32(low: f32, high: f32) -> Vec<f32> {
     (0..=u32::MAX / 4099)
         .map(|i| f32::from_bits(i * 4099))
         .filter(|x| (low..=high).contains(x))
-        .chain(
-            (0..200_000)
-                .map(|i| low.max(-20.0) + i as f32 * (high.min(20.0) - low.max(-20.0)) / 2e5),
-        )
+        .chain((0..200_000).map(|i| low.max(-20.0) + i as f32 * (high.min(20.0) - low.max(-20.0)) / 2e5))
         .collect()
 }
 
@@ -114,8 +111,7 @@ fn f32_functions_stay_within_two_units() {
 
 #[test]
 fn f64_functions_stay_within_four_units() {
-    let worst: Vec<_> =
-        HOT.iter().map(|&(f, (a, b))| (f, worst64(f, f64::from(a), f64::from(b)))).collect();
+    let worst: Vec<_> = HOT.iter().map(|&(f, (a, b))| (f, worst64(f, f64::from(a), f64::from(b)))).collect();
     for (f, (e, x)) in &worst {
         println!("{f:?}: {e:.2} at {x:e}");
     }
@@ -191,10 +187,7 @@ fn edges_are_those_of_the_scalar_functions() {
         for (&x, y) in EDGES.iter().zip(y) {
             let exact = scalar::unary(f, x);
             assert!(ulps64(y, exact) <= MAX_ULPS_64, "{f:?}({x:e}) is {y:e}, not {exact:e}");
-            assert!(
-                y.is_nan() || y.is_sign_negative() == exact.is_sign_negative(),
-                "{f:?}({x:e}) {y}"
-            );
+            assert!(y.is_nan() || y.is_sign_negative() == exact.is_sign_negative(), "{f:?}({x:e}) {y}");
         }
         let x = EDGES.map(|x| x as f32);
         let mut y = [0f32; EDGES.len()];
@@ -202,10 +195,7 @@ fn edges_are_those_of_the_scalar_functions() {
         for (x, y) in x.into_iter().zip(y) {
             let exact = scalar::unary(f, f64::from(x));
             assert!(ulps32(y, exact) <= MAX_ULPS_32, "{f:?}({x:e}) is {y:e}, not {exact:e}");
-            assert!(
-                y.is_nan() || y.is_sign_negative() == exact.is_sign_negative(),
-                "{f:?}({x:e}) {y}"
-            );
+            assert!(y.is_nan() || y.is_sign_negative() == exact.is_sign_negative(), "{f:?}({x:e}) {y}");
         }
     }
 }
@@ -228,17 +218,12 @@ fn a_number_has_one_result_wherever_it_stands() {
 
 #[test]
 fn binary_functions_agree_with_the_scalar_ones_for_all_operands() {
-    use Binary::{
-        Add, Atan2, Div, Eq, Ge, Gt, Hypot, Le, Lt, Max, Min, Mul, Ne, Pow, Powi, Rem, Sub,
-    };
+    use Binary::{Add, Atan2, Div, Eq, Ge, Gt, Hypot, Le, Lt, Max, Min, Mul, Ne, Pow, Powi, Rem, Sub};
     for f in [Add, Sub, Mul, Div, Rem, Pow, Powi, Atan2, Hypot, Max, Min, Lt, Le, Gt, Ge, Eq, Ne] {
         for &b in EDGES.iter().chain(&[2.0, 3.0, 4.0, -2.0, 7.0]) {
             let check = |a: f64, y: f64| {
                 let exact = scalar::binary(f, a, b);
-                assert!(
-                    ulps64(y, exact) <= MAX_ULPS_64,
-                    "{f:?}({a:e}, {b:e}) is {y:e}, not {exact:e}"
-                );
+                assert!(ulps64(y, exact) <= MAX_ULPS_64, "{f:?}({a:e}, {b:e}) is {y:e}, not {exact:e}");
             };
             let mut y = [0.0; EDGES.len()];
             binary(f, Operand::Each(&EDGES), Operand::All(b), &mut y);

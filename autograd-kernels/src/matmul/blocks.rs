@@ -51,10 +51,7 @@ pub(crate) fn multiply<T: Float>(
                 // SAFETY: tasks write to chunks that do not overlap, within `used` elements,
                 // which the buffer has: depth · (columns rounded up).
                 let out = unsafe {
-                    std::slice::from_raw_parts_mut(
-                        packed.start().add(start),
-                        chunk.min(used - start),
-                    )
+                    std::slice::from_raw_parts_mut(packed.start().add(start), chunk.min(used - start))
                 };
                 let first = task * PANELS_PER_TASK * full;
                 let width = (PANELS_PER_TASK * full).min(width - first);

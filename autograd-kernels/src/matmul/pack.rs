@@ -92,12 +92,8 @@ fn transpose<T: Float>(isa: Isa, from: &[T], from_step: usize, depth: usize, out
     // the machine has its instructions.
     unsafe {
         match isa {
-            Isa::Plain => {
-                squares_of::<T::Plain>(from.as_ptr(), from_step, squares, out.as_mut_ptr())
-            }
-            Isa::Fast => {
-                squares_fast::<T::Fast>(from.as_ptr(), from_step, squares, out.as_mut_ptr())
-            }
+            Isa::Plain => squares_of::<T::Plain>(from.as_ptr(), from_step, squares, out.as_mut_ptr()),
+            Isa::Fast => squares_fast::<T::Fast>(from.as_ptr(), from_step, squares, out.as_mut_ptr()),
         }
     }
     for l in squares * width..depth {
@@ -108,23 +104,13 @@ fn transpose<T: Float>(isa: Isa, from: &[T], from_step: usize, depth: usize, out
 }
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-unsafe fn squares_fast<L: Lanes>(
-    from: *const L::Item,
-    from_step: usize,
-    squares: usize,
-    out: *mut L::Item,
-) {
+unsafe fn squares_fast<L: Lanes>(from: *const L::Item, from_step: usize, squares: usize, out: *mut L::Item) {
     // SAFETY: the caller's promise is the same.
     unsafe { squares_of::<L>(from, from_step, squares, out) };
 }
 
 #[inline(always)]
-unsafe fn squares_of<L: Lanes>(
-    from: *const L::Item,
-    from_step: usize,
-    squares: usize,
-    out: *mut L::Item,
-) {
+unsafe fn squares_of<L: Lanes>(from: *const L::Item, from_step: usize, squares: usize, out: *mut L::Item) {
     let width = L::LANES;
     for s in 0..squares {
         for half in 0..2 {

@@ -137,10 +137,7 @@ impl<T: Float> Thin<T> {
 
     /// Adds S rows of the right factor to R rows of the output, in the order of steps.
     #[inline(always)]
-    #[expect(
-        clippy::needless_range_loop,
-        reason = "the loops over registers unroll by their indices"
-    )]
+    #[expect(clippy::needless_range_loop, reason = "the loops over registers unroll by their indices")]
     unsafe fn add_rows<L: Lanes<Item = T>, const R: usize, const S: usize>(
         &self,
         a: Left<T>,
@@ -152,8 +149,7 @@ impl<T: Float> Thin<T> {
         // SAFETY: the caller's R rows, S steps and `width` columns, the last in part of a vector.
         unsafe {
             let factor = |i: usize, s: usize| L::splat(*a.at.add(i * a.row + s * a.column));
-            let factors: [[L; S]; R] =
-                std::array::from_fn(|i| std::array::from_fn(|s| factor(i, s)));
+            let factors: [[L; S]; R] = std::array::from_fn(|i| std::array::from_fn(|s| factor(i, s)));
             let mut j = 0;
             while j + L::LANES <= width {
                 let right: [L; S] = std::array::from_fn(|s| L::load(b.add(s * self.step + j)));
@@ -199,11 +195,7 @@ impl<T: Float> Thin<T> {
     }
 
     #[inline(always)]
-    unsafe fn dots_of<L: Lanes<Item = T>, const C: usize>(
-        &self,
-        column: usize,
-        out: *mut T,
-    ) -> usize {
+    unsafe fn dots_of<L: Lanes<Item = T>, const C: usize>(&self, column: usize, out: *mut T) -> usize {
         let mut row = 0;
         while row < self.dims[0] {
             // SAFETY: the tile is rows row .. row + R, R ≤ m − row, and these columns.
@@ -220,10 +212,7 @@ impl<T: Float> Thin<T> {
     }
 
     #[inline(always)]
-    #[expect(
-        clippy::needless_range_loop,
-        reason = "the loops over registers unroll by their indices"
-    )]
+    #[expect(clippy::needless_range_loop, reason = "the loops over registers unroll by their indices")]
     unsafe fn dot_tile<L: Lanes<Item = T>, const R: usize, const C: usize>(
         &self,
         row: usize,
@@ -248,8 +237,7 @@ impl<T: Float> Thin<T> {
                 l += L::LANES;
             }
             if l < k {
-                let right: [L; C] =
-                    std::array::from_fn(|c| L::load_first(b.add(c * self.step + l), k - l));
+                let right: [L; C] = std::array::from_fn(|c| L::load_first(b.add(c * self.step + l), k - l));
                 for i in 0..R {
                     let left = L::load_first(a.add(i * self.a.row + l), k - l);
                     for c in 0..C {

@@ -44,9 +44,7 @@ impl RawBuffer {
     pub(super) fn into_vec<T: Element>(self, len: usize) -> Vec<T> {
         let (capacity, bytes) = (self.bytes / size_of::<T>(), len * size_of::<T>());
         assert!(
-            len <= capacity
-                && self.align == align_of::<T>()
-                && self.bytes.is_multiple_of(size_of::<T>()),
+            len <= capacity && self.align == align_of::<T>() && self.bytes.is_multiple_of(size_of::<T>()),
             "a recycled buffer fits what is asked of it"
         );
         let this = ManuallyDrop::new(self);

@@ -43,12 +43,7 @@ pub(crate) fn map1<V: Vector>(x: &[V::Item], y: &mut [V::Item], f: impl Fn(V) ->
 
 /// y = f(a, b).
 #[inline(always)]
-pub(crate) fn map2<V: Vector>(
-    a: &[V::Item],
-    b: &[V::Item],
-    y: &mut [V::Item],
-    f: impl Fn(V, V) -> V,
-) {
+pub(crate) fn map2<V: Vector>(a: &[V::Item], b: &[V::Item], y: &mut [V::Item], f: impl Fn(V, V) -> V) {
     let n = y.len();
     assert!(a.len() == n && b.len() == n, "slices of one length");
     let whole = n - n % V::LANES;

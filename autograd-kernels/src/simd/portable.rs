@@ -147,9 +147,7 @@ macro_rules! array {
             }
             #[inline(always)]
             fn select(self, a: Self, b: Self) -> Self {
-                Self(std::array::from_fn(
-                    |i| if self.0[i].to_bits() != 0 { a.0[i] } else { b.0[i] },
-                ))
+                Self(std::array::from_fn(|i| if self.0[i].to_bits() != 0 { a.0[i] } else { b.0[i] }))
             }
             #[inline(always)]
             fn any(self) -> bool {
@@ -157,16 +155,12 @@ macro_rules! array {
             }
             #[inline(always)]
             fn pow2(self) -> Self {
-                self.each(|n| {
-                    $item::from_bits(((n as $int).wrapping_add($bias) as $bits) << $mantissa)
-                })
+                self.each(|n| $item::from_bits(((n as $int).wrapping_add($bias) as $bits) << $mantissa))
             }
             #[inline(always)]
             fn split(self) -> (Self, Self) {
                 let e = |x: $item| (x.to_bits().wrapping_sub($sqrt_half) as $int) >> $mantissa;
-                let m = |x: $item| {
-                    $item::from_bits(x.to_bits().wrapping_sub((e(x) << $mantissa) as $bits))
-                };
+                let m = |x: $item| $item::from_bits(x.to_bits().wrapping_sub((e(x) << $mantissa) as $bits));
                 (self.each(m), self.each(|x| e(x) as $item))
             }
             #[inline(always)]

@@ -6,9 +6,7 @@
 //! that never woke up is not waited for. So the job, which borrows from the caller's stack, is
 //! only ever read between entering and leaving.
 
-use super::sync::{
-    Arc, AtomicBool, AtomicUsize, Mutex, Ordering, Thread, UnsafeCell, spin, thread,
-};
+use super::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, Thread, UnsafeCell, spin, thread};
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -16,8 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 /// The pool of the process.
 #[cfg(not(loom))]
 pub(super) fn shared() -> &'static Arc<Pool> {
-    static POOL: std::sync::LazyLock<Arc<Pool>> =
-        std::sync::LazyLock::new(|| Arc::new(Pool::new()));
+    static POOL: std::sync::LazyLock<Arc<Pool>> = std::sync::LazyLock::new(|| Arc::new(Pool::new()));
     &POOL
 }
 
@@ -113,9 +110,8 @@ impl Pool {
         }
         // SAFETY: only the lifetime changes. The pointer is read by those inside the gate alone,
         // and this function does not return before the gate is shut and all have left.
-        let f: *const (dyn Fn(usize) + Sync) = unsafe {
-            std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f)
-        };
+        let f: *const (dyn Fn(usize) + Sync) =
+            unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
         // SAFETY: this thread holds `busy`, and its last holder left the gate shut and empty.
         self.job.with_mut(|job| unsafe { *job = Job { f, tasks } });
         self.next.store(0, Ordering::Relaxed);

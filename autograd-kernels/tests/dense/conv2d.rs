@@ -48,8 +48,7 @@ fn check<T: Number>(g: &Conv2d, seed: u64) {
     let y_dims = [g.batch, g.out_channels, g.out_height(), g.out_width()];
     // Every third case has operands that are not contiguous.
     let make = if seed.is_multiple_of(3) { Tensor::<T>::transposed } else { Tensor::<T>::random };
-    let (x, k, ct) =
-        (make(&x_dims, &mut random), make(&k_dims, &mut random), make(&y_dims, &mut random));
+    let (x, k, ct) = (make(&x_dims, &mut random), make(&k_dims, &mut random), make(&y_dims, &mut random));
     let (vx, vk, vct) = (x.values(), k.values(), ct.values());
     let (mut y, mut dx, mut dk) = (vec![0.0; vct.len()], vec![0.0; vx.len()], vec![0.0; vk.len()]);
     for_each_product(g, |x, k, at| {

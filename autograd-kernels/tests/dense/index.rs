@@ -1,9 +1,7 @@
 //! Selection, gather and scatter.
 
 use crate::support::{Number, Random, Tensor, assert_close, same_for_any_threads};
-use autograd_kernels::index::{
-    check_indices, gather, index_add, index_select, scatter, scatter_add,
-};
+use autograd_kernels::index::{check_indices, gather, index_add, index_select, scatter, scatter_add};
 use autograd_kernels::{Element, Layout, MAX_RANK, Shape, Slice, SliceMut, View, bf16};
 
 /// Coordinates of position `at` of a shape.
@@ -57,8 +55,7 @@ fn along<T: Number>(make: fn(&[usize], &mut Random) -> Tensor<T>) {
                 let (x, src) = (make(dims, &mut random), make(&small, &mut random));
                 let start = Tensor::<T>::random(dims, &mut random);
                 let (vx, vs) = (x.values(), src.values());
-                let meet =
-                    |p: usize| meets(dims, &small, dim, p, values[coordinates(&small, p)[dim]]);
+                let meet = |p: usize| meets(dims, &small, dim, p, values[coordinates(&small, p)[dim]]);
                 let want: Vec<f64> = (0..len).map(|p| vx[meet(p)]).collect();
                 let mut sum = start.values();
                 for p in 0..len {
@@ -96,10 +93,8 @@ fn at_positions<T: Number>(make: fn(&[usize], &mut Random) -> Tensor<T>) {
                 small[dim] = dims[dim] + 1 - shrink;
                 let len = small.iter().product::<usize>();
                 let values = random_indices(len, dims[dim], &mut random);
-                let (x, src) = (
-                    make_or_plain(make, dims, &mut random),
-                    Tensor::<T>::random(&small, &mut random),
-                );
+                let (x, src) =
+                    (make_or_plain(make, dims, &mut random), Tensor::<T>::random(&small, &mut random));
                 let start = Tensor::<T>::random(dims, &mut random);
                 let (vx, vs) = (x.values(), src.values());
                 let meet = |p: usize| meets(dims, &small, dim, p, values[p]);
@@ -147,8 +142,7 @@ fn indices_may_be_repeated_by_stride_zero() {
     let mut random = Random::new(3);
     let x = Tensor::<f32>::random(&[4, 5], &mut random);
     let one = [2u32, 0, 1];
-    let layout =
-        Layout::contiguous(Shape::new(&[3, 1])).broadcast_to(&Shape::new(&[3, 5])).unwrap();
+    let layout = Layout::contiguous(Shape::new(&[3, 1])).broadcast_to(&Shape::new(&[3, 5])).unwrap();
     let indices = View { data: Slice::U32(&one), layout: &layout };
     let mut out = [0f32; 15];
     gather(x.view(), 0, indices, SliceMut::F32(&mut out));
@@ -219,8 +213,7 @@ fn equal_to_the_bit_for_any_number_of_threads() {
         out.fill(0.0);
         index_add(SliceMut::F32(out), &shape, 0, indices, src.view());
     });
-    let wide =
-        Layout::contiguous(Shape::new(&[1, count])).broadcast_to(&Shape::new(&[rows, count]));
+    let wide = Layout::contiguous(Shape::new(&[1, count])).broadcast_to(&Shape::new(&[rows, count]));
     let wide = wide.unwrap();
     let indices = View { data: Slice::U32(&values), layout: &wide };
     let src = Tensor::<f32>::random(&[rows, count], &mut random);

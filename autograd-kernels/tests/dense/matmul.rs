@@ -91,16 +91,12 @@ fn every_shape_and_stride_f64() {
 fn half_types_are_summed_in_f32() {
     let mut random = Random::new(2);
     for &[m, k, n] in &SHAPES[..10] {
-        check(
-            &Tensor::<bf16>::transposed(&[m, k], &mut random),
-            &Tensor::random(&[k, n], &mut random),
-        );
+        check(&Tensor::<bf16>::transposed(&[m, k], &mut random), &Tensor::random(&[k, n], &mut random));
         check(&Tensor::<f16>::spread(&[m, k], &mut random), &Tensor::random(&[k, n], &mut random));
     }
     // 4096 ones added in bf16 would stop at 256.
     let (a, b) = (vec![bf16::ONE; 4096], vec![bf16::ONE; 4096]);
-    let (la, lb) =
-        (Layout::contiguous(Shape::new(&[1, 4096])), Layout::contiguous(Shape::new(&[4096, 1])));
+    let (la, lb) = (Layout::contiguous(Shape::new(&[1, 4096])), Layout::contiguous(Shape::new(&[4096, 1])));
     let (a, b) = (Tensor { data: a, layout: la }, Tensor { data: b, layout: lb });
     let mut out = [bf16::ZERO];
     matmul(a.view(), b.view(), autograd_kernels::SliceMut::BF16(&mut out));
@@ -166,22 +162,16 @@ fn a_layout_past_its_buffer_is_refused() {
 #[should_panic(expected = "matrix product of shapes [2, 3] and [4, 2]")]
 fn shapes_that_do_not_fit_are_refused() {
     let mut random = Random::new(7);
-    let (a, b) =
-        (Tensor::<f32>::random(&[2, 3], &mut random), Tensor::<f32>::random(&[4, 2], &mut random));
+    let (a, b) = (Tensor::<f32>::random(&[2, 3], &mut random), Tensor::<f32>::random(&[4, 2], &mut random));
     matmul(a.view(), b.view(), autograd_kernels::SliceMut::F32(&mut [0.0; 4]));
 }
 
 #[test]
 fn equal_to_the_bit_for_any_number_of_threads() {
     let mut random = Random::new(8);
-    for [m, k, n] in [
-        [200, 300, 150],
-        [30, 600, 1000],
-        [5, 600, 1000],
-        [1, 500, 900],
-        [900, 500, 1],
-        [7, 90, 70],
-    ] {
+    for [m, k, n] in
+        [[200, 300, 150], [30, 600, 1000], [5, 600, 1000], [1, 500, 900], [900, 500, 1], [7, 90, 70]]
+    {
         for batch in [1, 3, 20] {
             let a = Tensor::<f32>::random(&[batch, m, k], &mut random);
             let b = Tensor::<f32>::transposed(&[batch, k, n], &mut random);

@@ -34,8 +34,7 @@ fn check<T: Number>(g: &Pool2d, seed: u64) {
     let (vx, vct) = (x.values(), ct.values());
     let mut y = vec![f64::NEG_INFINITY; g.planes * outside];
     let mut indices = vec![0u32; y.len()];
-    let (mut mean, mut dmax, mut dmean) =
-        (vec![0.0; y.len()], vec![0.0; vx.len()], vec![0.0; vx.len()]);
+    let (mut mean, mut dmax, mut dmean) = (vec![0.0; y.len()], vec![0.0; vx.len()], vec![0.0; vx.len()]);
     let area = (g.kernel[0] * g.kernel[1]) as f64;
     for_each_element(g, |plane, o, i| {
         let (at, o) = (plane * inside + i, plane * outside + o);
@@ -99,14 +98,7 @@ fn other_types() {
 
 #[test]
 fn many_planes() {
-    let g = Pool2d {
-        planes: 300,
-        height: 28,
-        width: 28,
-        kernel: [2, 2],
-        stride: [2, 2],
-        padding: [0, 0],
-    };
+    let g = Pool2d { planes: 300, height: 28, width: 28, kernel: [2, 2], stride: [2, 2], padding: [0, 0] };
     check::<f32>(&g, 1);
     check::<f32>(&Pool2d { kernel: [3, 3], padding: [1, 1], ..g }, 2);
 }
@@ -156,8 +148,7 @@ fn minus_infinity_has_the_index_of_its_first_element() {
 
 #[test]
 fn the_border_never_wins() {
-    let g =
-        Pool2d { planes: 1, height: 3, width: 3, kernel: [3, 3], stride: [1, 1], padding: [1, 1] };
+    let g = Pool2d { planes: 1, height: 3, width: 3, kernel: [3, 3], stride: [1, 1], padding: [1, 1] };
     let (x, layout) = ([-2f32; 9], Layout::contiguous(Shape::new(&[1, 3, 3])));
     let mut y = [0f32; 9];
     max_pool2d(&g, View { data: Slice::F32(&x), layout: &layout }, SliceMut::F32(&mut y), None);
@@ -176,14 +167,7 @@ fn empty_extents() {
 #[test]
 fn equal_to_the_bit_for_any_number_of_threads() {
     let mut random = Random::new(1);
-    let g = Pool2d {
-        planes: 90,
-        height: 29,
-        width: 30,
-        kernel: [3, 3],
-        stride: [2, 2],
-        padding: [1, 1],
-    };
+    let g = Pool2d { planes: 90, height: 29, width: 30, kernel: [3, 3], stride: [2, 2], padding: [1, 1] };
     let x = Tensor::<f32>::random(&[g.planes, g.height, g.width], &mut random);
     let len = g.planes * g.out_height() * g.out_width();
     same_for_any_threads(len, |y| avg_pool2d(&g, x.view(), SliceMut::F32(y)));

@@ -87,8 +87,7 @@ impl<T: Number> Tensor<T> {
     /// Random numbers with gaps between them and an offset.
     pub(crate) fn spread(dims: &[usize], random: &mut Random) -> Self {
         let shape = Shape::new(dims);
-        let strides: Vec<usize> =
-            shape.contiguous_strides()[..dims.len()].iter().map(|s| s * 2).collect();
+        let strides: Vec<usize> = shape.contiguous_strides()[..dims.len()].iter().map(|s| s * 2).collect();
         Self::at(Layout::new(shape, &strides, 3), random)
     }
 

@@ -18,16 +18,8 @@ const UNARY: [Unary; 10] = [
     Unary::Erf,
     Unary::Atan,
 ];
-const BINARY: [Binary; 8] = [
-    Binary::Add,
-    Binary::Sub,
-    Binary::Mul,
-    Binary::Max,
-    Binary::Min,
-    Binary::Lt,
-    Binary::Ge,
-    Binary::Atan2,
-];
+const BINARY: [Binary; 8] =
+    [Binary::Add, Binary::Sub, Binary::Mul, Binary::Max, Binary::Min, Binary::Lt, Binary::Ge, Binary::Atan2];
 
 fn random_program(rng: &mut Rng, inputs: usize, params: usize, outputs: usize) -> Program {
     let mut b = Builder::new();
@@ -127,23 +119,15 @@ fn programs_agree_with_an_evaluation_number_by_number() {
 
         // A sum may be beyond f16.
         let wide: Vec<Kind> = floats.iter().copied().filter(|&k| k != Kind::F16).collect();
-        let targets: Vec<Shape> =
-            (0..outputs).map(|_| Shape::new(&narrower(&mut rng, &dims))).collect();
-        let mut y: Vec<Data> = targets
-            .iter()
-            .map(|t| Data::new(rng.pick(&wide), (0..t.elements()).map(|_| f64::NAN)))
-            .collect();
+        let targets: Vec<Shape> = (0..outputs).map(|_| Shape::new(&narrower(&mut rng, &dims))).collect();
+        let mut y: Vec<Data> =
+            targets.iter().map(|t| Data::new(rng.pick(&wide), (0..t.elements()).map(|_| f64::NAN))).collect();
         let mut out: Vec<SliceMut<'_>> = y.iter_mut().map(Data::slice_mut).collect();
         run_reduced(&program, &params, &views, &shape, &mut out, &targets);
         for ((y, e), target) in y.iter().zip(&expected).zip(&targets) {
             // Each element's error is that of f32 (or less), and as many add up.
             let repeats = (n.max(1) / target.elements().max(1)) as f64;
-            assert_close(
-                y,
-                &sum_to(e, &shape, target),
-                50.0 * repeats.max(1.0),
-                &(&program, &targets),
-            );
+            assert_close(y, &sum_to(e, &shape, target), 50.0 * repeats.max(1.0), &(&program, &targets));
         }
     }
 }
@@ -205,14 +189,7 @@ fn sums_of_a_million_keep_six_digits() {
     let n = 1 << 20;
     let x = Tensor::plain(Kind::F32, &[n], (0..n).map(|i| 0.1 + (i % 7) as f64));
     let mut y = [0f32];
-    run_reduced(
-        &program,
-        &[],
-        &[x.view()],
-        x.layout.shape(),
-        &mut [SliceMut::F32(&mut y)],
-        &[Shape::SCALAR],
-    );
+    run_reduced(&program, &[], &[x.view()], x.layout.shape(), &mut [SliceMut::F32(&mut y)], &[Shape::SCALAR]);
     let exact: f64 = x.values().iter().sum();
     assert!((f64::from(y[0]) / exact - 1.0).abs() < 1e-6);
 }

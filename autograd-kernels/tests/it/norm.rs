@@ -35,8 +35,7 @@ fn expected(sets: &Sets, x: &[f64], ct: &[f64], w: &[f64], b: &[f64], centred: b
     let mean = if centred { average(&|i| x[i]) } else { vec![0.0; count] };
     let variance = average(&|i| (x[i] - mean[sets.set[i]]).powi(2));
     let rstd: Vec<f64> = variance.iter().map(|v| 1.0 / (v + EPS).sqrt()).collect();
-    let hat: Vec<f64> =
-        (0..x.len()).map(|i| (x[i] - mean[sets.set[i]]) * rstd[sets.set[i]]).collect();
+    let hat: Vec<f64> = (0..x.len()).map(|i| (x[i] - mean[sets.set[i]]) * rstd[sets.set[i]]).collect();
     let g = |i: usize| ct[i] * w[sets.weight[i]];
     let g_mean = if centred { average(&g) } else { vec![0.0; count] };
     let gx_mean = average(&|i| g(i) * hat[i]);
@@ -48,9 +47,7 @@ fn expected(sets: &Sets, x: &[f64], ct: &[f64], w: &[f64], b: &[f64], centred: b
     Expected {
         y: (0..x.len()).map(|i| hat[i] * w[sets.weight[i]] + b[sets.weight[i]]).collect(),
         dx: (0..x.len())
-            .map(|i| {
-                rstd[sets.set[i]] * (g(i) - g_mean[sets.set[i]] - hat[i] * gx_mean[sets.set[i]])
-            })
+            .map(|i| rstd[sets.set[i]] * (g(i) - g_mean[sets.set[i]] - hat[i] * gx_mean[sets.set[i]]))
             .collect(),
         mean,
         rstd,
@@ -78,10 +75,7 @@ fn check(rng: &mut Rng, norm: Norm, kind: Kind, dims: &[usize]) {
     let sets = match norm {
         Norm::Layer | Norm::Rms => {
             let last = dims[dims.len() - 1];
-            Sets {
-                set: (0..n).map(|i| i / last).collect(),
-                weight: (0..n).map(|i| i % last).collect(),
-            }
+            Sets { set: (0..n).map(|i| i / last).collect(), weight: (0..n).map(|i| i % last).collect() }
         }
         Norm::Group(_) | Norm::Batch => {
             let (c, s) = (dims[1], dims[2..].iter().product::<usize>());
@@ -128,8 +122,7 @@ fn check(rng: &mut Rng, norm: Norm, kind: Kind, dims: &[usize]) {
     let half = matches!(kind, Kind::BF16 | Kind::F16);
     for saved in if half { vec![false] } else { vec![false, true] } {
         let (m, r) = (saved.then(|| view(mean.slice())), saved.then(|| view(rstd.slice())));
-        let (mut dx, mut dw, mut db) =
-            (out(kind, n), out(Kind::F64, weights), out(Kind::F64, weights));
+        let (mut dx, mut dw, mut db) = (out(kind, n), out(Kind::F64, weights), out(Kind::F64, weights));
         let (a, b, c) = (Some(dx.slice_mut()), Some(dw.slice_mut()), Some(db.slice_mut()));
         let (cv, xv) = (ct.view(), x.view());
         match norm {

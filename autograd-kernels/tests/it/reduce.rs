@@ -4,8 +4,7 @@ use crate::support::{Data, Rng, Tensor, assert_close, random_dims};
 use autograd_kernels::reduce::{Reduction, arg_reduce, reduce};
 use autograd_kernels::{Kind, Layout, Shape, Slice, SliceMut, View, copy, threads};
 
-const KINDS: [Kind; 7] =
-    [Kind::F64, Kind::F32, Kind::BF16, Kind::F16, Kind::U8, Kind::U32, Kind::I64];
+const KINDS: [Kind; 7] = [Kind::F64, Kind::F32, Kind::BF16, Kind::F16, Kind::U8, Kind::U32, Kind::I64];
 const OPS: [Reduction; 5] =
     [Reduction::Sum, Reduction::Mean, Reduction::Prod, Reduction::Max, Reduction::Min];
 
@@ -24,8 +23,7 @@ fn fold(op: Reduction, x: &[f64]) -> f64 {
 /// The elements that belong to each kept index.
 fn groups(x: &Tensor, over: &[bool]) -> Vec<Vec<f64>> {
     let shape = *x.layout.shape();
-    let target: Vec<usize> =
-        shape.dims().iter().zip(over).map(|(&d, &r)| if r { 1 } else { d }).collect();
+    let target: Vec<usize> = shape.dims().iter().zip(over).map(|(&d, &r)| if r { 1 } else { d }).collect();
     let target = Shape::new(&target);
     let to = Layout::contiguous(target).broadcast_to(&shape).unwrap();
     let mut out = vec![Vec::new(); target.elements()];
@@ -65,11 +63,7 @@ fn reductions_agree_with_plain_folds() {
         }
         let mut y = Data::new(out, (0..want.len()).map(|_| 9.0));
         reduce(op, x.view(), &over, y.slice_mut());
-        let slack = if exact {
-            0.0
-        } else {
-            2.0 * (1.0 + groups.first().map_or(0, Vec::len) as f64).sqrt()
-        };
+        let slack = if exact { 0.0 } else { 2.0 * (1.0 + groups.first().map_or(0, Vec::len) as f64).sqrt() };
         assert_close(&y, &want, slack, &(op, kind, &dims, &over));
     }
 }

@@ -9,9 +9,7 @@ const FLOATS: [Kind; 4] = [Kind::F32, Kind::F64, Kind::BF16, Kind::F16];
 fn rows(dims: &[usize], dim: usize) -> Vec<Vec<usize>> {
     let inner: usize = dims[dim + 1..].iter().product();
     let (outer, n): (usize, usize) = (dims[..dim].iter().product(), dims[dim]);
-    (0..outer * inner)
-        .map(|r| (0..n).map(|k| (r / inner * n + k) * inner + r % inner).collect())
-        .collect()
+    (0..outer * inner).map(|r| (0..n).map(|k| (r / inner * n + k) * inner + r % inner).collect()).collect()
 }
 
 fn log_sum_exp(x: &[f64]) -> f64 {
@@ -88,13 +86,8 @@ fn forward_and_reverse_rules_agree_with_their_formulas() {
 #[test]
 fn rows_with_infinities_are_as_in_pytorch() {
     let inf = f32::INFINITY;
-    let x = [
-        [0.0, -inf, 1.0],
-        [-inf, -inf, -inf],
-        [inf, 0.0, 1.0],
-        [f32::NAN, 0.0, 1.0],
-        [-inf, f32::NAN, -inf],
-    ];
+    let x =
+        [[0.0, -inf, 1.0], [-inf, -inf, -inf], [inf, 0.0, 1.0], [f32::NAN, 0.0, 1.0], [-inf, f32::NAN, -inf]];
     let layout = Layout::contiguous(Shape::new(&[5, 3]));
     let flat: Vec<f32> = x.concat();
     let view = View { data: Slice::F32(&flat), layout: &layout };

@@ -124,10 +124,7 @@ impl Tensor {
     /// A contiguous tensor.
     pub fn plain(kind: Kind, dims: &[usize], values: impl Iterator<Item = f64>) -> Self {
         let shape = Shape::new(dims);
-        Self {
-            data: Data::new(kind, values.take(shape.elements())),
-            layout: Layout::contiguous(shape),
-        }
+        Self { data: Data::new(kind, values.take(shape.elements())), layout: Layout::contiguous(shape) }
     }
 
     /// A tensor with this shape, contiguous or transposed or with gaps, at any offset.

@@ -70,7 +70,7 @@ pub(crate) fn same_shapes(role: &str, got: &[TrackedTensor], want: &[TrackedTens
     }
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         if got.shape() != want.shape() {
-            let reason = Reason::Shape { got: *got.shape(), want: *want.shape() };
+            let reason = Reason::Shape { got: Box::new(*got.shape()), want: Box::new(*want.shape()) };
             return Err(Stop::Wrong(format!("{role} {i}"), reason));
         }
     }

@@ -153,9 +153,9 @@ pub enum Reason {
     /// A shape that does not fit.
     Shape {
         /// The shape that came.
-        got: Shape,
+        got: Box<Shape>,
         /// The shape that it should be.
-        want: Shape,
+        want: Box<Shape>,
     },
     /// An error.
     Error(Box<Error>),

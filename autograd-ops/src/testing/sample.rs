@@ -1,7 +1,7 @@
 //! Sample numbers from fixed seeds.
 
 use crate::registry::Sample;
-use autograd_core::{Error, Result, TrackedTensor};
+use autograd_core::{Error, Result, TrackedTensor, algebra};
 
 /// The distance of neighbours among distinct numbers; jitter takes an eighth of it on each side.
 const STEP: f64 = 0.04;
@@ -82,11 +82,14 @@ pub(crate) fn draw(sample: &Sample, purpose: &[&str], index: usize) -> Result<Tr
     }
 }
 
-/// Numbers in −1 .. 1 with the shape of `like`, in f64: a direction or a cotangent.
+/// Numbers in −1 .. 1 with the shape and type of `like`: a direction or a cotangent. They are
+/// multiples of 1/128, which every float type holds: a conversion inside of a case rounds them no
+/// more than its rule does.
 pub(crate) fn draw_like(like: &TrackedTensor, purpose: &[&str], index: usize) -> Result<TrackedTensor> {
     let mut numbers = Numbers::new(purpose, index);
-    let values: Vec<f64> = (0..like.elem_count()).map(|_| numbers.between(-1.0, 1.0)).collect();
-    TrackedTensor::from_vec(values, like.dims())
+    let draw = |_| numbers.between(-128.0, 128.0).round() / 128.0;
+    let values: Vec<f64> = (0..like.elem_count()).map(draw).collect();
+    algebra::cast(&TrackedTensor::from_vec(values, like.dims())?, like.dtype())
 }
 
 #[cfg(test)]
@@ -100,6 +103,15 @@ mod tests {
             values.sort_by(f64::total_cmp);
             assert!(values.windows(2).all(|w| w[1] - w[0] >= 0.02), "{n}");
         }
+    }
+
+    #[test]
+    fn every_float_type_holds_directions() -> Result<()> {
+        let x = TrackedTensor::from_vec(vec![0f64; 200], &[200])?;
+        let v = draw_like(&x, &["direction"], 0)?;
+        let small = algebra::cast(&v, autograd_core::DType::BF16)?;
+        assert_eq!(algebra::cast(&small, x.dtype())?.to_vec1::<f64>()?, v.to_vec1::<f64>()?);
+        Ok(())
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Unwanted inputs cost nothing, and change nothing.
+//! Unwanted inputs cost nothing, and change nothing; absent tangents and cotangents are zeros.
 
 use super::Outcome;
 use super::compare::{all_close, close, numbers};
+use super::first_order::scale_of;
 use super::observe::{Observer, Watch};
 use super::report::Stop;
 use super::sample::draw_like;
@@ -43,7 +44,61 @@ pub(crate) fn of_inputs(subject: &Subject<'_>) -> Result<Outcome, Stop> {
     }
     let watch = Watch::new(Arc::new(RuleByRule));
     (subject.case.run)(&watch.over(&subject.inputs))?;
+    outputs_add_up(subject, &x, &u, &full)?;
+    tangents_add_up(subject, &x)?;
     Ok(Outcome::Checked)
+}
+
+/// The gradients of each output alone, the others without cotangents, sum to those of all.
+fn outputs_add_up(
+    subject: &Subject<'_>,
+    x: &[TrackedTensor],
+    u: &[TrackedTensor],
+    full: &[TrackedTensor],
+) -> Result<(), Stop> {
+    if u.len() < 2 {
+        return Ok(());
+    }
+    let mut sums: Vec<TrackedTensor> = x.iter().map(algebra::zeros_like).collect::<Result<_>>()?;
+    let mut scale = scale_of(&[full])?;
+    for j in 0..u.len() {
+        let alone = |x: &[TrackedTensor]| Ok(subject.f(x)?.split_off(j).into_iter().take(1).collect());
+        let part = subject.modes.vjp(&alone, x, &u[j..=j])?.1;
+        scale = scale.max(scale_of(&[&part])?);
+        add_all(&mut sums, &part)?;
+    }
+    all_close("gradient summed over single outputs, input", &sums, full, SUBSET * scale)
+}
+
+/// The tangents along each input alone, the others at rest, sum to those along all.
+fn tangents_add_up(subject: &Subject<'_>, x: &[TrackedTensor]) -> Result<(), Stop> {
+    let v = subject.direction()?;
+    let f = |x: &[TrackedTensor]| subject.f(x);
+    let full = match subject.modes.jvp(&f, x, &v) {
+        // The check of forward mode says so.
+        Err(Error::UnsupportedMode { .. }) => return Ok(()),
+        both => both?.1,
+    };
+    let mut sums: Vec<TrackedTensor> = full.iter().map(algebra::zeros_like).collect::<Result<_>>()?;
+    let mut scale = scale_of(&[&full])?;
+    for i in 0..x.len() {
+        let alone = |xi: &[TrackedTensor]| {
+            let mut x = x.to_vec();
+            x[i] = xi[0].clone();
+            subject.f(&x)
+        };
+        let part = subject.modes.jvp(&alone, &x[i..=i], &v[i..=i])?.1;
+        scale = scale.max(scale_of(&[&part])?);
+        add_all(&mut sums, &part)?;
+    }
+    all_close("tangent summed over single inputs, output", &sums, &full, SUBSET * scale)
+}
+
+fn add_all(sums: &mut [TrackedTensor], parts: &[TrackedTensor]) -> Result<()> {
+    for (sum, part) in sums.iter_mut().zip(parts) {
+        *sum = algebra::add(sum, part)?;
+    }
+    Ok(())
 }
 
 /// Runs the reverse rule of each application for each input alone.
@@ -90,7 +145,7 @@ struct Application<'a> {
 impl Application<'_> {
     fn cotangents(&self) -> Result<Cotangents> {
         let draw = |(j, y): (usize, &TrackedTensor)| {
-            let drawn = || algebra::cast(&draw_like(y, &["rule", self.name], j)?, y.dtype());
+            let drawn = || draw_like(y, &["rule", self.name], j);
             is_float(y.dtype()).then(drawn).transpose()
         };
         self.applied.outputs.iter().enumerate().map(draw).collect()

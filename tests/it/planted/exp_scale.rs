@@ -157,6 +157,9 @@ impl General for ExpScale {
         {
             dy = algebra::add(&dy, &algebra::mul(&exp(inputs[0])?, dw)?)?;
         }
+        if self.0 == Fault::TangentAlone && tangents[1].is_none() {
+            dy = algebra::scale(&dy, 2.0)?;
+        }
         Ok(Some(smallvec![Some(dy)]))
     }
 }

@@ -33,6 +33,8 @@ pub(crate) enum Fault {
     MoreForLess,
     /// The gradient of one input alone is another one.
     SubsetDiffers,
+    /// The tangent along x alone is another one.
+    TangentAlone,
     /// The decomposition is another function.
     Decomposition,
     /// The decomposition has another derivative.
