@@ -89,7 +89,10 @@ fn compare(
         dims.extend_from_slice(each[0][j].dims());
         let want = Shape::try_new(&dims).ok_or_else(|| Stop::broken(&place, "has too many dimensions"))?;
         if *got.shape() != want {
-            return Err(Stop::Wrong(place, Reason::Shape { got: Box::new(*got.shape()), want: Box::new(want) }));
+            return Err(Stop::Wrong(
+                place,
+                Reason::Shape { got: Box::new(*got.shape()), want: Box::new(want) },
+            ));
         }
         let mut looped = Vec::new();
         for lane in &each {
