@@ -17,6 +17,8 @@
 pub mod activation;
 pub mod arithmetic;
 pub mod attention;
+#[cfg(test)]
+mod batched;
 pub mod compare;
 pub mod conv;
 pub mod cross_entropy;

@@ -466,3 +466,25 @@ impl Primitive for Statistics {
         Ok(Some(apply(&Self { over: shifted(self.over) }, inputs)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batched::assert_equals_loop;
+
+    #[test]
+    fn rule_and_reverse_rule_batch_in_every_argument() {
+        // As layer norm and as batch norm are seen.
+        let cases: [([usize; 2], Mask, [usize; 2]); 2] =
+            [([3, 4], Mask::one(1), [1, 4]), ([4, 3], Mask::one(0), [1, 3])];
+        for (x, over, affine) in cases {
+            for centred in [false, true] {
+                let norm = Normalize { op: "norm", centred, over, eps: 0.1, weighted: true, biased: true };
+                assert_equals_loop(&norm, &[&x, &affine, &affine]);
+                let shape = Some(Shape::new(&affine));
+                let grad = NormalizeGrad { norm, input: true, weight: shape, bias: shape, hinted: false };
+                assert_equals_loop(&grad, &[&x, &x, &affine]);
+            }
+        }
+    }
+}
