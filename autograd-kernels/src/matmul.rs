@@ -122,7 +122,8 @@ fn repeated(once: &Layout, like: &Layout) -> Layout {
 fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
     assert_in_bounds(a);
     assert_in_bounds(b);
-    let (xa, xb) = (T::read(&a.data).expect("its type was checked"), T::read(&b.data).expect("its type was checked"));
+    let (xa, xb) =
+        (T::read(&a.data).expect("its type was checked"), T::read(&b.data).expect("its type was checked"));
     let rank = a.layout.rank();
     let (m, k, n) = (a.layout.dims()[rank - 2], a.layout.dims()[rank - 1], b.layout.dims()[rank - 1]);
     if out.is_empty() {
