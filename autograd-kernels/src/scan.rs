@@ -39,7 +39,7 @@ impl Lines {
     }
 }
 
-/// out[k] = Σ x[i] over i ≤ k along `dim`, or over i ≥ k with `reverse`.
+/// `out[k]` = Σ `x[i]` over i ≤ k along `dim`, or over i ≥ k with `reverse`.
 ///
 /// # Panics
 /// Panics where `dim` is no dimension, shapes or types do not fit, or a layout leaves its buffer.
@@ -48,7 +48,7 @@ pub fn cumsum(x: View<'_>, dim: usize, reverse: bool, out: SliceMut<'_>) {
     in_float!(out, (x), running(lines, false));
 }
 
-/// out[k] = Π x[i] over i ≤ k along `dim`, or over i ≥ k with `reverse`.
+/// `out[k]` = Π `x[i]` over i ≤ k along `dim`, or over i ≥ k with `reverse`.
 ///
 /// # Panics
 /// As [`cumsum`].
@@ -69,7 +69,7 @@ fn running<T: Float>(lines: Lines, product: bool, x: &[T], out: &mut [T]) {
     });
 }
 
-/// out[k] = a[k] · out[k − 1] + b[k] along `dim`, starting with b[0]; with `reverse` from the
+/// `out[k]` = `a[k]` · `out[k − 1]` + `b[k]` along `dim`, starting with `b[0]`; with `reverse` from the
 /// other end.
 ///
 /// # Panics

@@ -71,7 +71,7 @@ pub fn conv2d_with(
     apply_one(&op, &[x, kernel])
 }
 
-/// [`conv2d`] with b[o] added to channel o of the result.
+/// [`conv2d`] with `b[o]` added to channel o of the result.
 ///
 /// # Errors
 /// As [`conv2d`]; a bias that is not one number for each output channel.

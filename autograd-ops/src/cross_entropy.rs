@@ -32,7 +32,7 @@ impl Default for CrossEntropy {
     }
 }
 
-/// The mean over rows of ln Σ eˣ − x[target]; see [`cross_entropy_with`].
+/// The mean over rows of ln Σ eˣ − `x[target]`; see [`cross_entropy_with`].
 ///
 /// # Errors
 /// As [`cross_entropy_with`].
@@ -88,7 +88,7 @@ pub fn cross_entropy_with(
     run().map_err(|error| error.or_at(site))
 }
 
-/// −w[target] · x[target] for each row of log-probabilities, reduced by the mean; see
+/// −`w[target]` · `x[target]` for each row of log-probabilities, reduced by the mean; see
 /// [`nll_with`].
 ///
 /// # Errors
@@ -98,7 +98,7 @@ pub fn nll(log_probabilities: &TrackedTensor, targets: impl Into<TrackedTensor>)
     nll_with(log_probabilities, targets, &CrossEntropy::default())
 }
 
-/// −w[target] · x[target] for each row: the part of [`cross_entropy_with`] after log_softmax,
+/// −`w[target]` · `x[target]` for each row: the part of [`cross_entropy_with`] after log_softmax,
 /// with the same shapes and options.
 ///
 /// # Errors

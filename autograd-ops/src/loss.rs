@@ -133,7 +133,7 @@ losses! {
         b.select(near, square, line)
     };
     /// d²/(2·beta) where |d| < beta, else |d| − beta/2, for d = x − target; beta = 0 is
-    /// [`l1`](crate::loss::l1).
+    /// [`l1`].
     "smooth_l1_loss": smooth_l1, smooth_l1_with(beta); |b, x, t| {
         let (half, zero, one) = (b.constant(0.5), b.constant(0.0), b.constant(1.0));
         let d = b.binary(Binary::Sub, x, t);
@@ -299,11 +299,11 @@ macro_rules! loss_methods {
             unary {}
             binary {}
             other {
-                /// The mean over rows of ln Σ eˣ − x[target]; the targets are class indices or probabilities.
+                /// The mean over rows of ln Σ eˣ − `x[target]`; the targets are class indices or probabilities.
                 cross_entropy(targets: impl Into<autograd_core::TrackedTensor>) -> autograd_core::TrackedTensor = $crate::cross_entropy::cross_entropy;
                 /// Cross entropy with weights, smoothing, an ignored class and a reduction.
                 cross_entropy_with(targets: impl Into<autograd_core::TrackedTensor>, options: &$crate::cross_entropy::CrossEntropy) -> autograd_core::TrackedTensor = $crate::cross_entropy::cross_entropy_with;
-                /// The mean over rows of −x[target] for log-probabilities.
+                /// The mean over rows of −`x[target]` for log-probabilities.
                 nll_loss(targets: impl Into<autograd_core::TrackedTensor>) -> autograd_core::TrackedTensor = $crate::cross_entropy::nll;
                 /// The mean of (x − target)².
                 mse_loss(target: impl Into<autograd_core::TrackedTensor>) -> autograd_core::TrackedTensor = $crate::loss::mse;

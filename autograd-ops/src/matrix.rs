@@ -20,9 +20,9 @@ pub struct MatMul;
 ///
 /// | a | b | result |
 /// |---|---|---|
-/// | [n] | [n] | [] |
-/// | [m, k] | [k] | [m] |
-/// | [k] | [k, n] | [n] |
+/// | `[n]` | `[n]` | `[]` |
+/// | `[m, k]` | `[k]` | `[m]` |
+/// | `[k]` | `[k, n]` | `[n]` |
 /// | [.., m, k] | [.., k, n] | [.., m, n], the batch dimensions broadcast |
 ///
 /// # Errors
@@ -182,7 +182,7 @@ pub fn dot(x: &TrackedTensor, y: impl Into<Operand>) -> Result<TrackedTensor> {
 /// The product of a matrix and a vector.
 ///
 /// # Errors
-/// Operands that are not a matrix [m, n] and a vector [n]; types or devices that differ.
+/// Operands that are not a matrix `[m, n]` and a vector `[n]`; types or devices that differ.
 #[track_caller]
 pub fn mv(x: &TrackedTensor, y: impl Into<Operand>) -> Result<TrackedTensor> {
     let y = y.into().value(x)?;

@@ -17,7 +17,7 @@ use autograd_core::{
 use candle_core::DType;
 use std::sync::Arc;
 
-/// ln Σ eˣ − x[target] for each row; inputs x `[rows, classes]` and the targets `[rows]`; the
+/// ln Σ eˣ − `x[target]` for each row; inputs x `[rows, classes]` and the targets `[rows]`; the
 /// hint is ln Σ eˣ, in f32 for the half types.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowCrossEntropy {

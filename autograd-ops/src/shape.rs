@@ -158,7 +158,7 @@ pub fn broadcast_as(x: &TrackedTensor, shape: impl Numbers) -> Result<TrackedTen
     algebra::broadcast_to(x, &shape)
 }
 
-/// x repeated `shape` times along new dimensions in front, without copying: [2] by (3, 4) gives
+/// x repeated `shape` times along new dimensions in front, without copying: `[2]` by (3, 4) gives
 /// [3, 4, 2].
 ///
 /// # Errors
