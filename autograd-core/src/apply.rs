@@ -59,6 +59,12 @@ pub fn apply_single(op: &dyn Primitive, inputs: &[&TrackedTensor], site: Site) -
     if let Some(output) = elementwise(op, inputs) {
         return output;
     }
+    if let [input] = inputs
+        && let Some(plain) = input.plain()
+        && let Some(layout) = op.rearranged(plain.layout())
+    {
+        return Ok(TrackedTensor::from_plain(plain.view(layout)));
+    }
     let outputs = apply_call(op, inputs, false, site)?.outputs;
     outputs.into_iter().next().ok_or_else(|| Error::internal(op.name(), "it has no output").or_at(site))
 }

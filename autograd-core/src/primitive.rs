@@ -62,6 +62,13 @@ pub trait Primitive: Debug + Send + Sync + 'static {
         None
     }
 
+    /// The same for an op of one input that checks its parameters against the layout here: the
+    /// evaluator's short way past [`infer`](Self::infer). `None` where they do not fit, too.
+    fn rearranged(&self, input: &Layout) -> Option<Layout> {
+        let _ = input;
+        None
+    }
+
     /// The op as a scalar expression, whatever its rule: the evaluator has a short way for those.
     fn as_pointwise(&self) -> Option<&Pointwise> {
         None

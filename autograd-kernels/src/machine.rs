@@ -15,7 +15,7 @@ mod tile;
 
 pub(crate) use schedule::Schedule;
 
-use crate::expr::{Node, Program};
+use crate::expr::{Binary, Node, Program, Unary};
 use crate::math::{Operand, binary, scalar, unary};
 use crate::shape::merge_dims;
 use crate::simd::Float;
@@ -35,6 +35,9 @@ const TILE: usize = 512;
 
 /// Fewer elements than this stay on one thread.
 const MIN_CHUNK: usize = 16 * 1024;
+
+/// Below this many elements one thread does what is cheaper than waking another.
+const CHEAP_ALONE: usize = 128 * 1024;
 
 /// Rows shorter than this are not worked on one by one: tiles go across them.
 const MIN_ROW: usize = 128;
@@ -146,7 +149,7 @@ fn single_loop<T: Float>(
     match single {
         Single::Unary(op, i) => {
             let Some(x) = whole(i) else { return false };
-            if y.len() < 2 * MIN_CHUNK {
+            if y.len() < if is_cheap_unary(op) { CHEAP_ALONE } else { 2 * MIN_CHUNK } {
                 unary(op, x, y);
                 return true;
             }
@@ -154,7 +157,7 @@ fn single_loop<T: Float>(
         }
         Single::Binary(op, a, b) => {
             let (Some(a), Some(b)) = (leaf(a), leaf(b)) else { return false };
-            if y.len() < 2 * MIN_CHUNK {
+            if y.len() < if is_cheap_binary(op) { CHEAP_ALONE } else { 2 * MIN_CHUNK } {
                 binary(op, a, b, y);
                 return true;
             }
@@ -163,8 +166,34 @@ fn single_loop<T: Float>(
                 binary(op, a.part(range.clone()), b.part(range), y);
             });
         }
+        Single::Affine(i, a, b) => {
+            let (Some(x), Some(Operand::All(a)), Some(Operand::All(b))) = (whole(i), leaf(a), leaf(b)) else {
+                return false;
+            };
+            let line = move |x: &[T], y: &mut [T]| {
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y = *x * a + b;
+                }
+            };
+            if y.len() < CHEAP_ALONE {
+                line(x, y);
+                return true;
+            }
+            in_chunks(y, &move |at, y| line(&x[at..at + y.len()], y));
+        }
     }
     true
+}
+
+/// Whether a function costs less than reading its argument.
+fn is_cheap_unary(op: Unary) -> bool {
+    matches!(op, Unary::Neg | Unary::Abs | Unary::Sign | Unary::Relu | Unary::Recip | Unary::Sqrt)
+}
+
+/// Whether a function costs less than reading its arguments.
+fn is_cheap_binary(op: Binary) -> bool {
+    use Binary::{Add, Div, Eq, Ge, Gt, Le, Lt, Max, Min, Mul, Ne, Sub};
+    matches!(op, Add | Sub | Mul | Div | Max | Min | Lt | Le | Gt | Ge | Eq | Ne)
 }
 
 /// Runs f(start, part) over the parts of y, on all threads.

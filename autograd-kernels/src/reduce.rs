@@ -4,6 +4,7 @@
 //! rows in vectors (f32 and f64; half types in f32) or number by number (integers, in i64).
 
 mod fold;
+mod trailing;
 
 use crate::copy::copy;
 use crate::expr::{Builder, Program};
@@ -43,6 +44,10 @@ pub fn reduce(op: Reduction, x: View<'_>, over: &[bool], out: SliceMut<'_>) {
     let mut target = shape;
     target.dims_mut().iter_mut().zip(over).for_each(|(d, &r)| *d = if r { 1 } else { *d });
     assert_eq!(out.len(), target.elements(), "reduce: one output for each kept index");
+    let mut out = out;
+    if trailing::reduce(op, &x, over, &mut out) {
+        return;
+    }
     let floats = x.kind().is_float();
     match op {
         Reduction::Sum if floats => {

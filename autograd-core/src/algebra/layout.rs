@@ -125,6 +125,9 @@ impl Primitive for BroadcastTo {
     fn view(&self, _: &Meta, inputs: &[Layout]) -> Option<(usize, Layout)> {
         Some((0, inputs[0].broadcast_to(&self.0)?))
     }
+    fn rearranged(&self, input: &Layout) -> Option<Layout> {
+        input.broadcast_to(&self.0)
+    }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         let layout = inputs[0].layout.broadcast_to(&self.0);
         let layout = layout.ok_or_else(|| Error::internal("broadcast_as", "its shapes were not inferred"))?;
@@ -165,6 +168,9 @@ impl Primitive for Reshape {
     fn view(&self, _: &Meta, inputs: &[Layout]) -> Option<(usize, Layout)> {
         Some((0, inputs[0].reshape(self.0)?))
     }
+    fn rearranged(&self, input: &Layout) -> Option<Layout> {
+        if input.elements() == self.0.elements() { input.reshape(self.0) } else { None }
+    }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         copy::copy(inputs[0], outputs[0].reborrow());
         Ok(())
@@ -201,6 +207,10 @@ impl Primitive for Permute {
     }
     fn view(&self, _: &Meta, inputs: &[Layout]) -> Option<(usize, Layout)> {
         Some((0, inputs[0].permute(&self.0)))
+    }
+    fn rearranged(&self, input: &Layout) -> Option<Layout> {
+        let seen: Mask = self.0.iter().copied().filter(|&d| d < input.rank()).collect();
+        (self.0.len() == input.rank() && seen.len() == input.rank()).then(|| input.permute(&self.0))
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         let layout = inputs[0].layout.permute(&self.0);
@@ -242,6 +252,11 @@ impl Primitive for Narrow {
     }
     fn view(&self, _: &Meta, inputs: &[Layout]) -> Option<(usize, Layout)> {
         Some((0, inputs[0].narrow(self.dim, self.start, self.len)))
+    }
+    fn rearranged(&self, input: &Layout) -> Option<Layout> {
+        let extent = *input.dims().get(self.dim)?;
+        let fits = self.start.checked_add(self.len).is_some_and(|end| end <= extent);
+        fits.then(|| input.narrow(self.dim, self.start, self.len))
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         let layout = inputs[0].layout.narrow(self.dim, self.start, self.len);

@@ -45,6 +45,8 @@ pub(crate) enum Leaf {
 pub(crate) enum Single {
     Unary(Unary, u8),
     Binary(Binary, Leaf, Leaf),
+    /// x · a + b, where a and b are the same for all elements.
+    Affine(u8, Leaf, Leaf),
 }
 
 /// The order of work for one tile.
@@ -127,6 +129,9 @@ fn single(nodes: &[Node], outputs: &[Place], steps: &[Step]) -> Option<Single> {
         Node::Const(c) => Some(Leaf::Const(c)),
         Node::Unary(..) | Node::Binary(..) | Node::Select(..) => None,
     };
+    if let (2, [Place::Slot(_)]) = (steps.len(), outputs) {
+        return affine(nodes, leaf);
+    }
     if steps.len() != 1 || outputs.len() != 1 || !matches!(outputs[0], Place::Slot(_)) {
         return None;
     }
@@ -137,6 +142,22 @@ fn single(nodes: &[Node], outputs: &[Place], steps: &[Step]) -> Option<Single> {
         },
         Node::Binary(f, a, b) => Some(Single::Binary(f, leaf(a)?, leaf(b)?)),
         Node::Input(_) | Node::Param(_) | Node::Const(_) | Node::Select(..) => None,
+    }
+}
+
+/// A program of two steps as x · a + b, if it is that.
+fn affine(nodes: &[Node], leaf: impl Fn(Reg) -> Option<Leaf>) -> Option<Single> {
+    let Node::Binary(Binary::Add, p, q) = *nodes.last()? else { return None };
+    let (product, term) = match (leaf(p), leaf(q)) {
+        (None, Some(term)) => (p, term),
+        (Some(term), None) => (q, term),
+        _ => return None,
+    };
+    let Node::Binary(Binary::Mul, p, q) = nodes[product as usize] else { return None };
+    match (leaf(p)?, leaf(q)?, term) {
+        (_, _, Leaf::Input(_)) | (Leaf::Input(_), Leaf::Input(_), _) => None,
+        (Leaf::Input(x), a, b) | (a, Leaf::Input(x), b) => Some(Single::Affine(x, a, b)),
+        _ => None,
     }
 }
 
