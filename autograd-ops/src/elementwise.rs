@@ -282,7 +282,7 @@ pub fn ops() -> Vec<Op> {
     macro_rules! flat {
         ($($name:ident, $formula:literal;)*) => {
             vec![$(op(stringify!($name), $formula, || {
-                unary_cases(-2.5, 2.5, $name).into_iter().map(Case::at_a_kink).collect()
+                unary_cases(-2.5, 2.5, $name)
             }),)*]
         };
     }

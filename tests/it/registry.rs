@@ -3,8 +3,8 @@
 //! `OP=softmax cargo test --test it registry` looks at one op.
 
 use crate::modes::Workspace;
-use autograd_ops::registry;
-use autograd_ops::testing::{Report, check_case};
+use autograd_ops::registry::{self, Sample};
+use autograd_ops::testing::{Check, Report, check, check_case};
 
 #[test]
 fn every_op_passes_every_check() {
@@ -34,6 +34,22 @@ fn every_op_passes_every_check() {
         failures.len(),
         ops.len()
     );
+}
+
+fn can_move(sample: &Sample) -> bool {
+    matches!(sample, Sample::Float { .. } | Sample::Distinct { .. })
+}
+
+/// A case at a kink is compared with no differences: an op of such cases alone could say anything
+/// in both modes.
+#[test]
+fn every_differentiable_op_has_a_smooth_case() {
+    for op in registry::all() {
+        let cases = (op.cases)();
+        let report = check(&op, &Workspace).unwrap_or_else(|failure| panic!("{failure}"));
+        let smooth = cases.iter().any(|case| case.smooth && case.inputs.iter().any(can_move));
+        assert!(smooth || report.executed(Check::Forward) == 0, "{} has no smooth case", op.name);
+    }
 }
 
 #[test]

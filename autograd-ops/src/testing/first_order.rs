@@ -71,8 +71,7 @@ pub(crate) fn forward(subject: &Subject<'_>) -> Result<Outcome, Stop> {
             within(&format!("tangent of output {j}"), &numbers(got)?, &numbers(want)?, tolerance)?;
         }
     }
-    let flat = norm(&tangents)? == 0.0 && norm(&y)? > 0.0;
-    Ok(if flat { Outcome::Flat } else { Outcome::Checked })
+    Ok(if norm(&tangents)? == 0.0 { Outcome::Flat } else { Outcome::Checked })
 }
 
 /// The outputs of reverse mode are the case's; ⟨Jᵀu, v⟩ is the slope of ⟨u, f⟩ along v. Gradients

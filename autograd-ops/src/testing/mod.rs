@@ -118,7 +118,7 @@ pub fn check_case(op: &Op, case: &Case, modes: &dyn Modes) -> Result<Report, Box
 /// How a check that did not fail ended.
 enum Outcome {
     Checked,
-    /// Checked, and the derivative is zero everywhere.
+    /// Checked, and the tangent is zero.
     Flat,
     /// The case has nothing that the check could look at.
     NothingToCheck,
