@@ -149,16 +149,25 @@ fn single_loop<T: Float>(
     match single {
         Single::Unary(op, i) => {
             let Some(x) = whole(i) else { return false };
+            let run = move |x: &[T], y: &mut [T]| match op {
+                Unary::Neg => each(x, y, |x| -x),
+                _ => unary(op, x, y),
+            };
             if y.len() < if is_cheap_unary(op) { CHEAP_ALONE } else { 2 * MIN_CHUNK } {
-                unary(op, x, y);
+                run(x, y);
                 return true;
             }
-            in_chunks(y, &move |at, y| unary(op, &x[at..at + y.len()], y));
+            in_chunks(y, &move |at, y| run(&x[at..at + y.len()], y));
         }
         Single::Binary(op, a, b) => {
             let (Some(a), Some(b)) = (leaf(a), leaf(b)) else { return false };
             if y.len() < if is_cheap_binary(op) { CHEAP_ALONE } else { 2 * MIN_CHUNK } {
-                binary(op, a, b, y);
+                match (op, a, b) {
+                    (Binary::Add, Operand::Each(a), Operand::Each(b)) => pairs(a, b, y, |a, b| a + b),
+                    (Binary::Sub, Operand::Each(a), Operand::Each(b)) => pairs(a, b, y, |a, b| a - b),
+                    (Binary::Mul, Operand::Each(a), Operand::Each(b)) => pairs(a, b, y, |a, b| a * b),
+                    _ => binary(op, a, b, y),
+                }
                 return true;
             }
             in_chunks(y, &move |at, y| {
@@ -170,11 +179,7 @@ fn single_loop<T: Float>(
             let (Some(x), Some(Operand::All(a)), Some(Operand::All(b))) = (whole(i), leaf(a), leaf(b)) else {
                 return false;
             };
-            let line = move |x: &[T], y: &mut [T]| {
-                for (y, x) in y.iter_mut().zip(x) {
-                    *y = *x * a + b;
-                }
-            };
+            let line = move |x: &[T], y: &mut [T]| each(x, y, |x| x * a + b);
             if y.len() < CHEAP_ALONE {
                 line(x, y);
                 return true;
@@ -183,6 +188,23 @@ fn single_loop<T: Float>(
         }
     }
     true
+}
+
+/// y = f(x) as a plain loop. Where the work is nothing but reading and writing, the compiler's own
+/// vectors of 16 bytes never straddle two cache lines, and longer ones do.
+#[inline]
+fn each<T: Copy>(x: &[T], y: &mut [T], f: impl Fn(T) -> T) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = f(*x);
+    }
+}
+
+/// y = f(a, b) as a plain loop, for the same reason.
+#[inline]
+fn pairs<T: Copy>(a: &[T], b: &[T], y: &mut [T], f: impl Fn(T, T) -> T) {
+    for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+        *y = f(*a, *b);
+    }
 }
 
 /// Whether a function costs less than reading its argument.

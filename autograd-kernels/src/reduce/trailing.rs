@@ -9,7 +9,7 @@ use crate::{Element, SliceMut, View, memory};
 const BLOCK: usize = 1024;
 
 /// Independent sums within a block.
-const LANES: usize = 16;
+const LANES: usize = 32;
 
 /// Up to here extrema are found one by one; beyond, folds in vectors win.
 const SHORT: usize = 4096;
@@ -127,15 +127,19 @@ fn total<T: Number>(x: &[T]) -> f64 {
 /// The sum of a block, in lanes that a compiler turns into vectors.
 #[inline]
 fn block<T: Number>(x: &[T]) -> f64 {
-    let mut lanes = [T::default(); LANES];
+    if x.len() < LANES {
+        return x.iter().map(|x| x.to_f64()).sum();
+    }
+    // Four vectors at a time hide the latency of an addition.
+    let mut sums = [[T::default(); LANES / 4]; 4];
     let mut whole = x.chunks_exact(LANES);
     for chunk in whole.by_ref() {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane += *x;
+        for (k, sum) in sums.iter_mut().enumerate() {
+            for i in 0..LANES / 4 {
+                sum[i] += chunk[k * (LANES / 4) + i];
+            }
         }
     }
-    for (lane, x) in lanes.iter_mut().zip(whole.remainder()) {
-        *lane += *x;
-    }
-    lanes.iter().map(|lane| lane.to_f64()).sum()
+    let rest: f64 = whole.remainder().iter().map(|x| x.to_f64()).sum();
+    rest + sums.as_flattened().iter().map(|sum| sum.to_f64()).sum::<f64>()
 }
