@@ -8,7 +8,7 @@ use crate::rule::Rule;
 use crate::testing;
 use crate::tracer::{Applied, Call, Tracer, Values};
 use crate::value::{Repr, TrackedTensor};
-use autograd_kernels::{SliceMut, View, machine};
+use autograd_kernels::{Layout, SliceMut, View, machine};
 use candle_core::DeviceLocation;
 use smallvec::SmallVec;
 use std::cell::Cell;
@@ -64,6 +64,9 @@ pub fn apply_single(op: &dyn Primitive, inputs: &[&TrackedTensor], site: Site) -
         && let Some(layout) = op.rearranged(plain.layout())
     {
         return Ok(TrackedTensor::from_plain(plain.view(layout)));
+    }
+    if let Some(output) = unwatched(op, inputs) {
+        return output.map_err(|error| error.or_at(ON_BEHALF.get().unwrap_or(site)));
     }
     let outputs = apply_call(op, inputs, false, site)?.outputs;
     outputs.into_iter().next().ok_or_else(|| Error::internal(op.name(), "it has no output").or_at(site))
@@ -137,7 +140,7 @@ fn evaluate(op: &dyn Primitive, inputs: &[&TrackedTensor], aux: bool, site: Site
     let signature = op.infer(&metas)?;
     if let [output] = signature.outputs[..]
         && let Some((input, layout)) =
-            op.view(&output, &plains.iter().map(|p| *p.layout()).collect::<SmallVec<[_; 4]>>())
+            op.view(&output, &plains.iter().map(|p| p.layout()).collect::<SmallVec<[_; 4]>>())
     {
         let view = TrackedTensor::from_plain(plains[input].view(layout));
         return Ok(Applied { outputs: smallvec::smallvec![view], aux: Values::new() });
@@ -223,6 +226,41 @@ fn elementwise(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Option<Result<T
     };
     testing::note_evaluation();
     Some(ran.map(|()| TrackedTensor::from_plain(Plain::own_like(buffer, first))))
+}
+
+/// The short way of other ops of one output on memory of our own. `None` where it does not apply.
+#[inline]
+fn unwatched(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Option<Result<TrackedTensor>> {
+    let mut metas: SmallVec<[Meta; 3]> = SmallVec::new();
+    let mut views: SmallVec<[View<'_>; 3]> = SmallVec::new();
+    for input in inputs {
+        let plain = input.plain()?;
+        if plain.device() != DeviceLocation::Cpu {
+            return None;
+        }
+        views.push(View { data: plain.buffer().slice()?, layout: plain.layout() });
+        metas.push(plain.meta());
+    }
+    if inputs.is_empty() || matches!(op.rule(), Rule::Opaque(_)) {
+        return None;
+    }
+    let signature = match op.infer(&metas) {
+        Ok(signature) => signature,
+        Err(error) => return Some(Err(error)),
+    };
+    let [output] = signature.outputs[..] else { return None };
+    let layouts: SmallVec<[&Layout; 3]> = views.iter().map(|view| view.layout).collect();
+    if let Some((input, layout)) = op.view(&output, &layouts) {
+        let plain = inputs[input].plain()?;
+        return Some(Ok(TrackedTensor::from_plain(plain.view(layout))));
+    }
+    let mut buffer = Buffer::take(kind_of(output.dtype)?, output.elements());
+    testing::note_evaluation();
+    let ran = match buffer.slice_mut() {
+        Some(out) => op.eval_into(&views, &mut [out]),
+        None => return None,
+    };
+    Some(ran.map(|()| TrackedTensor::from_plain(Plain::own(buffer, output))))
 }
 
 /// The most inputs of an expression on the short way.

@@ -57,7 +57,7 @@ pub trait Primitive: Debug + Send + Sync + 'static {
 
     /// The output as a rearrangement of one input's memory: that input and the layout, or `None`
     /// where elements must be computed or moved.
-    fn view(&self, output: &Meta, inputs: &[Layout]) -> Option<(usize, Layout)> {
+    fn view(&self, output: &Meta, inputs: &[&Layout]) -> Option<(usize, Layout)> {
         let _ = (output, inputs);
         None
     }

@@ -1,13 +1,9 @@
 //! Attribution by gradients at the input.
 
 use autograd_core::algebra::{add, fill, mul, scale, sub};
-use autograd_core::kernels::expr::Unary;
-use autograd_core::{Definition, Error, Result, ScalarExpr, TrackedTensor, pointwise};
+use autograd_core::{Error, Result, TrackedTensor};
+use autograd_ops::TensorAutograd;
 use autograd_transforms::grad;
-use std::sync::LazyLock;
-
-static ABS: LazyLock<Definition> =
-    LazyLock::new(|| Definition::new("abs", ScalarExpr::build(1, 0, |b, x, _| b.unary(Unary::Abs, x[0]))));
 
 /// An attribution and how well it adds up.
 #[derive(Clone, Debug)]
@@ -30,8 +26,7 @@ pub fn saliency(
     f: impl FnOnce(&TrackedTensor) -> Result<TrackedTensor>,
     x: &TrackedTensor,
 ) -> Result<TrackedTensor> {
-    let slope = grad(|x| f(&x[0]), &[x])?.remove(0);
-    pointwise(&ABS, &[&slope])
+    grad(|x| f(&x[0]), &[x])?.remove(0).abs()
 }
 
 /// (x − x₀) · ∫₀¹ ∂f/∂x(x₀ + t(x − x₀)) dt by the midpoint rule (Sundararajan et al. 2017);

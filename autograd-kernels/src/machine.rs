@@ -36,8 +36,8 @@ const TILE: usize = 512;
 /// Fewer elements than this stay on one thread.
 const MIN_CHUNK: usize = 16 * 1024;
 
-/// Below this many elements one thread does what is cheaper than waking another.
-const CHEAP_ALONE: usize = 128 * 1024;
+/// Below this many bytes of output one thread does what is cheaper than waking another.
+const CHEAP_ALONE: usize = 384 * 1024;
 
 /// Rows shorter than this are not worked on one by one: tiles go across them.
 const MIN_ROW: usize = 128;
@@ -153,7 +153,7 @@ fn single_loop<T: Float>(
                 Unary::Neg => each(x, y, |x| -x),
                 _ => unary(op, x, y),
             };
-            if y.len() < if is_cheap_unary(op) { CHEAP_ALONE } else { 2 * MIN_CHUNK } {
+            if y.len() < if is_cheap_unary(op) { CHEAP_ALONE / size_of::<T>() } else { 2 * MIN_CHUNK } {
                 run(x, y);
                 return true;
             }
@@ -161,7 +161,7 @@ fn single_loop<T: Float>(
         }
         Single::Binary(op, a, b) => {
             let (Some(a), Some(b)) = (leaf(a), leaf(b)) else { return false };
-            if y.len() < if is_cheap_binary(op) { CHEAP_ALONE } else { 2 * MIN_CHUNK } {
+            if y.len() < if is_cheap_binary(op) { CHEAP_ALONE / size_of::<T>() } else { 2 * MIN_CHUNK } {
                 match (op, a, b) {
                     (Binary::Add, Operand::Each(a), Operand::Each(b)) => pairs(a, b, y, |a, b| a + b),
                     (Binary::Sub, Operand::Each(a), Operand::Each(b)) => pairs(a, b, y, |a, b| a - b),
@@ -180,7 +180,7 @@ fn single_loop<T: Float>(
                 return false;
             };
             let line = move |x: &[T], y: &mut [T]| each(x, y, |x| x * a + b);
-            if y.len() < CHEAP_ALONE {
+            if size_of_val(y) < CHEAP_ALONE {
                 line(x, y);
                 return true;
             }

@@ -196,8 +196,8 @@ impl Primitive for Contiguous {
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         Ok(Signature::one(inputs[0]))
     }
-    fn view(&self, _: &Meta, inputs: &[Layout]) -> Option<(usize, Layout)> {
-        inputs[0].is_contiguous().then(|| (0, inputs[0]))
+    fn view(&self, _: &Meta, inputs: &[&Layout]) -> Option<(usize, Layout)> {
+        inputs[0].is_contiguous().then(|| (0, *inputs[0]))
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         copy::copy(inputs[0], outputs[0].reborrow());

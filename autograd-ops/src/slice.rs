@@ -98,8 +98,8 @@ impl Primitive for Read {
         let part = self.0.of(&Layout::contiguous(inputs[0].shape));
         Ok(Signature::one(inputs[0].with_shape(*part.shape())))
     }
-    fn view(&self, _: &Meta, inputs: &[Layout]) -> Option<(usize, Layout)> {
-        Some((0, self.0.of(&inputs[0])))
+    fn view(&self, _: &Meta, inputs: &[&Layout]) -> Option<(usize, Layout)> {
+        Some((0, self.0.of(inputs[0])))
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         let layout = self.0.of(inputs[0].layout);

@@ -62,8 +62,8 @@ impl Primitive for Unfold {
         let layout = layout.ok_or_else(|| Error::argument("unfold", "too many dimensions"))?;
         Ok(Signature::one(inputs[0].with_shape(*layout.shape())))
     }
-    fn view(&self, _: &Meta, inputs: &[Layout]) -> Option<(usize, Layout)> {
-        Some((0, self.layout(&inputs[0])?))
+    fn view(&self, _: &Meta, inputs: &[&Layout]) -> Option<(usize, Layout)> {
+        Some((0, self.layout(inputs[0])?))
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         let layout = self.layout(inputs[0].layout);

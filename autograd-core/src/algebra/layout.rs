@@ -9,7 +9,7 @@ use crate::primitive::{Prim, Primitive, Signature};
 use crate::rule::{Grads, Rule, Saved, Transpose};
 use crate::tracer::Values;
 use crate::value::{TrackedTensor, checked_shape};
-use autograd_kernels::{Layout, Shape, SliceMut, View, copy, place};
+use autograd_kernels::{Layout, MAX_RANK, Shape, SliceMut, View, copy, place};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -21,8 +21,35 @@ struct BroadcastTo(Shape);
 #[derive(Clone, Copy, Debug)]
 struct Reshape(Shape);
 
-#[derive(Clone, Debug)]
-struct Permute(Order);
+/// The order of dimensions, in bytes: it is copied at every application.
+#[derive(Clone, Copy, Debug)]
+struct Permute {
+    order: [u8; MAX_RANK],
+    rank: usize,
+}
+
+impl Permute {
+    /// `None` for more dimensions than there can be.
+    fn new(order: &[usize]) -> Option<Self> {
+        let mut bytes = [0; MAX_RANK];
+        for (byte, &dim) in bytes.get_mut(..order.len())?.iter_mut().zip(order) {
+            *byte = u8::try_from(dim).unwrap_or(u8::MAX);
+        }
+        Some(Self { order: bytes, rank: order.len() })
+    }
+
+    /// The input's layout in that order; `None` where the order is not one of its dimensions.
+    fn of(&self, input: &Layout) -> Option<Layout> {
+        let mut order = [0; MAX_RANK];
+        let mut seen = 0u32;
+        for (to, &from) in order.iter_mut().zip(&self.order[..self.rank]) {
+            *to = usize::from(from);
+            seen |= 1u32.checked_shl(u32::from(from))?;
+        }
+        let all = (1u32 << self.rank) - 1;
+        (self.rank == input.rank() && seen == all).then(|| input.permute(&order[..self.rank]))
+    }
+}
 
 /// Elements `start .. start + len` of a dimension.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +97,8 @@ pub fn reshape(x: &TrackedTensor, shape: &Shape) -> Result<TrackedTensor> {
 /// [`Error::InvalidArgument`] where `order` is not a permutation of the dimensions.
 #[track_caller]
 pub fn permute(x: &TrackedTensor, order: &[usize]) -> Result<TrackedTensor> {
-    apply_one(&Permute(SmallVec::from_slice(order)), &[x])
+    let op = Permute::new(order).ok_or_else(|| not_an_order(order, x.shape()))?;
+    apply_one(&op, &[x])
 }
 
 /// x with two dimensions exchanged, without copying.
@@ -99,6 +127,10 @@ pub fn narrow(x: &TrackedTensor, dim: usize, start: usize, len: usize) -> Result
     apply_one(&Narrow { dim, start, len }, &[x])
 }
 
+fn not_an_order(order: &[usize], shape: &Shape) -> Error {
+    Error::argument("permute", format!("{order:?} is not an order of the dimensions of shape {shape}"))
+}
+
 macro_rules! view_op {
     () => {
         fn keep(&self) -> Prim {
@@ -122,7 +154,7 @@ impl Primitive for BroadcastTo {
         }
         Ok(Signature::one(inputs[0].with_shape(self.0)))
     }
-    fn view(&self, _: &Meta, inputs: &[Layout]) -> Option<(usize, Layout)> {
+    fn view(&self, _: &Meta, inputs: &[&Layout]) -> Option<(usize, Layout)> {
         Some((0, inputs[0].broadcast_to(&self.0)?))
     }
     fn rearranged(&self, input: &Layout) -> Option<Layout> {
@@ -165,7 +197,7 @@ impl Primitive for Reshape {
         }
         Ok(Signature::one(inputs[0].with_shape(self.0)))
     }
-    fn view(&self, _: &Meta, inputs: &[Layout]) -> Option<(usize, Layout)> {
+    fn view(&self, _: &Meta, inputs: &[&Layout]) -> Option<(usize, Layout)> {
         Some((0, inputs[0].reshape(self.0)?))
     }
     fn rearranged(&self, input: &Layout) -> Option<Layout> {
@@ -195,39 +227,35 @@ impl Primitive for Permute {
         "permute"
     }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        let shape = inputs[0].shape;
-        let seen: Mask = self.0.iter().copied().filter(|&d| d < shape.rank()).collect();
-        if self.0.len() != shape.rank() || seen.len() != shape.rank() {
-            let reason =
-                format!("{:?} is not an order of the dimensions of shape {shape}", self.0.as_slice());
-            return Err(Error::argument("permute", reason));
-        }
-        let layout = Layout::contiguous(shape).permute(&self.0);
+        let layout = self.of(&Layout::contiguous(inputs[0].shape));
+        let order = self.order.map(usize::from);
+        let layout = layout.ok_or_else(|| not_an_order(&order[..self.rank], &inputs[0].shape))?;
         Ok(Signature::one(inputs[0].with_shape(*layout.shape())))
     }
-    fn view(&self, _: &Meta, inputs: &[Layout]) -> Option<(usize, Layout)> {
-        Some((0, inputs[0].permute(&self.0)))
+    fn view(&self, _: &Meta, inputs: &[&Layout]) -> Option<(usize, Layout)> {
+        Some((0, self.of(inputs[0])?))
     }
     fn rearranged(&self, input: &Layout) -> Option<Layout> {
-        let seen: Mask = self.0.iter().copied().filter(|&d| d < input.rank()).collect();
-        (self.0.len() == input.rank() && seen.len() == input.rank()).then(|| input.permute(&self.0))
+        self.of(input)
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
-        let layout = inputs[0].layout.permute(&self.0);
+        let layout = self.of(inputs[0].layout);
+        let layout = layout.ok_or_else(|| Error::internal("permute", "its shape was not inferred"))?;
         copy::copy(View { data: inputs[0].data, layout: &layout }, outputs[0].reborrow());
         Ok(())
     }
     fn batch(&self, _: Mask, inputs: &[&TrackedTensor], _: usize) -> Result<Option<Values>> {
-        let order: Order = std::iter::once(0).chain(self.0.iter().map(|d| d + 1)).collect();
+        let inner = self.order[..self.rank].iter().map(|d| usize::from(*d) + 1);
+        let order: Order = std::iter::once(0).chain(inner).collect();
         Ok(Some(smallvec::smallvec![permute(inputs[0], &order)?]))
     }
 }
 
 impl Transpose for Permute {
     fn transpose(&self, _: Mask, cts: &[Option<TrackedTensor>], _: &Saved<'_>) -> Result<Grads> {
-        let mut inverse: Order = smallvec::smallvec![0; self.0.len()];
-        for (to, &from) in self.0.iter().enumerate() {
-            inverse[from] = to;
+        let mut inverse: Order = smallvec::smallvec![0; self.rank];
+        for (to, from) in self.order[..self.rank].iter().enumerate() {
+            inverse[usize::from(*from)] = to;
         }
         let back = |ct: &TrackedTensor| permute(ct, &inverse);
         Ok(smallvec::smallvec![cts[0].as_ref().map(back).transpose()?])
@@ -250,7 +278,7 @@ impl Primitive for Narrow {
         shape.dims_mut()[self.dim] = self.len;
         Ok(Signature::one(inputs[0].with_shape(shape)))
     }
-    fn view(&self, _: &Meta, inputs: &[Layout]) -> Option<(usize, Layout)> {
+    fn view(&self, _: &Meta, inputs: &[&Layout]) -> Option<(usize, Layout)> {
         Some((0, inputs[0].narrow(self.dim, self.start, self.len)))
     }
     fn rearranged(&self, input: &Layout) -> Option<Layout> {

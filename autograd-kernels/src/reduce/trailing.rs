@@ -11,7 +11,7 @@ const BLOCK: usize = 1024;
 /// Independent sums within a block.
 const LANES: usize = 32;
 
-/// Up to here extrema are found one by one; beyond, folds in vectors win.
+/// Up to here no thread is asked; extrema are found one by one, and beyond folds in vectors win.
 const SHORT: usize = 4096;
 
 /// Reduces where the short way applies; says whether it did.
@@ -93,6 +93,12 @@ fn sums<T: Number>(x: &[T], n: usize, scale: f64, y: &mut [T]) {
         *y = T::from_f64(total(x) / scale);
         return;
     }
+    if x.len() <= SHORT {
+        for (y, row) in y.iter_mut().zip(x.chunks_exact(n)) {
+            *y = T::from_f64(row.chunks(BLOCK).map(block).sum::<f64>() / scale);
+        }
+        return;
+    }
     let all = Disjoint::new(y);
     parallel_chunks(x.len() / n, (4 * MIN_CHUNK).div_ceil(n), &|range| {
         // SAFETY: the ranges do not overlap.
@@ -132,14 +138,19 @@ fn block<T: Number>(x: &[T]) -> f64 {
     }
     // Four vectors at a time hide the latency of an addition.
     let mut sums = [[T::default(); LANES / 4]; 4];
-    let mut whole = x.chunks_exact(LANES);
-    for chunk in whole.by_ref() {
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for chunk in whole {
         for (k, sum) in sums.iter_mut().enumerate() {
             for i in 0..LANES / 4 {
                 sum[i] += chunk[k * (LANES / 4) + i];
             }
         }
     }
-    let rest: f64 = whole.remainder().iter().map(|x| x.to_f64()).sum();
-    rest + sums.as_flattened().iter().map(|sum| sum.to_f64()).sum::<f64>()
+    let [mut sum, b, c, d] = sums;
+    for i in 0..LANES / 4 {
+        sum[i] += b[i];
+        sum[i] += c[i];
+        sum[i] += d[i];
+    }
+    sum.iter().chain(rest).map(|x| x.to_f64()).sum()
 }
