@@ -2,14 +2,15 @@
 //! rows without a plan.
 
 use super::{MIN_CHUNK, Reduction};
+use crate::simd::{Float, fold, vectorised};
 use crate::threads::{Disjoint, parallel_chunks};
-use crate::{Element, SliceMut, View, memory};
+use crate::{SliceMut, View, memory};
 
 /// Sums are made in their own type within a block, and of blocks in f64.
 const BLOCK: usize = 1024;
 
-/// Independent sums within a block.
-const LANES: usize = 32;
+/// Below this many numbers vectors do not pay.
+const SCALAR: usize = 16;
 
 /// Up to here no thread is asked; extrema are found one by one, and beyond folds in vectors win.
 const SHORT: usize = 4096;
@@ -28,35 +29,7 @@ pub(super) fn reduce(op: Reduction, x: &View<'_>, over: &[bool], out: &mut Slice
     }
 }
 
-/// What sums and extrema need of a number.
-trait Number: Element + std::ops::AddAssign {
-    fn to_f64(self) -> f64;
-    fn from_f64(x: f64) -> Self;
-    fn is_nan(self) -> bool;
-}
-
-macro_rules! number {
-    ($($ty:ty),*) => {$(
-        impl Number for $ty {
-            #[inline(always)]
-            fn to_f64(self) -> f64 {
-                f64::from(self)
-            }
-            #[inline(always)]
-            fn from_f64(x: f64) -> Self {
-                x as $ty
-            }
-            #[inline(always)]
-            fn is_nan(self) -> bool {
-                self != self
-            }
-        }
-    )*};
-}
-
-number!(f32, f64);
-
-fn rows<T: Number>(op: Reduction, x: &[T], n: usize, y: &mut [T]) -> bool {
+fn rows<T: Float>(op: Reduction, x: &[T], n: usize, y: &mut [T]) -> bool {
     match op {
         Reduction::Sum | Reduction::Mean if n > 0 => {
             let scale = if op == Reduction::Mean { n as f64 } else { 1.0 };
@@ -74,21 +47,25 @@ fn rows<T: Number>(op: Reduction, x: &[T], n: usize, y: &mut [T]) -> bool {
 }
 
 /// The largest or smallest, NaN where there is one.
-fn extremum<T: Number>(max: bool, row: &[T]) -> T {
+fn extremum<T: Float>(max: bool, row: &[T]) -> T {
     let mut best = row[0];
     for &x in &row[1..] {
         let wins = if max { x > best } else { x < best };
-        if wins || x.is_nan() {
+        if wins || is_nan(x) {
             best = x;
         }
-        if best.is_nan() {
+        if is_nan(best) {
             break;
         }
     }
     best
 }
 
-fn sums<T: Number>(x: &[T], n: usize, scale: f64, y: &mut [T]) {
+fn is_nan<T: Float>(x: T) -> bool {
+    x.partial_cmp(&x).is_none()
+}
+
+fn sums<T: Float>(x: &[T], n: usize, scale: f64, y: &mut [T]) {
     if let [y] = y {
         *y = T::from_f64(total(x) / scale);
         return;
@@ -110,7 +87,7 @@ fn sums<T: Number>(x: &[T], n: usize, scale: f64, y: &mut [T]) {
 }
 
 /// The sum of all: of long inputs in parts that do not depend on the number of threads.
-fn total<T: Number>(x: &[T]) -> f64 {
+fn total<T: Float>(x: &[T]) -> f64 {
     let part = 4 * MIN_CHUNK;
     if x.len() <= 2 * part {
         return x.chunks(BLOCK).map(block).sum();
@@ -130,27 +107,14 @@ fn total<T: Number>(x: &[T]) -> f64 {
     sum
 }
 
-/// The sum of a block, in lanes that a compiler turns into vectors.
+/// The sum of a block: in vectors, or number by number where that is shorter.
 #[inline]
-fn block<T: Number>(x: &[T]) -> f64 {
-    if x.len() < LANES {
-        return x.iter().map(|x| x.to_f64()).sum();
+fn block<T: Float>(x: &[T]) -> f64 {
+    if x.len() < SCALAR { x.iter().map(|x| x.to_f64()).sum() } else { block_in_vectors(x) }
+}
+
+vectorised! {
+    fn block_in_vectors<T, V>(x: &[T]) -> f64 {
+        fold::<V>(x, T::ZERO, T::ZERO, |a, x| a + x, |a, b| a + b).sum()
     }
-    // Four vectors at a time hide the latency of an addition.
-    let mut sums = [[T::default(); LANES / 4]; 4];
-    let (whole, rest) = x.as_chunks::<LANES>();
-    for chunk in whole {
-        for (k, sum) in sums.iter_mut().enumerate() {
-            for i in 0..LANES / 4 {
-                sum[i] += chunk[k * (LANES / 4) + i];
-            }
-        }
-    }
-    let [mut sum, b, c, d] = sums;
-    for i in 0..LANES / 4 {
-        sum[i] += b[i];
-        sum[i] += c[i];
-        sum[i] += d[i];
-    }
-    sum.iter().chain(rest).map(|x| x.to_f64()).sum()
 }
