@@ -2,7 +2,7 @@
 //! interpreter; levels that must not be confused; states that outlive their tapes.
 
 use autograd_core::{Level, Mask, Meta, TrackedTensor, testing};
-use candle_autograd::{GradientTape, Result, TensorAutograd, jvp};
+use candle_autograd::{CustomOp, GradientTape, Result, Tensor, TensorAutograd, jvp};
 use candle_autograd::{checkpoint::checkpoint, graph::capture, transforms};
 
 const TOLERANCE: f64 = 1e-12;
@@ -309,6 +309,41 @@ fn tapes_on_several_threads() -> Result<()> {
         for worker in workers {
             let found = worker.join().map_err(|_| candle_autograd::Error::msg("a worker died"))??;
             assert_eq!(found, expected);
+        }
+        Ok(())
+    })
+}
+
+/// x³, whose backward pass runs a tape of its own.
+struct CubeByTape;
+
+impl CustomOp for CubeByTape {
+    fn forward(&self, inputs: &[&Tensor]) -> Result<Tensor> {
+        Ok(inputs[0].powf(3.0)?)
+    }
+    fn backward(&self, grad_output: &Tensor, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let tape = GradientTape::new();
+        let x = tape.variable(inputs[0]);
+        let slope = tape.derivative(&x.pow(3)?.sum()?, &x)?.into_tensor()?;
+        Ok(vec![(slope * grad_output)?])
+    }
+}
+
+#[test]
+fn a_tape_inside_a_custom_backward_pass() -> Result<()> {
+    let one_step = || -> Result<Vec<f64>> {
+        let tape = GradientTape::new();
+        let x = tape.variable(TrackedTensor::from_vec(vec![1f64, 2.], &[2])?);
+        let y = tape.custom_op(&CubeByTape, &[&x])?.mul(&x)?.sum()?;
+        tape.derivative(&y, &x)?.to_vec1()
+    };
+    // d(x⁴) = 4x³.
+    assert_eq!(one_step()?, [4., 32.]);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..8).map(|_| scope.spawn(one_step)).collect();
+        for worker in workers {
+            let found = worker.join().map_err(|_| candle_autograd::Error::msg("a worker died"))??;
+            assert_eq!(found, [4., 32.]);
         }
         Ok(())
     })
