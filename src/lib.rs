@@ -32,7 +32,8 @@
 
 pub use autograd_core as core;
 pub use autograd_core::{
-    CustomOp, DType, Device, Error, Meta, Result, Shape, Tensor, TrackedTensor, kernels, no_grad,
+    CustomOp, DType, Device, Error, Meta, Result, Shape, Tensor, TrackedTensor, kernels, no_grad, tap,
+    with_taps,
 };
 pub use autograd_ops as ops;
 pub use autograd_ops::{Operand, TensorAutograd, registry};
