@@ -18,7 +18,12 @@
 //! ```
 
 mod batch;
+pub mod curvature;
+pub mod implicit;
+pub mod operators;
 mod reverse;
+mod single;
+pub mod sparse;
 
 pub use autograd_forward::jvp;
 pub use batch::vmap;

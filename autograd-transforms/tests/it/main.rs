@@ -1,0 +1,7 @@
+//! Operators, curvature, sparse derivatives and implicit functions against dense oracles.
+
+mod curvature;
+mod dense;
+mod implicit;
+mod operators;
+mod sparse;
