@@ -32,7 +32,8 @@
 
 pub use autograd_core as core;
 pub use autograd_core::{
-    CustomOp, DType, Device, Error, Meta, Result, Shape, Tensor, TrackedTensor, Tree, kernels, no_grad, tree,
+    CustomOp, DType, Device, Error, Meta, Result, Shape, Tensor, TrackedTensor, Tree, kernels, no_grad, tap,
+    tree, with_taps,
 };
 pub use autograd_ops as ops;
 pub use autograd_ops::{Operand, TensorAutograd, registry};

@@ -30,6 +30,7 @@ mod program;
 mod rule;
 mod scalar;
 mod scope;
+mod tap;
 pub mod testing;
 mod tracer;
 mod tree;
@@ -52,6 +53,7 @@ pub use rule::{Cotangents, General, Grads, Opaque, Residual, Residuals, Rule, Sa
 pub use scalar::{Forward, MAX_COEFFICIENTS, Reverse, ScalarExpr, Taylor};
 pub use scope::{Scope, ScopeGuard};
 pub use smallvec;
+pub use tap::{tap, with_taps};
 pub use tracer::{Applied, Call, Tracer, Values};
 pub use tree::{Path, Tree, same_structure};
 pub use value::{TrackedTensor, checked_shape};
