@@ -2,7 +2,7 @@
 
 use crate::vmap;
 use autograd_core::algebra::zeros_like;
-use autograd_core::{Error, Mask, Result, Site, TrackedTensor};
+use autograd_core::{Error, Result, Site, TrackedTensor};
 use autograd_forward::jvp;
 use autograd_tape::GradientTape;
 
@@ -12,8 +12,7 @@ pub(crate) fn map(
     f: impl FnOnce(&TrackedTensor) -> Result<TrackedTensor>,
     xs: &TrackedTensor,
 ) -> Result<TrackedTensor> {
-    let mut ys = vmap(|x| Ok(vec![f(&x[0])?]), &[xs], Mask::one(0))?;
-    Ok(ys.swap_remove(0))
+    vmap(f, xs, 0)
 }
 
 /// f(x) and J·v.
@@ -23,8 +22,7 @@ pub(crate) fn push(
     x: &TrackedTensor,
     v: &TrackedTensor,
 ) -> Result<(TrackedTensor, TrackedTensor)> {
-    let (mut y, mut dy) = jvp(|x| Ok(vec![f(&x[0])?]), &[x], &[v])?;
-    Ok((y.swap_remove(0), dy.swap_remove(0)))
+    jvp(f, x, v)
 }
 
 /// The gradient of a scalar function, zeros where it does not depend on its argument.
@@ -53,6 +51,5 @@ pub(crate) fn push_all(
     xs: &[&TrackedTensor],
     vs: &[&TrackedTensor],
 ) -> Result<(TrackedTensor, TrackedTensor)> {
-    let (mut y, mut dy) = jvp(|x| Ok(vec![f(x)?]), xs, vs)?;
-    Ok((y.swap_remove(0), dy.swap_remove(0)))
+    jvp(|x: &Vec<TrackedTensor>| f(x), xs, vs)
 }

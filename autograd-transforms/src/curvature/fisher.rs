@@ -6,13 +6,16 @@ use super::recorded::JacobianOperator;
 use crate::operators::{DenseMatrix, LinearOperator};
 use crate::vmap;
 use autograd_core::algebra::{add, narrow, scale};
-use autograd_core::{DType, Error, Mask, Result, Site, TrackedTensor};
+use autograd_core::{DType, Error, Result, Site, TrackedTensor, Tree};
 use autograd_ops::{TensorAutograd, random};
 use autograd_tape::GradientTape;
 use std::fmt;
 
 /// Examples whose gradients are held in memory at once.
 const CHUNK: usize = 64;
+
+/// A model as a function of the leaves of its parameters, and of inputs.
+type Model<'a> = Box<dyn Fn(&[TrackedTensor], &TrackedTensor) -> Result<TrackedTensor> + 'a>;
 
 /// F = mean over examples of E[g·gᵀ], where g = ∂ ln p(y | x)/∂θ.
 ///
@@ -24,7 +27,7 @@ const CHUNK: usize = 64;
 /// A product is F·v = mean Jᵀ(s·⟨s, J·v⟩) with the scores s at the outputs: the model runs once,
 /// and no gradient of a single example is formed.
 pub struct Fisher<'a> {
-    model: Box<dyn Fn(&[TrackedTensor], &TrackedTensor) -> Result<TrackedTensor> + 'a>,
+    model: Model<'a>,
     parameters: Vec<TrackedTensor>,
     inputs: TrackedTensor,
     jacobian: JacobianOperator,
@@ -36,7 +39,10 @@ pub struct Fisher<'a> {
 impl fmt::Debug for Fisher<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (examples, samples) = (self.examples, self.scores.len());
-        f.debug_struct("Fisher").field("examples", &examples).field("samples", &samples).finish_non_exhaustive()
+        f.debug_struct("Fisher")
+            .field("examples", &examples)
+            .field("samples", &samples)
+            .finish_non_exhaustive()
     }
 }
 
@@ -50,19 +56,23 @@ impl<'a> Fisher<'a> {
     /// As [`JacobianOperator::new`]; [`Error::InvalidArgument`] for no samples; [`Error::Shape`]
     /// where outputs do not fit the likelihood.
     #[track_caller]
-    pub fn sampled(
-        model: impl Fn(&[TrackedTensor], &TrackedTensor) -> Result<TrackedTensor> + 'a,
-        parameters: &[&TrackedTensor],
+    pub fn sampled<P>(
+        model: impl Fn(&P::Owned, &TrackedTensor) -> Result<TrackedTensor> + 'a,
+        parameters: &P,
         inputs: &TrackedTensor,
         likelihood: Likelihood,
         samples: usize,
         key: &TrackedTensor,
-    ) -> Result<Self> {
+    ) -> Result<Self>
+    where
+        P: Tree + ?Sized,
+        P::Owned: 'a,
+    {
         let site = Site::caller();
         if samples == 0 {
             return Err(Error::argument("fisher", "no samples were asked for").or_at(site));
         }
-        let mut made = Self::new(Box::new(model), parameters, inputs, likelihood, site)?;
+        let mut made = Self::new(model, parameters, inputs, likelihood, site)?;
         let outputs = made.jacobian.value();
         for key in random::split(key, samples)? {
             let targets = likelihood.sample(&outputs, &key)?;
@@ -76,32 +86,41 @@ impl<'a> Fisher<'a> {
     /// # Errors
     /// As [`sampled`](Self::sampled); targets that do not fit the outputs.
     #[track_caller]
-    pub fn empirical(
-        model: impl Fn(&[TrackedTensor], &TrackedTensor) -> Result<TrackedTensor> + 'a,
-        parameters: &[&TrackedTensor],
+    pub fn empirical<P>(
+        model: impl Fn(&P::Owned, &TrackedTensor) -> Result<TrackedTensor> + 'a,
+        parameters: &P,
         inputs: &TrackedTensor,
         likelihood: Likelihood,
         targets: &TrackedTensor,
-    ) -> Result<Self> {
-        let mut made = Self::new(Box::new(model), parameters, inputs, likelihood, Site::caller())?;
+    ) -> Result<Self>
+    where
+        P: Tree + ?Sized,
+        P::Owned: 'a,
+    {
+        let mut made = Self::new(model, parameters, inputs, likelihood, Site::caller())?;
         let outputs = made.jacobian.value();
         let scores = likelihood.score(&outputs, targets)?;
         if scores.shape() != outputs.shape() {
             let shapes = [*outputs.shape(), *targets.shape()];
-            return Err(Error::shape("fisher", &shapes, "the targets do not fit the outputs").or_at(Site::caller()));
+            return Err(
+                Error::shape("fisher", &shapes, "the targets do not fit the outputs").or_at(Site::caller())
+            );
         }
         made.scores.push(scores.reshape((made.examples as isize, ()))?);
         Ok(made)
     }
 
-    #[allow(clippy::type_complexity, reason = "the type is the field's")]
-    fn new(
-        model: Box<dyn Fn(&[TrackedTensor], &TrackedTensor) -> Result<TrackedTensor> + 'a>,
-        parameters: &[&TrackedTensor],
+    fn new<P>(
+        model: impl Fn(&P::Owned, &TrackedTensor) -> Result<TrackedTensor> + 'a,
+        parameters: &P,
         inputs: &TrackedTensor,
         likelihood: Likelihood,
         site: Site,
-    ) -> Result<Self> {
+    ) -> Result<Self>
+    where
+        P: Tree + ?Sized,
+        P::Owned: 'a,
+    {
         let jacobian = JacobianOperator::new(|p| model(p, inputs), parameters).map_err(|e| e.or_at(site))?;
         let examples = likelihood.examples(&jacobian.value()).map_err(|e| e.or_at(site))?;
         if inputs.dims().first() != Some(&examples) {
@@ -109,7 +128,10 @@ impl<'a> Fisher<'a> {
             let reason = "inputs and outputs must have the examples in front";
             return Err(Error::shape("fisher", &shapes, reason).or_at(site));
         }
-        let parameters = parameters.iter().map(|p| (*p).clone()).collect();
+        let template = parameters.rebuild(&mut |p| Ok(p.clone()))?;
+        let parameters = template.leaves().into_iter().cloned().collect();
+        let model: Model<'a> =
+            Box::new(move |leaves, x| model(&template.with_leaves(leaves.iter().cloned())?, x));
         Ok(Self { model, parameters, inputs: inputs.clone(), jacobian, examples, scores: Vec::new() })
     }
 
@@ -135,7 +157,7 @@ impl<'a> Fisher<'a> {
             Ok(())
         })?;
         let sums = sums.unwrap_or_default();
-        scale(&self.ravel().ravel(&sums.iter().collect::<Vec<_>>())?, 1.0 / self.count())
+        scale(&self.ravel().ravel(&sums)?, 1.0 / self.count())
     }
 
     /// For each parameter its own block, as a matrix over its elements in row-major order: what
@@ -170,15 +192,15 @@ impl<'a> Fisher<'a> {
             while start < self.examples {
                 let count = CHUNK.min(self.examples - start);
                 let (x, s) = (narrow(&self.inputs, 0, start, count)?, narrow(scores, 0, start, count)?);
-                let single = |example: &[TrackedTensor]| {
+                let single = |(x, s): &(TrackedTensor, TrackedTensor)| {
                     let tape = GradientTape::new();
                     let parameters: Vec<TrackedTensor> =
                         self.parameters.iter().map(|p| tape.try_variable(p)).collect::<Result<_>>()?;
-                    let output = (self.model)(&parameters, &example[0].unsqueeze(0)?)?;
-                    let seed = example[1].reshape(output.dims())?;
+                    let output = (self.model)(&parameters, &x.unsqueeze(0)?)?;
+                    let seed = s.reshape(output.dims())?;
                     tape.gradient_with(&[&output], &[&seed], &parameters.iter().collect::<Vec<_>>())
                 };
-                f(vmap(single, &[&x, &s], Mask::first(2))?)?;
+                f(vmap(single, &(x, s), 0)?)?;
                 start += count;
             }
         }

@@ -3,7 +3,7 @@
 use super::ravel::Ravel;
 use super::recorded::{HessianOperator, JacobianOperator};
 use crate::operators::LinearOperator;
-use autograd_core::{DType, Result, TrackedTensor};
+use autograd_core::{DType, Result, TrackedTensor, Tree};
 
 /// Jᵀ·H·J: J the Jacobian of a model at its parameters, H the Hessian of a loss at its output
 /// (Schraudolph, Neural Computation 14, 2002). Positive semidefinite where the loss is convex in the output,
@@ -16,7 +16,7 @@ pub struct GaussNewton {
 }
 
 impl GaussNewton {
-    /// The matrix of a model, which takes the parameters in their shapes, and of a loss, which
+    /// The matrix of a model, which takes the parameters (one value, a list, a model), and of a loss, which
     /// takes the model's output.
     ///
     /// # Errors
@@ -31,7 +31,7 @@ impl GaussNewton {
     /// fn main() -> Result<()> {
     ///     // The model w², the loss y²/2: J = 2w, H = 1, so 4w².
     ///     let w = TrackedTensor::from_vec(vec![3f64], &[1])?;
-    ///     let matrix = GaussNewton::new(|p| p[0].sqr(), |y| y.sqr()?.sum()?.mul(0.5), &[&w])?;
+    ///     let matrix = GaussNewton::new(|w| w.sqr(), |y| y.sqr()?.sum()?.mul(0.5), &w)?;
     ///     let one = TrackedTensor::from_vec(vec![1f64], &[1])?;
     ///     assert_eq!(matrix.matvec(&one)?.to_vec1::<f64>()?, [36.]);
     ///     assert_eq!(matrix.gradient()?.to_vec1::<f64>()?, [54.]);
@@ -39,14 +39,14 @@ impl GaussNewton {
     /// }
     /// ```
     #[track_caller]
-    pub fn new(
-        model: impl FnOnce(&[TrackedTensor]) -> Result<TrackedTensor>,
+    pub fn new<P: Tree + ?Sized>(
+        model: impl FnOnce(&P::Owned) -> Result<TrackedTensor>,
         loss: impl FnOnce(&TrackedTensor) -> Result<TrackedTensor>,
-        parameters: &[&TrackedTensor],
+        parameters: &P,
     ) -> Result<Self> {
         let model = JacobianOperator::new(model, parameters)?;
         let output = model.value();
-        let loss = HessianOperator::new(|y| loss(&y[0]), &[&output])?;
+        let loss = HessianOperator::new(loss, &output)?;
         Ok(Self { model, loss })
     }
 

@@ -120,7 +120,8 @@ impl KroneckerFactors {
         if !(0.0..=1.0).contains(&decay) {
             return Err(Error::argument("kronecker_factors", format!("a decay of {decay}")).or_at(site));
         }
-        let blend = |old: &TrackedTensor, new: &TrackedTensor| add(&scale(old, decay)?, &scale(new, 1.0 - decay)?);
+        let blend =
+            |old: &TrackedTensor, new: &TrackedTensor| add(&scale(old, decay)?, &scale(new, 1.0 - decay)?);
         self.inputs = blend(&self.inputs, &newer.inputs)?;
         self.gradients = blend(&self.gradients, &newer.gradients)?;
         Ok(())

@@ -14,13 +14,13 @@
 //!     // Logistic regression on three points.
 //!     let x = TrackedTensor::from_vec(vec![1f64, 0., 0., 1., 1., 1.], &[3, 2])?;
 //!     let w = TrackedTensor::from_vec(vec![0.5f64, -0.5, 0.1, 0.2], &[2, 2])?;
-//!     let model = |p: &[TrackedTensor], x: &TrackedTensor| x.matmul(&p[0]);
-//!     let fisher = Fisher::sampled(model, &[&w], &x, Likelihood::Categorical, 8, &random::key(1))?;
+//!     let model = |w: &TrackedTensor, x: &TrackedTensor| x.matmul(w);
+//!     let fisher = Fisher::sampled(model, &w, &x, Likelihood::Categorical, 8, &random::key(1))?;
 //!     let gradient = TrackedTensor::from_vec(vec![1f64, 0., 0., -1.], &[4])?;
 //!     let step = natural_gradient(&fisher, &gradient, 0.1, &Default::default())?;
 //!     assert!(step.converged);
-//!     let steps = Ravel::of(&[&w])?.unravel(&step.x)?;
-//!     assert_eq!(steps[0].dims(), [2, 2]);
+//!     let step = Ravel::of(&w)?.unravel_like(&step.x, &w)?;
+//!     assert_eq!(step.dims(), [2, 2]);
 //!     Ok(())
 //! }
 //! ```

@@ -6,7 +6,7 @@ use super::likelihood::Likelihood;
 use crate::operators::{
     ConjugateGradientOptions, ConjugateGradientSolution, Damped, LinearOperator, conjugate_gradient,
 };
-use autograd_core::{Error, Result, Site, TrackedTensor};
+use autograd_core::{Error, Result, Site, TrackedTensor, Tree};
 use autograd_tape::GradientTape;
 
 /// (F + λ)⁻¹·∇: the direction of steepest descent in the space of distributions (Amari, "Natural
@@ -41,24 +41,24 @@ pub fn natural_gradient(
 ///     let x = TrackedTensor::from_vec(vec![1f64, 0., 0., 1., 1., 1.], &[3, 2])?;
 ///     let w = TrackedTensor::from_vec(vec![0.5f64, -0.5, 0.1, 0.2, 0.3, 0.4], &[3, 2])?;
 ///     let b = TrackedTensor::from_vec(vec![0f64; 3], &[3])?;
-///     let model = |p: &[TrackedTensor], layers: &mut Layers| layers.linear(&x, &p[0], Some(&p[1]));
-///     let factors = kronecker_factors(model, &[&w, &b], Likelihood::Categorical, &random::key(1))?;
+///     type Parameters = (TrackedTensor, TrackedTensor);
+///     let model = |(w, b): &Parameters, layers: &mut Layers| layers.linear(&x, w, Some(b));
+///     let factors = kronecker_factors(model, &(&w, &b), Likelihood::Categorical, &random::key(1))?;
 ///     let (dw, db) = factors[0].solve(&w, Some(&b), 0.01)?;
 ///     assert_eq!((dw.dims(), db.map(|db| db.dims().to_vec())), (&[3, 2][..], Some(vec![3])));
 ///     Ok(())
 /// }
 /// ```
 #[track_caller]
-pub fn kronecker_factors(
-    model: impl FnOnce(&[TrackedTensor], &mut Layers) -> Result<TrackedTensor>,
-    parameters: &[&TrackedTensor],
+pub fn kronecker_factors<P: Tree + ?Sized>(
+    model: impl FnOnce(&P::Owned, &mut Layers) -> Result<TrackedTensor>,
+    parameters: &P,
     likelihood: Likelihood,
     key: &TrackedTensor,
 ) -> Result<Vec<KroneckerFactors>> {
     let site = Site::caller();
     let tape = GradientTape::new();
-    let parameters: Vec<TrackedTensor> =
-        parameters.iter().map(|p| tape.try_variable(*p)).collect::<Result<_>>()?;
+    let parameters = parameters.rebuild(&mut |p| tape.try_variable(p))?;
     let mut layers = Layers::default();
     let outputs = model(&parameters, &mut layers)?;
     if layers.seen.is_empty() {

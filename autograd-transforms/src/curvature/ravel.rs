@@ -1,10 +1,10 @@
 //! Parameters laid end to end.
 
 use autograd_core::algebra::{narrow, reshape};
-use autograd_core::{DType, Error, Result, Shape, Site, TrackedTensor, is_float};
+use autograd_core::{DType, Error, Result, Shape, Site, TrackedTensor, Tree, is_float};
 use autograd_ops::TensorAutograd;
 
-/// The way from a list of parameters to one vector and back.
+/// The way from a tree of parameters to one vector, leaf after leaf, and back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ravel {
     shapes: Vec<Shape>,
@@ -18,8 +18,9 @@ impl Ravel {
     /// [`Error::InvalidArgument`] for no parameters, [`Error::DTypeMismatch`] for several element
     /// types, [`Error::NotDifferentiable`] for integers.
     #[track_caller]
-    pub fn of(parameters: &[&TrackedTensor]) -> Result<Self> {
+    pub fn of<P: Tree + ?Sized>(parameters: &P) -> Result<Self> {
         let site = Site::caller();
+        let parameters = parameters.leaves();
         if let Some(error) = parameters.iter().find_map(|p| p.failure()) {
             return Err(error.clone());
         }
@@ -57,7 +58,8 @@ impl Ravel {
     /// # Errors
     /// [`Error::Shape`] where they have not the shapes that this way was made for.
     #[track_caller]
-    pub fn ravel(&self, parameters: &[&TrackedTensor]) -> Result<TrackedTensor> {
+    pub fn ravel<P: Tree + ?Sized>(&self, parameters: &P) -> Result<TrackedTensor> {
+        let parameters = parameters.leaves();
         if parameters.len() != self.shapes.len()
             || parameters.iter().zip(&self.shapes).any(|(p, shape)| p.shape() != shape)
         {
@@ -72,7 +74,16 @@ impl Ravel {
         }
     }
 
-    /// The parameters of a vector.
+    /// The parameters of a vector in the structure of others.
+    ///
+    /// # Errors
+    /// As [`unravel`](Self::unravel).
+    #[track_caller]
+    pub fn unravel_like<P: Tree + ?Sized>(&self, vector: &TrackedTensor, like: &P) -> Result<P::Owned> {
+        like.with_leaves(self.unravel(vector)?)
+    }
+
+    /// The parameters of a vector, in the order of the leaves.
     ///
     /// # Errors
     /// [`Error::Mismatch`] for a vector of another length or type.

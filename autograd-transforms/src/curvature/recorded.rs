@@ -3,7 +3,7 @@
 use super::ravel::Ravel;
 use crate::operators::{LinearOperator, checked};
 use autograd_core::algebra::{fill, zeros_like};
-use autograd_core::{DType, Error, Meta, Result, Shape, Site, TrackedTensor};
+use autograd_core::{DType, Error, Meta, Result, Shape, Site, TrackedTensor, Tree};
 use autograd_ops::TensorAutograd;
 use autograd_tape::GradientTape;
 
@@ -24,21 +24,21 @@ pub struct JacobianOperator {
 }
 
 impl JacobianOperator {
-    /// The Jacobian of `f`, which takes the parameters in their shapes.
+    /// The Jacobian of `f`, which takes the parameters: one value, a list, a model.
     ///
     /// # Errors
     /// As [`Ravel::of`], and what `f` reports; [`Error::UnsupportedMode`] at an op that is
     /// differentiable only once.
     #[track_caller]
-    pub fn new(
-        f: impl FnOnce(&[TrackedTensor]) -> Result<TrackedTensor>,
-        parameters: &[&TrackedTensor],
+    pub fn new<P: Tree + ?Sized>(
+        f: impl FnOnce(&P::Owned) -> Result<TrackedTensor>,
+        parameters: &P,
     ) -> Result<Self> {
         let ravel = Ravel::of(parameters)?;
         let tape = GradientTape::new().persistent();
-        let parameters: Vec<TrackedTensor> =
-            parameters.iter().map(|p| tape.try_variable(*p)).collect::<Result<_>>()?;
-        let output = f(&parameters)?;
+        let variables = parameters.rebuild(&mut |p| tape.try_variable(p))?;
+        let parameters: Vec<TrackedTensor> = variables.leaves().into_iter().cloned().collect();
+        let output = f(&variables)?;
         if let Some(error) = output.failure() {
             return Err(error.clone());
         }
@@ -99,7 +99,7 @@ impl LinearOperator for JacobianOperator {
         let seed = y.reshape(self.output.dims())?;
         let sources: Vec<&TrackedTensor> = self.parameters.iter().collect();
         let grads = self.tape.gradient_with_detached(&[&self.output], &[&seed], &sources)?;
-        self.ravel.ravel(&grads.iter().collect::<Vec<_>>())
+        self.ravel.ravel(&grads)
     }
 }
 
@@ -115,7 +115,7 @@ pub struct HessianOperator {
 }
 
 impl HessianOperator {
-    /// The Hessian of `f`, which takes the parameters in their shapes.
+    /// The Hessian of `f`, which takes the parameters: one value, a list, a model.
     ///
     /// # Errors
     /// As [`Ravel::of`], and what `f` reports; [`Error::NonScalarTarget`];
@@ -129,7 +129,7 @@ impl HessianOperator {
     ///
     /// fn main() -> Result<()> {
     ///     let x = TrackedTensor::from_vec(vec![1f64, 2.], &[2])?;
-    ///     let hessian = HessianOperator::new(|p| p[0].powf(3.)?.sum(), &[&x])?;
+    ///     let hessian = HessianOperator::new(|x| x.powf(3.)?.sum(), &x)?;
     ///     let v = TrackedTensor::from_vec(vec![1f64, 1.], &[2])?;
     ///     assert_eq!(hessian.matvec(&v)?.to_vec1::<f64>()?, [6., 12.]);
     ///     assert_eq!(hessian.gradient()?.to_vec1::<f64>()?, [3., 12.]);
@@ -137,16 +137,16 @@ impl HessianOperator {
     /// }
     /// ```
     #[track_caller]
-    pub fn new(
-        f: impl FnOnce(&[TrackedTensor]) -> Result<TrackedTensor>,
-        parameters: &[&TrackedTensor],
+    pub fn new<P: Tree + ?Sized>(
+        f: impl FnOnce(&P::Owned) -> Result<TrackedTensor>,
+        parameters: &P,
     ) -> Result<Self> {
         let site = Site::caller();
         let ravel = Ravel::of(parameters)?;
         let tape = GradientTape::new().persistent();
-        let parameters: Vec<TrackedTensor> =
-            parameters.iter().map(|p| tape.try_variable(*p)).collect::<Result<_>>()?;
-        let value = f(&parameters)?;
+        let variables = parameters.rebuild(&mut |p| tape.try_variable(p))?;
+        let parameters: Vec<TrackedTensor> = variables.leaves().into_iter().cloned().collect();
+        let value = f(&variables)?;
         if let Some(error) = value.failure() {
             return Err(error.clone());
         }
@@ -172,7 +172,7 @@ impl HessianOperator {
     /// What the levels below report.
     pub fn gradient(&self) -> Result<TrackedTensor> {
         let gradient: Vec<TrackedTensor> = self.gradient.iter().map(|g| self.tape.unwatched(g)).collect();
-        self.ravel.ravel(&gradient.iter().collect::<Vec<_>>())
+        self.ravel.ravel(&gradient)
     }
 
     /// How parameters become vectors.
@@ -204,7 +204,7 @@ impl LinearOperator for HessianOperator {
             return zeros_like(x);
         }
         let product = self.tape.gradient_with_detached(&targets, &seeds, &sources)?;
-        self.ravel.ravel(&product.iter().collect::<Vec<_>>())
+        self.ravel.ravel(&product)
     }
 
     fn adjoint(&self, y: &TrackedTensor) -> Result<TrackedTensor> {

@@ -112,7 +112,8 @@ impl General for Segment {
             let down = neg(&lambda)?;
             // t goes where the program has it, first of what it reads after y.
             let all: SmallVec<[&TrackedTensor; 4]> = std::iter::once(t).chain(read.iter().copied()).collect();
-            let inputs: SmallVec<[&TrackedTensor; 4]> = std::iter::once(&y).chain(all.iter().copied()).collect();
+            let inputs: SmallVec<[&TrackedTensor; 4]> =
+                std::iter::once(&y).chain(all.iter().copied()).collect();
             let mut slopes = vec![run(&self.field, &inputs)?, transposed(&self.field, &y, &all, &down)?];
             let mut of_read: Grads = smallvec![None; all.len() + 1];
             let asked: Mask = pulled.iter().map(|i| i + 2).collect();
@@ -152,7 +153,8 @@ impl General for Segment {
         let shapes = [*y0.shape(), *y0.shape()];
         let field = |t: &TrackedTensor, state: &TrackedTensor| {
             let (y, dy) = (part(state, &ends, &shapes, 0)?, part(state, &ends, &shapes, 1)?);
-            let read: SmallVec<[&TrackedTensor; 4]> = std::iter::once(t).chain(inputs[1..].iter().copied()).collect();
+            let read: SmallVec<[&TrackedTensor; 4]> =
+                std::iter::once(t).chain(inputs[1..].iter().copied()).collect();
             let at = |y: &[TrackedTensor]| {
                 let all: SmallVec<[&TrackedTensor; 4]> =
                     std::iter::once(&y[0]).chain(read.iter().copied()).collect();

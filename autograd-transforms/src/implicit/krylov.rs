@@ -82,7 +82,8 @@ fn dense(op: &'static str, apply: &mut Product<'_>, b: &[f64]) -> Result<Vec<f64
         let (above, below) = rows.split_at_mut(k + 1);
         let row = &above[k];
         // NaN fails this comparison too.
-        if !(row[k].abs() > size * f64::EPSILON * n as f64 * 1e-3) {
+        let regular = row[k].abs() > size * f64::EPSILON * n as f64 * 1e-3;
+        if !regular {
             return Err(singular(op));
         }
         for other in below {
@@ -123,10 +124,15 @@ fn gmres(op: &'static str, apply: &mut Product<'_>, b: &[f64], tolerance: f64) -
             return Ok(x);
         }
         // NaN fails this comparison too; a restart that gains nothing will not gain later.
-        if products >= MOST_PRODUCTS || !(left < 0.999 * before) {
+        let gains = left < 0.999 * before;
+        if products >= MOST_PRODUCTS || !gains {
             // Rounding of the products themselves keeps the last digits from being reached.
             const CLOSE: f64 = 1e3;
-            return if left <= CLOSE * tolerance * size { Ok(x) } else { Err(stuck(op, left / size, products)) };
+            return if left <= CLOSE * tolerance * size {
+                Ok(x)
+            } else {
+                Err(stuck(op, left / size, products))
+            };
         }
         before = left;
         products += cycle(apply, &residual, left, tolerance * size, &mut x)?;
@@ -188,7 +194,12 @@ fn cycle(apply: &mut Product<'_>, residual: &[f64], left: f64, goal: f64, x: &mu
     Ok(k.max(1))
 }
 
-fn conjugate_gradient(op: &'static str, apply: &mut Product<'_>, b: &[f64], tolerance: f64) -> Result<Vec<f64>> {
+fn conjugate_gradient(
+    op: &'static str,
+    apply: &mut Product<'_>,
+    b: &[f64],
+    tolerance: f64,
+) -> Result<Vec<f64>> {
     let size = norm(b);
     let mut x = vec![0.0; b.len()];
     let mut residual = b.to_vec();
@@ -203,7 +214,8 @@ fn conjugate_gradient(op: &'static str, apply: &mut Product<'_>, b: &[f64], tole
         }
         let image = apply(&direction)?;
         let curvature = dot(&direction, &image);
-        if !(curvature > 0.0) {
+        let definite = curvature > 0.0;
+        if !definite {
             return Err(Error::argument(op, format!("not positive definite: curvature {curvature:e}")));
         }
         let step = product / curvature;

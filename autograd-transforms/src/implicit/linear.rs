@@ -174,7 +174,8 @@ impl General for LinearSolution {
             (Some(db), Some(moved)) => sub(db, &moved)?,
         };
         let operator = |v: &TrackedTensor| {
-            let all: SmallVec<[&TrackedTensor; 4]> = std::iter::once(v).chain(inputs[1..].iter().copied()).collect();
+            let all: SmallVec<[&TrackedTensor; 4]> =
+                std::iter::once(v).chain(inputs[1..].iter().copied()).collect();
             run(&self.operator, &all)
         };
         Ok(Some(smallvec![Some(linear_solve(operator, &side, self.solver)?)]))
@@ -214,7 +215,8 @@ pub(super) fn parameter_grads(
         return Ok(());
     }
     let tape = GradientTape::new();
-    let mut all: SmallVec<[TrackedTensor; 4]> = std::iter::once(y).chain(read.iter().copied()).cloned().collect();
+    let mut all: SmallVec<[TrackedTensor; 4]> =
+        std::iter::once(y).chain(read.iter().copied()).cloned().collect();
     for &i in &wanted {
         all[i + 1] = tape.try_variable(read[i])?;
     }

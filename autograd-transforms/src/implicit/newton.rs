@@ -38,7 +38,13 @@ impl At<'_> {
     }
 
     /// The step d with J(y)·d = side.
-    fn step(&self, op: &'static str, y: &TrackedTensor, side: &[f64], options: &SolveOptions) -> Result<Vec<f64>> {
+    fn step(
+        &self,
+        op: &'static str,
+        y: &TrackedTensor,
+        side: &[f64],
+        options: &SolveOptions,
+    ) -> Result<Vec<f64>> {
         let meta = y.meta();
         let mut along = |v: &[f64]| {
             let v = value(v.to_vec(), &meta)?;
@@ -54,7 +60,12 @@ fn lost(op: &'static str, iterations: usize, size: f64) -> Error {
 }
 
 /// y with F(y) = 0, by Newton's method with steps halved until the residual falls.
-pub(super) fn root(op: &'static str, f: &At<'_>, guess: &TrackedTensor, options: &SolveOptions) -> Result<TrackedTensor> {
+pub(super) fn root(
+    op: &'static str,
+    f: &At<'_>,
+    guess: &TrackedTensor,
+    options: &SolveOptions,
+) -> Result<TrackedTensor> {
     let meta = guess.meta();
     let tolerance = options.tolerance.unwrap_or_else(|| default_tolerance(meta.dtype));
     let mut y = numbers(guess)?;
@@ -170,7 +181,11 @@ pub(super) fn minimum(
                 // Values no longer tell better from worse; the gradient does.
                 let rounding = is_newton && norm(&step) <= 1e-6 * (1.0 + norm(&y));
                 let program = At { program: gradient.program, read: gradient.read };
-                return if rounding { root(op, &program, &here, options) } else { Err(lost(op, iteration, size)) };
+                return if rounding {
+                    root(op, &program, &here, options)
+                } else {
+                    Err(lost(op, iteration, size))
+                };
             }
         }
     }

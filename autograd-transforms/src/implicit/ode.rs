@@ -112,7 +112,8 @@ pub fn ode_solve(
                 Segment { field: program.clone(), span, accuracy }.solved(&y, &captured, site)?
             }
             Adjoint::Discrete => {
-                let path = integrate(OP, &numbers, &y.detach()?, span, &accuracy).map_err(|e| e.or_at(site))?;
+                let path =
+                    integrate(OP, &numbers, &y.detach()?, span, &accuracy).map_err(|e| e.or_at(site))?;
                 for (t, h) in path.steps {
                     let mut end = checkpoint(|y| Ok(vec![step(&field, t, h, &y[0])?]), &[&y])?;
                     y = end.pop().ok_or_else(|| Error::internal(OP, "a step without end"))?;
@@ -140,7 +141,10 @@ fn check(y0: &TrackedTensor, times: &[f64], options: &OdeOptions, site: Site) ->
     }
     let positive = |x: f64| x > 0.0 && x.is_finite();
     if !(positive(options.relative) && positive(options.absolute)) {
-        return wrong(format!("accuracies {:e} and {:e} are not positive", options.relative, options.absolute));
+        return wrong(format!(
+            "accuracies {:e} and {:e} are not positive",
+            options.relative, options.absolute
+        ));
     }
     Ok(())
 }

@@ -302,7 +302,11 @@ pub(super) fn looped(
         let meta = inputs[0].meta();
         let dims: &[usize] = if batched.has(0) { &meta.shape.dims()[1..] } else { meta.shape.dims() };
         let dims: SmallVec<[usize; 8]> = std::iter::once(0).chain(dims.iter().copied()).collect();
-        return Ok(Some(smallvec![fill(0.0, &meta.with_shape(checked_shape(op.name(), &dims)?), inputs[0])?]));
+        return Ok(Some(smallvec![fill(
+            0.0,
+            &meta.with_shape(checked_shape(op.name(), &dims)?),
+            inputs[0]
+        )?]));
     }
     Ok(Some(smallvec![autograd_ops::stack(&rows, 0)?]))
 }

@@ -24,10 +24,10 @@ mod probe;
 mod tridiagonal;
 mod vector;
 
+pub use cholesky::Cholesky;
 pub use conjugate_gradient::{
     ConjugateGradientOptions, ConjugateGradientSolution, conjugate_gradient, conjugate_gradient_with,
 };
-pub use cholesky::Cholesky;
 pub use dense::{Damped, DenseMatrix};
 pub use estimate::{Estimate, hutch_plus_plus, log_determinant, trace, trace_of_function};
 pub use lanczos::{Lanczos, RitzValue, lanczos};

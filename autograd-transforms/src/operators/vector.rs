@@ -15,12 +15,7 @@ pub(crate) fn checked(what: &'static str, x: &TrackedTensor, len: usize, dtype: 
         return Ok(());
     }
     let want = Meta { shape: Shape::new(&[len]), dtype, device: DeviceLocation::Cpu };
-    Err(Error::Mismatch {
-        what,
-        got: Box::new(x.meta()),
-        want: Box::new(want),
-        at: Site::caller().into(),
-    })
+    Err(Error::Mismatch { what, got: Box::new(x.meta()), want: Box::new(want), at: Site::caller().into() })
 }
 
 /// A vector whose numbers an iteration may read. Steps that depend on numbers have no derivative,

@@ -215,8 +215,7 @@ mod tests {
         let arrow: Vec<Vec<usize>> =
             (0..n).map(|i| if i == 0 { (0..n).collect() } else { vec![0, i] }).collect();
         assert_eq!(star_colouring(&SparsityPattern::from_rows(&arrow, n)?)?.count(), 2);
-        let band: Vec<Vec<usize>> =
-            (0..n).map(|i| (i.saturating_sub(1)..(i + 2).min(n)).collect()).collect();
+        let band: Vec<Vec<usize>> = (0..n).map(|i| (i.saturating_sub(1)..(i + 2).min(n)).collect()).collect();
         let band = SparsityPattern::from_rows(&band, n)?;
         assert_eq!(column_colouring(&band).count(), 3);
         assert_eq!(star_colouring(&band)?.count(), 3);

@@ -5,7 +5,7 @@ use super::csr::CsrMatrix;
 use super::pattern::SparsityPattern;
 use super::tracer::jacobian_sparsity;
 use crate::single::{map, push};
-use autograd_core::algebra::cast;
+use autograd_core::algebra::{cast, zeros_like};
 use autograd_core::{Error, Result, Site, TrackedTensor};
 use autograd_ops::TensorAutograd;
 use autograd_tape::GradientTape;
@@ -116,6 +116,9 @@ impl SparseJacobian {
                     let variable = tape.try_variable(x)?;
                     let y = f(&variable)?;
                     self.check("the output", &y, rows, site)?;
+                    if !tape.watches(&y) {
+                        return zeros_like(x)?.flatten_all();
+                    }
                     let seed = seed.reshape(y.dims())?;
                     tape.gradient_with(&[&y], &[&seed], &[&variable])?[0].flatten_all()
                 };

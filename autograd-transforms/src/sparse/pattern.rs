@@ -31,7 +31,8 @@ impl SparsityPattern {
             let start = indices.len();
             for &column in row.as_ref() {
                 let narrow = u32::try_from(column).ok().filter(|_| column < columns);
-                let index = narrow.ok_or_else(|| wrong(format!("row {i} names column {column} of {columns}")))?;
+                let index =
+                    narrow.ok_or_else(|| wrong(format!("row {i} names column {column} of {columns}")))?;
                 indices.push(index);
             }
             indices[start..].sort_unstable();

@@ -17,9 +17,7 @@ use super::colouring::column_colouring;
 use super::pattern::SparsityPattern;
 use autograd_core::algebra::fill;
 use autograd_core::smallvec::SmallVec;
-use autograd_core::{
-    DType, Layout, Meta, Primitive, Result, Site, TrackedTensor, apply_call, is_float,
-};
+use autograd_core::{DType, Layout, Meta, Primitive, Result, Site, TrackedTensor, apply_call, is_float};
 use std::collections::HashMap;
 
 /// Where a search stops to tell slabs apart: the finest answer costs that many evaluations at
@@ -100,9 +98,10 @@ impl Probe<'_> {
         let arbitrary: Vec<f64> = (0..n as u64).map(arbitrary_number).collect();
         let counted = (1..=n).map(|i| i as f64).collect();
         // An op that takes no f64 is asked in its own type below.
-        let (Ok(counted), Ok(confirmed)) =
-            (self.evaluate(output, counted, DType::F64), self.evaluate(output, arbitrary.clone(), DType::F64))
-        else {
+        let (Ok(counted), Ok(confirmed)) = (
+            self.evaluate(output, counted, DType::F64),
+            self.evaluate(output, arbitrary.clone(), DType::F64),
+        ) else {
             return Ok(None);
         };
         let mut places = Vec::with_capacity(counted.len());
@@ -172,8 +171,8 @@ impl Probe<'_> {
             }
             let mut next: Vec<Vec<u32>> = vec![Vec::new(); found.names.len()];
             for colour in 0..colouring.count() as u32 {
-                let hit = self
-                    .affected(output, |element| colouring.colours()[slab_of(element) / half] == colour)?;
+                let hit =
+                    self.affected(output, |element| colouring.colours()[slab_of(element) / half] == colour)?;
                 for ((list, name), _) in next.iter_mut().zip(&found.names).zip(hit).filter(|(_, hit)| *hit) {
                     let blocks = halves[*name as usize].iter().copied();
                     list.extend(

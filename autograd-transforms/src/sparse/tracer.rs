@@ -173,7 +173,9 @@ impl DependencyTracer {
                                 let list = &lists[dim][name as usize];
                                 places = places
                                     .iter()
-                                    .flat_map(|place| list.iter().map(move |&i| place * dims[dim] + i as usize))
+                                    .flat_map(|place| {
+                                        list.iter().map(move |&i| place * dims[dim] + i as usize)
+                                    })
                                     .collect();
                             }
                             let mut ids = places.into_iter().map(|place| from.elements[place]).collect();

@@ -15,7 +15,8 @@ use autograd_transforms::operators::{Cholesky, Damped, LinearOperator};
 const ROUNDING: f64 = 1e-11;
 
 /// A network with one hidden layer: 2 inputs, 3 hidden, `out` outputs.
-fn net(p: &[TrackedTensor], x: &TrackedTensor) -> Result<TrackedTensor> {
+#[allow(clippy::ptr_arg, reason = "what a list of parameters becomes is a Vec")]
+fn net(p: &Vec<TrackedTensor>, x: &TrackedTensor) -> Result<TrackedTensor> {
     x.matmul(&p[0])?.add(&p[1])?.tanh()?.matmul(&p[2])
 }
 
@@ -167,9 +168,11 @@ fn the_sampled_fisher_tends_to_the_gauss_newton_matrix() -> Result<()> {
     /// 2,000 samples of 20 examples: entries of size below 1 with deviations of a few hundredths.
     const SAMPLING: f64 = 0.05;
     let x = normal(4, &[20, 2])?;
-    for (likelihood, out) in
-        [(Likelihood::Categorical, 3), (Likelihood::Bernoulli, 2), (Likelihood::Gaussian { deviation: 1.5 }, 2)]
-    {
+    for (likelihood, out) in [
+        (Likelihood::Categorical, 3),
+        (Likelihood::Bernoulli, 2),
+        (Likelihood::Gaussian { deviation: 1.5 }, 2),
+    ] {
         let p = parameters(out)?;
         let refs: Vec<&TrackedTensor> = p.iter().collect();
         let fisher = Fisher::sampled(net, &refs, &x, likelihood, 2000, &random::key(5))?;
@@ -203,8 +206,8 @@ fn kronecker_factors_are_exact_for_one_example() -> Result<()> {
     let (w, b) = (normal(1, &[3, 2])?, normal(2, &[3])?);
     let x = normal(4, &[1, 2])?;
     let key = random::key(3);
-    let model = |p: &[TrackedTensor], layers: &mut Layers| layers.linear(&x, &p[0], Some(&p[1]));
-    let factors = kronecker_factors(model, &[&w, &b], Likelihood::Categorical, &key)?;
+    let model = |p: &Vec<TrackedTensor>, layers: &mut Layers| layers.linear(&x, &p[0], Some(&p[1]));
+    let factors = kronecker_factors(model, &vec![&w, &b], Likelihood::Categorical, &key)?;
     // The same target, by hand: rows of (W, b) end to end.
     let z = x.matmul(&w.t()?)?.add(&b)?;
     let targets = Likelihood::Categorical.sample(&z, &key)?;
@@ -212,8 +215,7 @@ fn kronecker_factors_are_exact_for_one_example() -> Result<()> {
     let mut a = x.to_flat::<f64>()?;
     a.push(1.0);
     let gradient: Vec<f64> = score.iter().flat_map(|g| a.iter().map(move |a| g * a)).collect();
-    let wanted: Vec<Vec<f64>> =
-        gradient.iter().map(|g| gradient.iter().map(|h| g * h).collect()).collect();
+    let wanted: Vec<Vec<f64>> = gradient.iter().map(|g| gradient.iter().map(|h| g * h).collect()).collect();
     close(&dense(&factors[0])?, &wanted);
     check_adjoint(&factors[0])
 }
@@ -223,17 +225,18 @@ fn kronecker_factors_of_a_convolution_are_exact_where_the_window_fits_once() -> 
     let (w, b) = (normal(1, &[3, 2, 2, 2])?, normal(2, &[3])?);
     let x = normal(4, &[1, 2, 2, 2])?;
     let key = random::key(3);
-    let model = |p: &[TrackedTensor], layers: &mut Layers| {
+    let model = |p: &Vec<TrackedTensor>, layers: &mut Layers| {
         layers.conv2d(&x, &p[0], Some(&p[1]), 0, 1)?.reshape((1, 3))
     };
-    let factors = kronecker_factors(model, &[&w, &b], Likelihood::Categorical, &key)?;
+    let factors = kronecker_factors(model, &vec![&w, &b], Likelihood::Categorical, &key)?;
     let tape = GradientTape::new();
     let (wv, bv) = (tape.variable(&w), tape.variable(&b));
     let z = x.conv2d(&wv, 0, 1, 1, 1)?.add(&bv.reshape((1, 3, 1, 1))?)?.reshape((1, 3))?;
     let targets = Likelihood::Categorical.sample(&z.detach()?, &key)?;
     let log = Likelihood::Categorical.negative_log(&z, &targets)?.neg()?;
     let grads = tape.gradient(&log, &[&wv, &bv])?;
-    let rows = TrackedTensor::cat(&[grads[0].reshape((3, 8))?, grads[1].reshape((3, 1))?], 1)?.to_flat::<f64>()?;
+    let rows =
+        TrackedTensor::cat(&[grads[0].reshape((3, 8))?, grads[1].reshape((3, 1))?], 1)?.to_flat::<f64>()?;
     let wanted: Vec<Vec<f64>> = rows.iter().map(|g| rows.iter().map(|h| g * h).collect()).collect();
     close(&dense(&factors[0])?, &wanted);
     // With several places, A sums over them and G averages: traces say so.
@@ -274,7 +277,10 @@ fn the_kronecker_solve_inverts_the_damped_product() -> Result<()> {
     assert!(Cholesky::new(&left)?.log_determinant().is_finite());
     let mut mean = factors.clone();
     mean.update(&KroneckerFactors::linear(&a.mul(2.0)?, &g, true)?, 0.75)?;
-    assert!((mean.inputs().to_vec2::<f64>()?[0][0] / factors.inputs().to_vec2::<f64>()?[0][0] - 1.75).abs() < ROUNDING);
+    assert!(
+        (mean.inputs().to_vec2::<f64>()?[0][0] / factors.inputs().to_vec2::<f64>()?[0][0] - 1.75).abs()
+            < ROUNDING
+    );
     Ok(())
 }
 
@@ -283,12 +289,10 @@ fn products_are_differentiable_from_outside() -> Result<()> {
     // The Hessian of x³ along v is 6xv; along x it moves by 6v.
     let x = TrackedTensor::from_vec(vec![1f64, 2.], &[2])?;
     let v = TrackedTensor::from_vec(vec![1f64, 1.], &[2])?;
-    let product = |x: &[TrackedTensor]| {
-        Ok(vec![HessianOperator::new(|p| p[0].powf(3.)?.sum(), &[&x[0]])?.matvec(&v)?])
-    };
-    let (hv, moved) = jvp(product, &[&x], &[&v])?;
-    assert_eq!(hv[0].to_vec1::<f64>()?, [6., 12.]);
-    assert_eq!(moved[0].to_vec1::<f64>()?, [6., 6.]);
+    let product = |x: &TrackedTensor| HessianOperator::new(|x| x.powf(3.)?.sum(), x)?.matvec(&v);
+    let (hv, moved) = jvp(product, &x, &v)?;
+    assert_eq!(hv.to_vec1::<f64>()?, [6., 12.]);
+    assert_eq!(moved.to_vec1::<f64>()?, [6., 6.]);
     Ok(())
 }
 
@@ -298,24 +302,25 @@ fn bad_input_is_a_typed_error() -> Result<()> {
     let refs: Vec<&TrackedTensor> = p.iter().collect();
     let x = normal(4, &[5, 2])?;
     let whole = TrackedTensor::from_vec(vec![1i64], &[1])?;
-    assert!(matches!(Ravel::of(&[]).expect_err("none"), Error::InvalidArgument { .. }));
-    assert!(matches!(Ravel::of(&[&whole]).expect_err("integers"), Error::NotDifferentiable { .. }));
-    assert!(matches!(Ravel::of(&[&x, &whole]).expect_err("two types"), Error::DTypeMismatch { .. }));
+    assert!(matches!(Ravel::of(&()).expect_err("none"), Error::InvalidArgument { .. }));
+    assert!(matches!(Ravel::of(&whole).expect_err("integers"), Error::NotDifferentiable { .. }));
+    assert!(matches!(Ravel::of(&(&x, &whole)).expect_err("two types"), Error::DTypeMismatch { .. }));
     let ravel = Ravel::of(&refs)?;
     assert!(matches!(ravel.unravel(&x).expect_err("a matrix"), Error::Mismatch { .. }));
-    assert!(matches!(ravel.ravel(&[&x]).expect_err("one of three"), Error::Shape { .. }));
+    assert!(matches!(ravel.ravel(&x).expect_err("one of three"), Error::Shape { .. }));
     let not_scalar = HessianOperator::new(|p| p[0].sqr(), &refs).expect_err("a matrix");
     assert!(matches!(not_scalar, Error::NonScalarTarget { .. }));
     let key = random::key(1);
     let none = Fisher::sampled(net, &refs, &x, Likelihood::Categorical, 0, &key).expect_err("no samples");
     assert!(matches!(none, Error::InvalidArgument { .. }), "{none}");
-    let flat = |p: &[TrackedTensor], x: &TrackedTensor| net(p, x)?.flatten_all();
+    let flat = |p: &Vec<TrackedTensor>, x: &TrackedTensor| net(p, x)?.flatten_all();
     let unfit = Fisher::sampled(flat, &refs, &x, Likelihood::Categorical, 1, &key).expect_err("no classes");
     assert!(matches!(unfit, Error::Shape { .. }), "{unfit}");
     let width = Likelihood::Gaussian { deviation: 0.0 };
     assert!(Fisher::sampled(net, &refs, &x, width, 1, &key).is_err());
-    let mixed = |p: &[TrackedTensor], x: &TrackedTensor| net(p, x)?.narrow(0, 0, 3);
-    let unfit = Fisher::sampled(mixed, &refs, &x, Likelihood::Categorical, 1, &key).expect_err("lost examples");
+    let mixed = |p: &Vec<TrackedTensor>, x: &TrackedTensor| net(p, x)?.narrow(0, 0, 3);
+    let unfit =
+        Fisher::sampled(mixed, &refs, &x, Likelihood::Categorical, 1, &key).expect_err("lost examples");
     assert!(matches!(unfit, Error::Shape { .. }), "{unfit}");
     let silent = kronecker_factors(|p, _| net(p, &x), &refs, Likelihood::Categorical, &key);
     assert!(silent.expect_err("no layers").to_string().contains("none of the layers"));

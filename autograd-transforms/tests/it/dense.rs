@@ -27,8 +27,8 @@ pub(crate) fn jacobian(
     let n = x.elem_count();
     let mut dense = vec![vec![0.0; n]; m];
     for j in 0..n {
-        let (_, dy) = jvp(|x| Ok(vec![f(&x[0])?]), &[x], &[&unit(j, x)?])?;
-        for (row, value) in dense.iter_mut().zip(dy[0].to_dtype(DType::F64)?.to_flat::<f64>()?) {
+        let (_, dy) = jvp(|x| f(x), x, &unit(j, x)?)?;
+        for (row, value) in dense.iter_mut().zip(dy.to_dtype(DType::F64)?.to_flat::<f64>()?) {
             row[j] = value;
         }
     }

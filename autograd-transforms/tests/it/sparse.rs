@@ -5,8 +5,8 @@ use autograd_core::{CustomOp, Error, Result, Tensor, TrackedTensor, custom};
 use autograd_ops::TensorAutograd;
 use autograd_tape::GradientTape;
 use autograd_transforms::sparse::{
-    Compression, CsrMatrix, SparseHessian, SparseJacobian, SparsityPattern, hessian_sparsity, jacobian_sparsity,
-    sparse_hessian, sparse_jacobian,
+    Compression, CsrMatrix, SparseHessian, SparseJacobian, SparsityPattern, hessian_sparsity,
+    jacobian_sparsity, sparse_hessian, sparse_jacobian,
 };
 
 /// The same sums in another order.
@@ -112,9 +112,9 @@ fn a_stencil_takes_three_colours_whatever_its_size() -> Result<()> {
         let again = plan.evaluate(heat, &other)?;
         assert_ne!(again.values().to_vec1::<f64>()?, found.values().to_vec1::<f64>()?);
         let v = normal(5, &[n])?;
-        let (_, product) = autograd_forward::jvp(|u| Ok(vec![heat(&u[0])?]), &[&other], &[&v])?;
+        let (_, product) = autograd_forward::jvp(heat, &other, &v)?;
         use autograd_transforms::operators::LinearOperator;
-        let error = distance(&again.matvec(&v)?.to_vec1::<f64>()?, &product[0].to_vec1::<f64>()?);
+        let error = distance(&again.matvec(&v)?.to_vec1::<f64>()?, &product.to_vec1::<f64>()?);
         assert!(error < ROUNDING, "{error:e}");
     }
     Ok(())
@@ -222,5 +222,21 @@ fn bad_input_is_a_typed_error() -> Result<()> {
     let empty = TrackedTensor::from_vec(Vec::<f64>::new(), &[0])?;
     let nothing = sparse_jacobian(|x| x.sqr(), &empty)?;
     assert_eq!((nothing.pattern().rows(), nothing.pattern().nnz()), (0, 0));
+    Ok(())
+}
+
+#[cfg(feature = "sprs")]
+#[test]
+fn matrices_go_to_sprs() -> Result<()> {
+    use autograd_transforms::operators::LinearOperator;
+    let u = normal(3, &[30])?;
+    let found = sparse_jacobian(heat, &u)?;
+    let matrix = found.to_sprs::<f64>()?;
+    assert_eq!((matrix.rows(), matrix.cols(), matrix.nnz()), (30, 30, 3 * 28 + 2));
+    let v = normal(4, &[30])?;
+    let mut product = vec![0.0; 30];
+    let x = v.to_vec1::<f64>()?;
+    sprs::prod::mul_acc_mat_vec_csr(matrix.view(), x.as_slice(), product.as_mut_slice());
+    assert!(distance(&product, &found.matvec(&v)?.to_vec1::<f64>()?) < ROUNDING);
     Ok(())
 }
