@@ -249,6 +249,26 @@ pub enum Error {
         /// The user's line.
         at: At,
     },
+    /// A memory budget that no plan can meet.
+    #[error("no plan fits a budget of {budget} bytes: the least possible is {least} bytes{at}")]
+    Budget {
+        /// The bytes that were allowed.
+        budget: usize,
+        /// The least that would do.
+        least: usize,
+        /// The user's line.
+        at: At,
+    },
+    /// A value that could not be moved out of the memory, or back.
+    #[error("offload to {place}: {reason}{at}")]
+    Offload {
+        /// The directory or file.
+        place: String,
+        /// What went wrong there.
+        reason: String,
+        /// The user's line.
+        at: At,
+    },
     /// An error from candle.
     #[error("candle: {source}{at}")]
     Candle {
@@ -335,6 +355,8 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+            | Self::Budget { at, .. }
+            | Self::Offload { at, .. }
             | Self::Candle { at, .. }
             | Self::Internal { at, .. } => Some(at),
             Self::Message(_) => None,
@@ -360,6 +382,8 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+            | Self::Budget { at, .. }
+            | Self::Offload { at, .. }
             | Self::Candle { at, .. }
             | Self::Internal { at, .. } => Some(at),
             Self::Message(_) => None,
