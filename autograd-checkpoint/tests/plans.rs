@@ -29,7 +29,7 @@ impl Random {
             backward_scratch: r.below(15),
             gradients: r.below(4),
         };
-        ChainCost::new((0..layers).map(|_| layer(self)).collect()).unwrap()
+        ChainCost::new((0..layers).map(|_| layer(self)).collect()).expect("layers of finite work")
     }
 }
 
@@ -135,7 +135,7 @@ fn input(cost: &ChainCost, layer: usize) -> usize {
 /// Peak, evaluations and extra work of a plan that is carried out.
 fn carried_out(parts: &[Part], cost: &ChainCost) -> (usize, usize, f64) {
     let mut machine = Machine { cost, live: 0, peak: 0, evaluations: 0, work: 0.0 };
-    let last = cost.layers().last().unwrap().output;
+    let last = cost.layers().last().expect("a chain has layers").output;
     // The seed is counted from the start.
     machine.take(last);
     machine.forward(parts, true);

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 fn value(seed: usize, dims: &[usize]) -> TrackedTensor {
     let count = dims.iter().product();
     let data: Vec<f64> = (0..count).map(|i| (((i + seed) * 7919 % 997) as f64 - 498.0) / 997.0).collect();
-    TrackedTensor::from_vec(data, dims).unwrap()
+    TrackedTensor::from_vec(data, dims).expect("as many elements as the shape has")
 }
 
 /// One value in, one out.
@@ -51,7 +51,7 @@ fn vmap(f: impl Fn(&TrackedTensor) -> Result<TrackedTensor>, x: &TrackedTensor) 
 }
 
 fn bits(values: &[TrackedTensor]) -> Vec<u64> {
-    values.iter().flat_map(|v| v.to_flat::<f64>().unwrap()).map(f64::to_bits).collect()
+    values.iter().flat_map(|v| v.to_flat::<f64>().expect("numbers")).map(f64::to_bits).collect()
 }
 
 #[test]
