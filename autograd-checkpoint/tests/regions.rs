@@ -245,7 +245,7 @@ fn closures_run_once_whatever_is_replayed() -> Result<()> {
 fn errors_and_pauses_pass_through() -> Result<()> {
     let tape = GradientTape::new();
     let x = tape.variable(value(11, &[3]));
-    let failed = checkpointed(|x| x.matmul(&value(1, &[2, 2])), &x).unwrap_err();
+    let failed = checkpointed(|x| x.matmul(value(1, &[2, 2])), &x).unwrap_err();
     assert!(failed.to_string().contains("regions.rs"), "{failed}");
     // After an error the region is closed: this op keeps its residuals.
     let y = x.tanh()?;
