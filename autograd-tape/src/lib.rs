@@ -22,6 +22,7 @@
 
 mod inspect;
 mod node;
+mod probe;
 mod record;
 mod region;
 mod replay;
@@ -33,6 +34,7 @@ mod tracer;
 
 pub use autograd_core::no_grad;
 pub use inspect::{Operation, TapeNode};
+pub use probe::{Probe, probe};
 pub use region::{Fate, RegionOptions, ReplayCount, region};
 pub use rules::{BackwardRule, Choice, RuleSet, own_backward};
 pub use stow::{Store, Stowed};
