@@ -17,8 +17,8 @@ fn value(seed: usize, dims: &[usize]) -> TrackedTensor {
 /// own, four elementwise, a sum.
 fn model(x: &TrackedTensor, w: &TrackedTensor) -> Result<TrackedTensor> {
     let h = tap("hidden", &x.matmul(w)?.tanh()?)?;
-    let q = tap("query", &h.matmul(w)?)?.reshape(&[1, 2, 8, 16])?;
-    let a = q.scaled_dot_product_attention(&q, &q, None, true, None)?.reshape(&[16, 16])?;
+    let q = tap("query", &h.matmul(w)?)?.reshape([1, 2, 8, 16])?;
+    let a = q.scaled_dot_product_attention(&q, &q, None, true, None)?.reshape([16, 16])?;
     let a = tap("attended", &a)?;
     let y = (&a.matmul(w)?.sin()? * &h.exp()?)?.softmax(-1)?;
     y.sum_dim(0)

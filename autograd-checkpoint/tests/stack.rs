@@ -52,11 +52,11 @@ fn parameters() -> Vec<Vec<TrackedTensor>> {
 /// A block with norms in front, causal attention, and four times as wide a hidden layer.
 fn block(x: &TrackedTensor, p: &[TrackedTensor]) -> Result<TrackedTensor> {
     let h = x.layer_norm(&p[0], &p[1], 1e-5)?;
-    let qkv = (h.matmul(&p[2])? + &p[3])?.reshape(&[BATCH, TOKENS, 3, HEADS, WIDTH / HEADS])?;
-    let qkv = qkv.permute(&[2, 0, 3, 1, 4])?;
+    let qkv = (h.matmul(&p[2])? + &p[3])?.reshape([BATCH, TOKENS, 3, HEADS, WIDTH / HEADS])?;
+    let qkv = qkv.permute([2, 0, 3, 1, 4])?;
     let part = |i: usize| qkv.narrow(0, i, 1)?.squeeze(0);
     let a = part(0)?.scaled_dot_product_attention(&part(1)?, &part(2)?, None, true, None)?;
-    let a = a.transpose(1, 2)?.reshape(&[BATCH, TOKENS, WIDTH])?;
+    let a = a.transpose(1, 2)?.reshape([BATCH, TOKENS, WIDTH])?;
     let x = (x + (a.matmul(&p[4])? + &p[5])?)?;
     let h = x.layer_norm(&p[6], &p[7], 1e-5)?;
     let h = (h.matmul(&p[8])? + &p[9])?.gelu()?;
@@ -143,7 +143,7 @@ fn five_budgets(x: &TrackedTensor, p: &[Vec<TrackedTensor>]) -> Result<()> {
     }
     // A budget that is too small says what would do, at the user's line.
     let mut manager = CheckpointManager::new(least - 1).costs(Costs::Given(cost));
-    let error = step(x, p, false, |layers, x| manager.run(layers, x)).unwrap_err();
+    let error = step(x, p, false, |layers, x| manager.run(layers, x)).expect_err("one byte too few");
     assert!(matches!(error, Error::Budget { least: said, .. } if said == least), "{error}");
     assert!(error.to_string().contains("stack.rs"), "{error}");
     Ok(())
@@ -173,7 +173,7 @@ fn on_a_disk(x: &TrackedTensor, p: &[Vec<TrackedTensor>]) -> Result<()> {
     // A directory that goes away: an error, and the values are all there still.
     let mut manager = CheckpointManager::new(least).costs(given).offload_to(&directory, limit)?;
     std::fs::remove_dir_all(&directory).map_err(Error::msg)?;
-    let failed = step(x, p, true, |layers, x| manager.run(layers, x)).unwrap_err();
+    let failed = step(x, p, true, |layers, x| manager.run(layers, x)).expect_err("no directory");
     assert!(matches!(failed, Error::Offload { .. }), "{failed}");
     assert!(failed.to_string().contains("stack.rs"), "{failed}");
     assert!(!directory.exists());
