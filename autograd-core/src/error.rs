@@ -249,6 +249,18 @@ pub enum Error {
         /// The user's line.
         at: At,
     },
+    /// A long computation that its progress callback ended.
+    #[error("{op}: cancelled after {done} of {total} evaluations{at}")]
+    Cancelled {
+        /// The method.
+        op: &'static str,
+        /// How many evaluations were done.
+        done: usize,
+        /// How many there would have been.
+        total: usize,
+        /// The user's line.
+        at: At,
+    },
     /// An error from candle.
     #[error("candle: {source}{at}")]
     Candle {
@@ -335,6 +347,7 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+            | Self::Cancelled { at, .. }
             | Self::Candle { at, .. }
             | Self::Internal { at, .. } => Some(at),
             Self::Message(_) => None,
@@ -360,6 +373,7 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+            | Self::Cancelled { at, .. }
             | Self::Candle { at, .. }
             | Self::Internal { at, .. } => Some(at),
             Self::Message(_) => None,
