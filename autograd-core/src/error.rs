@@ -249,6 +249,7 @@ pub enum Error {
         /// The user's line.
         at: At,
     },
+<<<<<<< HEAD
     /// A long computation that its progress callback ended.
     #[error("{op}: cancelled after {done} of {total} evaluations{at}")]
     Cancelled {
@@ -258,6 +259,47 @@ pub enum Error {
         done: usize,
         /// How many there would have been.
         total: usize,
+=======
+    /// A memory budget that no plan can meet.
+    #[error("no plan fits a budget of {budget} bytes: the least possible is {least} bytes{at}")]
+    Budget {
+        /// The bytes that were allowed.
+        budget: usize,
+        /// The least that would do.
+        least: usize,
+        /// The user's line.
+        at: At,
+    },
+    /// A value that could not be moved out of the memory, or back.
+    #[error("offload to {place}: {reason}{at}")]
+    Offload {
+        /// The directory or file.
+        place: String,
+        /// What went wrong there.
+        reason: String,
+        /// The user's line.
+        at: At,
+    },
+    /// A tree whose structure is not the one that is needed.
+    #[error("{what}: {reason}{at}")]
+    TreeMismatch {
+        /// What was given.
+        what: &'static str,
+        /// The first difference.
+        reason: String,
+        /// The user's line.
+        at: At,
+    },
+    /// A value that a transform handed to its function, used after the function's end.
+    #[error(
+        "a value of the {transform} at {entered} is used after its end: return it from the function, or detach() it inside{at}"
+    )]
+    Leaked {
+        /// The transform.
+        transform: &'static str,
+        /// Where the transform was called.
+        entered: Site,
+>>>>>>> main
         /// The user's line.
         at: At,
     },
@@ -347,7 +389,14 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+<<<<<<< HEAD
             | Self::Cancelled { at, .. }
+=======
+            | Self::Budget { at, .. }
+            | Self::Offload { at, .. }
+            | Self::TreeMismatch { at, .. }
+            | Self::Leaked { at, .. }
+>>>>>>> main
             | Self::Candle { at, .. }
             | Self::Internal { at, .. } => Some(at),
             Self::Message(_) => None,
@@ -373,7 +422,14 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+<<<<<<< HEAD
             | Self::Cancelled { at, .. }
+=======
+            | Self::Budget { at, .. }
+            | Self::Offload { at, .. }
+            | Self::TreeMismatch { at, .. }
+            | Self::Leaked { at, .. }
+>>>>>>> main
             | Self::Candle { at, .. }
             | Self::Internal { at, .. } => Some(at),
             Self::Message(_) => None,

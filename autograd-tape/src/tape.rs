@@ -214,6 +214,21 @@ impl GradientTape {
         self.pull(&[target], None, sources, false, Site::caller())
     }
 
+    /// As [`gradient_with`](Self::gradient_with), on a persistent tape without recording the
+    /// backward pass.
+    ///
+    /// # Errors
+    /// As [`gradient_with`](Self::gradient_with).
+    #[track_caller]
+    pub fn gradient_with_detached(
+        &self,
+        targets: &[&TrackedTensor],
+        seeds: &[&TrackedTensor],
+        sources: &[&TrackedTensor],
+    ) -> Result<Vec<TrackedTensor>> {
+        self.pull(targets, Some(seeds), sources, false, Site::caller())
+    }
+
     /// As [`gradient`](Self::gradient), with an error where the target does not depend on a
     /// source.
     ///
