@@ -249,7 +249,6 @@ pub enum Error {
         /// The user's line.
         at: At,
     },
-<<<<<<< HEAD
     /// A long computation that its progress callback ended.
     #[error("{op}: cancelled after {done} of {total} evaluations{at}")]
     Cancelled {
@@ -259,7 +258,9 @@ pub enum Error {
         done: usize,
         /// How many there would have been.
         total: usize,
-=======
+        /// The user's line.
+        at: At,
+    },
     /// A memory budget that no plan can meet.
     #[error("no plan fits a budget of {budget} bytes: the least possible is {least} bytes{at}")]
     Budget {
@@ -299,7 +300,6 @@ pub enum Error {
         transform: &'static str,
         /// Where the transform was called.
         entered: Site,
->>>>>>> main
         /// The user's line.
         at: At,
     },
@@ -389,14 +389,11 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
-<<<<<<< HEAD
             | Self::Cancelled { at, .. }
-=======
             | Self::Budget { at, .. }
             | Self::Offload { at, .. }
             | Self::TreeMismatch { at, .. }
             | Self::Leaked { at, .. }
->>>>>>> main
             | Self::Candle { at, .. }
             | Self::Internal { at, .. } => Some(at),
             Self::Message(_) => None,
@@ -422,14 +419,11 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
-<<<<<<< HEAD
             | Self::Cancelled { at, .. }
-=======
             | Self::Budget { at, .. }
             | Self::Offload { at, .. }
             | Self::TreeMismatch { at, .. }
             | Self::Leaked { at, .. }
->>>>>>> main
             | Self::Candle { at, .. }
             | Self::Internal { at, .. } => Some(at),
             Self::Message(_) => None,

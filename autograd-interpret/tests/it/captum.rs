@@ -138,7 +138,7 @@ impl Fixtures {
         x: &TrackedTensor,
         target: &Target,
     ) -> Result<()> {
-        let found = method.attribute(f, &[x.clone()], target);
+        let found = method.attribute(f, std::slice::from_ref(x), target);
         self.check(name, found.map(|mut found| found.values.remove(0)))
     }
 }
@@ -210,7 +210,7 @@ fn mlp(dtype: DType) -> Result<()> {
     let f = |x: &[TrackedTensor]| fixtures.mlp(&x[0]);
     let (x, base) = (fixtures.get("mlp/x")?, fixtures.get("mlp/base")?);
     let target = Target::Each(vec![0, 2, 1]);
-    fixtures.check("mlp/y", f(&[x.clone()]))?;
+    fixtures.check("mlp/y", f(std::slice::from_ref(x)))?;
     let method =
         |name: &str, method: &dyn Method| fixtures.method(&format!("mlp/{name}"), method, &f, x, &target);
     method("saliency", &Saliency::new().signed())?;
@@ -236,7 +236,7 @@ fn transformer(dtype: DType) -> Result<()> {
     let f = |x: &[TrackedTensor]| fixtures.block(&x[0]);
     let (x, base) = (fixtures.get("block/x")?, fixtures.get("block/base")?);
     let target = Target::Each(vec![2, 0]);
-    fixtures.check("block/y", f(&[x.clone()]))?;
+    fixtures.check("block/y", f(std::slice::from_ref(x)))?;
     let method =
         |name: &str, method: &dyn Method| fixtures.method(&format!("block/{name}"), method, &f, x, &target);
     method("saliency", &Saliency::new().signed())?;
@@ -291,9 +291,9 @@ fn deep_lift_and_relevance_go_through_a_transformer() -> Result<()> {
     let f = |x: &[TrackedTensor]| fixtures.block(&x[0]);
     let (x, base) = (fixtures.get("block/x")?, fixtures.get("block/base")?);
     let target = Target::Each(vec![2, 0]);
-    let found = DeepLift::new().baseline(base).attribute(&f, &[x.clone()], &target)?;
+    let found = DeepLift::new().baseline(base).attribute(&f, std::slice::from_ref(x), &target)?;
     assert!(found.worst_delta() < IN_F64, "{:?}", found.delta);
-    let found = Lrp::new().attribute(&f, &[x.clone()], &target)?;
+    let found = Lrp::new().attribute(&f, std::slice::from_ref(x), &target)?;
     assert!(found.value().to_flat::<f64>()?.iter().all(|r| r.is_finite()));
     Ok(())
 }

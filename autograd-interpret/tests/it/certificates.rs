@@ -14,9 +14,9 @@ fn bent(x: &TrackedTensor) -> Result<TrackedTensor> {
         let number = |i: usize| ((i as f64 + seed) * 12.9898).sin();
         values(&(0..rows * columns).map(number).collect::<Vec<_>>(), &[rows, columns])
     };
-    let h = x.matmul(&weights(4, 32, 0.3))?.add(&weights(1, 32, 1.7))?.relu()?;
-    let h = h.matmul(&weights(32, 16, 0.9))?.add(&weights(1, 16, 2.1))?.relu()?;
-    h.matmul(&weights(16, 3, 0.5))
+    let h = x.matmul(weights(4, 32, 0.3))?.add(weights(1, 32, 1.7))?.relu()?;
+    let h = h.matmul(weights(32, 16, 0.9))?.add(weights(1, 16, 2.1))?.relu()?;
+    h.matmul(weights(16, 3, 0.5))
 }
 
 #[test]

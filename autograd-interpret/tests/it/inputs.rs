@@ -63,7 +63,7 @@ fn every_quadrature_converges() -> Result<()> {
 #[test]
 fn a_memory_bound_changes_nothing() -> Result<()> {
     let x = values(&[0.4, -1.2, 0.9, 0.3, 0.1, 2.0], &[3, 2]);
-    let f = |x: &TrackedTensor| x.exp()?.matmul(&values(&[1., 2., -1., 0.5], &[2, 2]))?.sin();
+    let f = |x: &TrackedTensor| x.exp()?.matmul(values(&[1., 2., -1., 0.5], &[2, 2]))?.sin();
     let target = Target::Each(vec![0, 1, 1]);
     let whole = IntegratedGradients::new().rows(1000).explain(f, &x, &target)?;
     let small = IntegratedGradients::new().rows(1).explain(f, &x, &target)?;
@@ -117,7 +117,7 @@ fn mixed(x: &TrackedTensor) -> Result<TrackedTensor> {
 #[test]
 fn deep_lift_is_complete_through_products_and_softmax() -> Result<()> {
     let x = values(&[0.3, -0.8, 1.4, 0.9, 0.2, -0.5], &[2, 3]);
-    let found = DeepLift::new().baseline(&row(&[0.1, 0.4, -0.3])).explain(mixed, &x, ())?;
+    let found = DeepLift::new().baseline(row(&[0.1, 0.4, -0.3])).explain(mixed, &x, ())?;
     assert!(found.worst_delta() < ROUNDING, "{:?}", found.delta);
     Ok(())
 }
@@ -198,7 +198,7 @@ fn relevance_rules_differ_by_layer_and_keep_the_sum() -> Result<()> {
     // The identity rule needs the shape.
     assert!(by_rule(LayerRule::Identity).is_err());
     assert!(Lrp::new().on("nowhere", LayerRule::default()).explain(net, &x, ()).is_err());
-    let square = |x: &TrackedTensor| tap("same", &x.matmul(&values(&[0., 1., 1., 0.], &[2, 2]))?)?.sum_dim(1);
+    let square = |x: &TrackedTensor| tap("same", &x.matmul(values(&[0., 1., 1., 0.], &[2, 2]))?)?.sum_dim(1);
     let found = Lrp::new().on("same", LayerRule::Identity).explain(square, &x, ())?;
     gives(&found, &[2.0, 1.0]);
     Ok(())
@@ -208,7 +208,7 @@ fn relevance_rules_differ_by_layer_and_keep_the_sum() -> Result<()> {
 fn alpha_beta_counts_negative_contributions() -> Result<()> {
     // One neuron, z = 3·1 − 1·2 + 1: positive part 4 with the bias, negative part −2.
     let w = values(&[3.0, -1.0], &[2, 1]);
-    let net = |x: &TrackedTensor| tap("z", &x.matmul(&w)?.add(&row(&[1.0]))?);
+    let net = |x: &TrackedTensor| tap("z", &x.matmul(&w)?.add(row(&[1.0]))?);
     let found = Lrp::new().rule(LayerRule::AlphaBeta { alpha: 2.0, beta: 1.0 }).explain(
         net,
         &row(&[1.0, 2.0]),
@@ -341,13 +341,13 @@ fn targets_by_index_place_and_example() -> Result<()> {
     let f = single(|x| TrackedTensor::stack(&[x.pow(2)?, x.pow(3)?], 1));
     let signed = Saliency::new().signed();
     let at = |target: Target| -> Result<Vec<f64>> {
-        signed.attribute(&f, &[x.clone()], &target)?.value().to_flat()
+        signed.attribute(&f, std::slice::from_ref(&x), &target)?.value().to_flat()
     };
     assert_eq!(at(Target::At(vec![1, 0]))?, [3., 0., 27., 0.]);
     assert_eq!(at(Target::EachAt(vec![vec![0, 0], vec![1, 1]]))?, [2., 0., 0., 48.]);
     let several = Target::Several(vec![Target::At(vec![0, 0]), Target::At(vec![0, 1])]);
     assert_eq!(at(several)?, [2., 4., 6., 8.]);
-    let found = InputXGradient.attribute(&f, &[x.clone()], &Target::At(vec![0, 1]))?;
+    let found = InputXGradient.attribute(&f, std::slice::from_ref(&x), &Target::At(vec![0, 1]))?;
     gives(&found, &[0., 8., 0., 32.]);
     Ok(())
 }

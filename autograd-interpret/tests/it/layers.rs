@@ -39,7 +39,7 @@ fn guided_grad_cam_is_the_product_of_both() -> Result<()> {
     let (f, x) = (single(conv), picture(0.0));
     let target = Target::Index(0);
     let found = guided_grad_cam(&f, &x, &target, "relu")?.to_flat::<f64>()?;
-    let guided = GuidedBackprop.attribute(&f, &[x.clone()], &target)?.value().to_flat::<f64>()?;
+    let guided = GuidedBackprop.attribute(&f, std::slice::from_ref(&x), &target)?.value().to_flat::<f64>()?;
     let map = [0., 4., 28., 32.5];
     for (i, (found, guided)) in found.iter().zip(guided).enumerate() {
         let (row, column) = (i / 4, i % 4);

@@ -39,10 +39,10 @@ fn targets_that_are_not_there() {
 fn baselines_masks_and_windows_that_do_not_fit() {
     let x = [row(&[1., 2., 3.])];
     let index = Target::Index(0);
-    refused(&IntegratedGradients::new().baseline(&row(&[1., 2.])), &x, &index, "does not broadcast");
+    refused(&IntegratedGradients::new().baseline(row(&[1., 2.])), &x, &index, "does not broadcast");
     refused(&DeepLift::new().baseline(vec![row(&[1.]), row(&[1.])]), &x, &index, "2 baselines given for 1");
     refused(&DeepLiftShap::new(vec![row(&[1., 2.])]), &x, &index, "of the shape of its examples");
-    refused(&GradientShap::new(&row(&[1., 2.])), &x, &index, "alternatives");
+    refused(&GradientShap::new(row(&[1., 2.])), &x, &index, "alternatives");
     refused(&FeatureAblation::new().features(&row(&[0., 1.])), &x, &index, "feature mask");
     refused(&Occlusion::new(&[4]), &x, &index, "windows [4]");
     refused(&Occlusion::new(&[2, 1]), &x, &index, "windows [2, 1]");

@@ -38,14 +38,14 @@ pub(crate) fn gives(found: &Attribution, wanted: &[f64]) {
 pub(crate) fn ml(x: &TrackedTensor) -> Result<TrackedTensor> {
     let identity = values(&[1., 0., 0., 0., 1., 0., 0., 0., 1.], &[3, 3]);
     let h = tap("linear0", &x.matmul(&identity)?)?;
-    let h = tap("linear1", &h.matmul(&ones(&[3, 4]))?.add(&row(&[-10., 1., 1., 1.]))?)?;
+    let h = tap("linear1", &h.matmul(ones(&[3, 4]))?.add(row(&[-10., 1., 1., 1.]))?)?;
     let h = tap("relu", &h.relu()?)?;
-    tap("linear2", &h.matmul(&ones(&[4, 2]))?.add(&row(&[-1., 1.]))?)
+    tap("linear2", &h.matmul(ones(&[4, 2]))?.add(row(&[-1., 1.]))?)
 }
 
 /// conv 1→2 of 3×3 ones, relu, flatten, four rows [1×5, −1×3], relu.
 pub(crate) fn conv(x: &TrackedTensor) -> Result<TrackedTensor> {
-    let h = x.conv2d(&ones(&[2, 1, 3, 3]), 0, 1, 1, 1)?.add(&values(&[-50., -75.], &[2, 1, 1]))?;
+    let h = x.conv2d(&ones(&[2, 1, 3, 3]), 0, 1, 1, 1)?.add(values(&[-50., -75.], &[2, 1, 1]))?;
     let h = tap("relu", &tap("conv", &h)?.relu()?)?.flatten_from(1)?;
     let row: Vec<f64> = [1.0; 5].into_iter().chain([-1.0; 3]).collect();
     let h = tap("fc", &h.matmul(&values(&row.repeat(4), &[4, 8]).t()?)?)?;

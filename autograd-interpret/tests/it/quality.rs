@@ -101,7 +101,7 @@ fn ranks_with_ties() {
 
 #[test]
 fn a_concept_is_the_direction_that_separates_it() -> Result<()> {
-    let f = |x: &[TrackedTensor]| tap("h", &x[0])?.matmul(&values(&[3., 1., -2., 1.], &[2, 2]));
+    let f = |x: &[TrackedTensor]| tap("h", &x[0])?.matmul(values(&[3., 1., -2., 1.], &[2, 2]));
     let number = |i: usize| 2.0 * (((i as f64 + 0.5) * 12.9898).sin() * 43758.5453).rem_euclid(1.0) - 1.0;
     let cloud = |shift: f64| {
         let point = |i: usize| [number(2 * i) + shift, number(2 * i + 1)];
