@@ -249,6 +249,18 @@ pub enum Error {
         /// The user's line.
         at: At,
     },
+    /// A long computation that its progress callback ended.
+    #[error("{op}: cancelled after {done} of {total} evaluations{at}")]
+    Cancelled {
+        /// The method.
+        op: &'static str,
+        /// How many evaluations were done.
+        done: usize,
+        /// How many there would have been.
+        total: usize,
+        /// The user's line.
+        at: At,
+    },
     /// A memory budget that no plan can meet.
     #[error("no plan fits a budget of {budget} bytes: the least possible is {least} bytes{at}")]
     Budget {
@@ -377,6 +389,7 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+            | Self::Cancelled { at, .. }
             | Self::Budget { at, .. }
             | Self::Offload { at, .. }
             | Self::TreeMismatch { at, .. }
@@ -406,6 +419,7 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+            | Self::Cancelled { at, .. }
             | Self::Budget { at, .. }
             | Self::Offload { at, .. }
             | Self::TreeMismatch { at, .. }
