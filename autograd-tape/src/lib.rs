@@ -20,9 +20,11 @@
 //! }
 //! ```
 
+mod in_place;
 mod inspect;
 mod node;
 mod record;
+mod saved;
 mod sweep;
 mod tape;
 mod tracer;

@@ -1,10 +1,12 @@
 //! The record of a tape, and the small header that its values share.
 
 use crate::node::{Node, Slot, Step};
+use crate::saved::{Fingerprints, Watchfulness};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{Level, Meta, Site};
 use parking_lot::Mutex;
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Whether a tape still watches.
@@ -23,6 +25,7 @@ pub(crate) struct Shared {
     /// 0 until the first variable.
     level: AtomicU64,
     pub(crate) record: Mutex<Record>,
+    pub(crate) watchfulness: Watchfulness,
 }
 
 #[derive(Debug, Default)]
@@ -32,13 +35,16 @@ pub(crate) struct Record {
     /// Where the first variable was taken.
     pub(crate) started_at: Option<Site>,
     pub(crate) spent_at: Option<Site>,
+    /// Fingerprints of candle tensors among the kept values of a node.
+    pub(crate) prints: HashMap<u32, Fingerprints>,
 }
 
 impl Shared {
     pub(crate) fn new() -> Self {
         let (nodes, constants) = SPARE.take();
-        let record = Mutex::new(Record { nodes, constants, ..Record::default() });
-        Self { state: AtomicU8::new(0), level: AtomicU64::new(0), record }
+        let record =
+            Mutex::new(Record { nodes, constants, started_at: None, spent_at: None, prints: HashMap::new() });
+        Self { state: AtomicU8::new(0), level: AtomicU64::new(0), record, watchfulness: Watchfulness::new() }
     }
 
     pub(crate) fn state(&self) -> State {

@@ -3,6 +3,7 @@
 
 use crate::node::{Kept, Node, Slot, Source, Step, residuals};
 use crate::record::{Record, Shared};
+use crate::saved::verify;
 use crate::tracer::TapeTracer;
 use autograd_core::algebra::{accumulate, add};
 use autograd_core::smallvec::SmallVec;
@@ -125,6 +126,7 @@ pub(crate) fn sweep(
         if wanted.is_empty() {
             continue;
         }
+        verify(op.name(), &visit.node, &nodes.with(|record| record.prints_of(id)))?;
         if visit.node.region != 0 {
             let kept = match replays.entry(visit.node.region) {
                 Entry::Occupied(known) => known.into_mut(),

@@ -65,6 +65,10 @@ impl GradientTape {
         self.persistent
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     pub(crate) fn with_record<R>(&self, f: impl FnOnce(&Record) -> R) -> R {
         f(&self.shared.record.lock())
     }

@@ -4,8 +4,9 @@ use crate::node::{Kept, Node, Slot, Source, Step, differentiable, residuals};
 use crate::record::{Shared, State, current_region};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    Applied, Call, Error, Level, Mask, Meta, Pointwise, Primitive, Residual, Result, Rule, Shape, Tracer,
-    TrackedTensor, Values, apply_call, apply_single, is_float, is_recording, on_behalf_of,
+    Applied, Call, Error, Level, Mask, Meta, Pointwise, Primitive, Residual, Result, Rewrite, Rewritten,
+    Rule, Shape, Tracer, TrackedTensor, Values, apply_call, apply_single, is_float, is_recording,
+    on_behalf_of,
 };
 use candle_core::{DType, DeviceLocation};
 use std::any::Any;
@@ -67,6 +68,10 @@ impl Tracer for TapeTracer {
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+
+    fn process_in_place(&mut self, call: &Rewrite<'_>) -> Result<Rewritten> {
+        self.record_in_place(call)
     }
 
     fn process(&self, call: &Call<'_>) -> Result<Applied> {
@@ -135,6 +140,7 @@ impl Tracer for TapeTracer {
         let metas: SmallVec<[Meta; 1]> = made.outputs.iter().map(TrackedTensor::meta).collect();
         let handles = metas.iter().filter(|m| is_float(m.dtype)).count() as u32;
         let step = Step::Apply(op.keep());
+        let prints = self.tape.fingerprints(&kept);
         let id = {
             let mut record = self.tape.record.lock();
             if self.tape.state() != State::Live {
@@ -148,16 +154,9 @@ impl Tracer for TapeTracer {
                     None => Source::Constant(record.constant(value.meta())),
                 });
             }
-            record.push(Node {
-                step,
-                inputs: sources,
-                outputs: metas,
-                kept,
-                site,
-                region,
-                handles,
-                consumers: 0,
-            })
+            let node =
+                Node { step, inputs: sources, outputs: metas, kept, site, region, handles, consumers: 0 };
+            record.push_saved(node, prints)
         };
         let outputs = made.outputs.into_iter().enumerate().map(|(output, value)| {
             if !is_float(value.dtype()) {
@@ -201,6 +200,7 @@ impl TapeTracer {
         outputs.push(y.meta());
         let step = Step::Apply(op.keep());
         let mut inputs: SmallVec<[Source; 2]> = SmallVec::with_capacity(slots.len());
+        let prints = self.tape.fingerprints(&kept);
         let id = {
             let mut record = self.tape.record.lock();
             if self.tape.state() != State::Live {
@@ -212,16 +212,9 @@ impl TapeTracer {
                     None => Source::Constant(record.constant(value.meta())),
                 });
             }
-            record.push(Node {
-                step,
-                inputs,
-                outputs,
-                kept,
-                site: call.site,
-                region: 0,
-                handles: 1,
-                consumers: 0,
-            })
+            let site = call.site;
+            let node = Node { step, inputs, outputs, kept, site, region: 0, handles: 1, consumers: 0 };
+            record.push_saved(node, prints)
         };
         let slot = Slot { node: id, output: 0 };
         let tracer = Self { tape: self.tape.clone(), level: self.level, slot, value: y };
@@ -229,7 +222,12 @@ impl TapeTracer {
     }
 
     /// For a node of a region: the operands that the region does not make itself.
-    fn operands_from_outside(&self, region: u32, slots: &[Option<Slot>], inner: &[&TrackedTensor]) -> Kept {
+    pub(crate) fn operands_from_outside(
+        &self,
+        region: u32,
+        slots: &[Option<Slot>],
+        inner: &[&TrackedTensor],
+    ) -> Kept {
         let record = self.tape.record.lock();
         let inside = |slot: &Slot| record.nodes.get(slot.node as usize).is_some_and(|n| n.region == region);
         let outside = slots.iter().zip(inner).map(|(slot, value)| match slot {

@@ -3,6 +3,7 @@
 mod deep;
 mod digits;
 mod errors;
+mod in_place;
 mod mission;
 mod modes;
 mod planted;
