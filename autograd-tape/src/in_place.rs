@@ -24,6 +24,10 @@ impl TapeTracer {
             others.push(mine.map_or(*input, |t| &t.value));
         }
         let rule = op.rule();
+        if self.tape.rules.is_some() {
+            // A backward pass that stands in for the op's own may read what it likes.
+            return Ok(Rewritten::Declined(Obstacle::ReadByRule));
+        }
         match rule {
             Rule::Pointwise(_) | Rule::Linear(..) | Rule::Bilinear(..) | Rule::General(_) => {}
             Rule::Composite | Rule::Flat | Rule::Opaque(_) => {

@@ -1,6 +1,7 @@
 //! The record of a tape, and the small header that its values share.
 
 use crate::node::{Node, Slot, Step};
+use crate::rules::RuleSet;
 use crate::saved::{Fingerprints, Watchfulness};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{Level, Meta, Site};
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     level: AtomicU64,
     pub(crate) record: Mutex<Record>,
     pub(crate) watchfulness: Watchfulness,
+    /// Backward passes that stand in for the ops' own.
+    pub(crate) rules: Option<RuleSet>,
 }
 
 #[derive(Debug, Default)]
@@ -40,11 +43,12 @@ pub(crate) struct Record {
 }
 
 impl Shared {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(rules: Option<RuleSet>) -> Self {
         let (nodes, constants) = SPARE.take();
         let record =
             Mutex::new(Record { nodes, constants, started_at: None, spent_at: None, prints: HashMap::new() });
-        Self { state: AtomicU8::new(0), level: AtomicU64::new(0), record, watchfulness: Watchfulness::new() }
+        let (state, level, watchfulness) = (AtomicU8::new(0), AtomicU64::new(0), Watchfulness::new());
+        Self { state, level, record, watchfulness, rules }
     }
 
     pub(crate) fn state(&self) -> State {

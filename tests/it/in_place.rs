@@ -143,7 +143,7 @@ impl Run {
             // A handle that goes, so that memory becomes free to reuse.
             _ => {
                 if self.pool.len() > 2 {
-                    self.pool.swap_remove(i);
+                    drop(self.pool.swap_remove(i));
                 }
                 Ok(())
             }
