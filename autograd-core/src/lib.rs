@@ -20,6 +20,7 @@ pub mod algebra;
 mod apply;
 mod custom;
 mod error;
+mod extents;
 mod fingerprint;
 mod in_place;
 mod level;

@@ -29,6 +29,7 @@ mod saved;
 mod sweep;
 mod tape;
 mod tracer;
+mod variables;
 
 pub use autograd_core::no_grad;
 pub use inspect::{Operation, TapeNode};

@@ -3,6 +3,7 @@
 use crate::node::{Node, Slot, Step};
 use crate::rules::RuleSet;
 use crate::saved::{Fingerprints, Watchfulness};
+use crate::variables::Variables;
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{Level, Meta, Site};
 use parking_lot::Mutex;
@@ -40,13 +41,20 @@ pub(crate) struct Record {
     pub(crate) spent_at: Option<Site>,
     /// Fingerprints of candle tensors among the kept values of a node.
     pub(crate) prints: HashMap<u32, Fingerprints>,
+    pub(crate) variables: Variables,
 }
 
 impl Shared {
     pub(crate) fn new(rules: Option<RuleSet>) -> Self {
         let (nodes, constants) = SPARE.take();
-        let record =
-            Mutex::new(Record { nodes, constants, started_at: None, spent_at: None, prints: HashMap::new() });
+        let record = Mutex::new(Record {
+            nodes,
+            constants,
+            started_at: None,
+            spent_at: None,
+            prints: HashMap::new(),
+            variables: Variables::new(),
+        });
         let (state, level, watchfulness) = (AtomicU8::new(0), AtomicU64::new(0), Watchfulness::new());
         Self { state, level, record, watchfulness, rules }
     }

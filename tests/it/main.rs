@@ -1,5 +1,6 @@
 //! The integration tests: one binary.
 
+mod candle_code;
 mod deep;
 mod digits;
 mod errors;
@@ -7,5 +8,6 @@ mod in_place;
 mod mission;
 mod modes;
 mod planted;
+mod porting;
 mod registry;
 mod spike;
