@@ -31,7 +31,7 @@ pub enum Obstacle {
     CandleMemory,
     /// The op's own backward pass reads the value.
     ReadByRule,
-    /// A checkpointed region would need the value to compute it again.
+    /// A checkpointed region is being recorded, whose replay may need the value.
     Replayed,
     /// A dual number, a batch or a graph being captured watches the value.
     OtherMode,
@@ -48,7 +48,7 @@ impl fmt::Display for Obstacle {
             Self::Shared => "a view, a clone or an op's saved value shares its memory",
             Self::CandleMemory => "its memory is a candle tensor's, which is never written to",
             Self::ReadByRule => "the op's own backward pass reads the old value",
-            Self::Replayed => "a checkpointed region reads the old value when it is replayed",
+            Self::Replayed => "a checkpointed region may read the old value when it is replayed",
             Self::OtherMode => "a dual number, a batch or a graph being captured watches the value",
             Self::Unwatched => "a tape watches another operand, but not the value itself",
             Self::NoKernel => "its elements are not one after the other, or are not on the CPU",

@@ -2,7 +2,8 @@
 //! moves on to it.
 
 use crate::node::{Kept, Node, Slot, Source, Step, differentiable, residuals};
-use crate::record::{State, current_region};
+use crate::record::State;
+use crate::region::open_region;
 use crate::tracer::TapeTracer;
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -12,7 +13,7 @@ use autograd_core::{
 impl TapeTracer {
     /// Records the op and binds this value, of which no clone exists, to its result. Nothing is
     /// done where the backward pass needs the old content: by the op's own rule, or to compute a
-    /// checkpointed region again. Where something else holds the memory (a view, what another op
+    /// checkpointed region again, whose plan may keep any of its values. Where something else holds the memory (a view, what another op
     /// saved), the level that owns it sees that, and gives the result memory of its own.
     pub(crate) fn record_in_place(&mut self, call: &Rewrite<'_>) -> Result<Rewritten> {
         let Rewrite { op, rest, site } = *call;
@@ -42,18 +43,11 @@ impl TapeTracer {
         if reads.iter().any(|r| matches!(r, Residual::Aux(_))) {
             return Ok(Rewritten::Declined(Obstacle::NoKernel));
         }
-        let region = current_region();
-        let mut from_outside = Kept::new();
-        if region != 0 {
-            let mut inner: SmallVec<[&TrackedTensor; 4]> = smallvec![&self.value];
-            inner.extend_from_slice(&others);
-            from_outside = self.operands_from_outside(region, &slots, &inner);
-            if from_outside[0].is_some() {
-                return Ok(Rewritten::Declined(Obstacle::Replayed));
-            }
+        if open_region(self.level).is_some() {
+            return Ok(Rewritten::Declined(Obstacle::Replayed));
         }
         rewrite(&Rewrite { op, rest: &others, site }, &mut self.value)?;
-        let kept = if region == 0 { self.kept_of(&reads, &others) } else { from_outside };
+        let kept = self.kept_of(&reads, &others);
         let prints = self.tape.fingerprints(&kept);
         let mut outputs = SmallVec::new();
         outputs.push(self.value.meta());
@@ -71,7 +65,7 @@ impl TapeTracer {
                     None => Source::Constant(record.constant(value.meta())),
                 });
             }
-            let node = Node { step, inputs, outputs, kept, site, region, handles: 1, consumers: 0 };
+            let node = Node { step, inputs, outputs, kept, site, region: 0, handles: 1, consumers: 0 };
             record.push_saved(node, prints)
         };
         // The new node reads the old one, so that stays; the handle is the new one's.

@@ -4,6 +4,7 @@
 //! `CANDLE_AUTOGRAD_PROGRAMS` sets how many programs are run; `cargo xtask soak` runs 10,000.
 
 use candle_autograd::core::{InPlaceStatistics, count_in_place, strict_in_place};
+use candle_autograd::tape::{RegionOptions, region};
 use candle_autograd::{Error, GradientTape, Result, TensorAutograd, TrackedTensor};
 
 /// Programs in an ordinary test run.
@@ -161,13 +162,13 @@ impl Run {
     }
 
     /// Runs the program and gives a loss over everything that is left.
-    fn loss(&mut self, region: bool) -> Result<TrackedTensor> {
+    fn loss(&mut self, checkpointed: bool) -> Result<TrackedTensor> {
         let steps = 4 + self.random.below(14);
         for _ in 0..steps / 2 {
             self.step()?;
         }
-        if region {
-            candle_autograd::tape::replayed(|| (0..3).try_for_each(|_| self.step()))?;
+        if checkpointed {
+            region(RegionOptions::new(), || (0..3).try_for_each(|_| self.step()))?;
         }
         for _ in steps / 2..steps {
             self.step()?;
