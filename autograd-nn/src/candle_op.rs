@@ -126,6 +126,7 @@ impl CandleOps for GradientTape {
 /// # Errors
 /// As [`CandleOps::candle`].
 #[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "closures are written at the call")]
 pub fn candle<A, F: CandleFunction<A>>(f: F, inputs: &[&TrackedTensor]) -> Result<TrackedTensor> {
     kept("candle", &f, inputs, None, Site::caller())
 }

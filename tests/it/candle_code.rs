@@ -167,3 +167,18 @@ fn diagnose_checks_variables_and_puts_them_back() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn transforms_and_attribution_take_candle_code() -> Result<()> {
+    use candle_autograd::interpret::saliency;
+    use candle_autograd::nn::candle;
+    use candle_autograd::transforms::gradcheck;
+    let x = TrackedTensor::from(&input(&[1, 1, 4, 4])?);
+    gradcheck(|x: &TrackedTensor| candle(|x: &Tensor| x.tanh()?.sqr(), &[x]), &x)?.require()?;
+    let report = gradcheck(|x: &TrackedTensor| candle(|x: &Tensor| x.max_pool2d(2), &[x]), &x)?;
+    assert!(!report.passed(), "candle's max_pool2d is wrong");
+    let slopes = saliency(|x| candle(|x: &Tensor| x.sin()?.sum_all(), &[x]), &x)?.to_flat::<f64>()?;
+    let want: Vec<f64> = x.to_flat::<f64>()?.iter().map(|x| x.cos().abs()).collect();
+    assert_eq!(slopes, want);
+    Ok(())
+}

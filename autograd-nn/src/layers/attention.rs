@@ -57,7 +57,7 @@ impl Module for MultiHeadAttention {
 #[track_caller]
 #[expect(clippy::needless_pass_by_value, reason = "vb.pp(..) is written at the call, as with candle")]
 pub fn multi_head_attention(size: usize, heads: usize, vb: ValueBuilder) -> Result<MultiHeadAttention> {
-    if heads == 0 || size % heads != 0 {
+    if heads == 0 || !size.is_multiple_of(heads) {
         let reason = format!("a size of {size} cannot be cut in {heads} heads");
         return Err(Error::argument("multi_head_attention", reason).or_at(Site::caller()));
     }

@@ -159,8 +159,9 @@ fn slices_and_indices_are_written_in_place() -> Result<()> {
     let src = tape.variable(vector(&[10., 20.])?);
     let mut x = tape.variable(vector(&[1., 2., 3., 4.])?).mul(1.0)?;
     let index = TrackedTensor::from_vec(vec![3u32, 0], &[2])?;
+    let part = std::iter::once(1..3).collect::<Vec<_>>();
     let statistics = counted(|| {
-        x.slice_assign_(&[1..3], &src)?.index_add_(&index, &src, 0)?.scatter_(&index, &src, 0)?;
+        x.slice_assign_(&part, &src)?.index_add_(&index, &src, 0)?.scatter_(&index, &src, 0)?;
         x.index_put_(&[&index], &src, true)?;
         Ok(())
     })?;

@@ -1,3 +1,5 @@
+//! A transformer block of BERT, over values.
+
 use candle_autograd::nn::ValueBuilder;
 use candle_autograd::nn::layers::{LayerNorm, Linear, Module, layer_norm, linear};
 use candle_autograd::{Result, TensorAutograd, TrackedTensor};

@@ -1,3 +1,5 @@
+//! A transformer block of BERT, in candle.
+
 use candle_core::{D, Result, Tensor};
 use candle_nn::ops::softmax;
 use candle_nn::{LayerNorm, Linear, Module, VarBuilder, layer_norm, linear};
