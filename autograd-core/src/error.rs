@@ -272,6 +272,18 @@ pub enum Error {
         /// The line of that op.
         at: At,
     },
+    /// A long computation that its progress callback ended.
+    #[error("{op}: cancelled after {done} of {total} evaluations{at}")]
+    Cancelled {
+        /// The method.
+        op: &'static str,
+        /// How many evaluations were done.
+        done: usize,
+        /// How many there would have been.
+        total: usize,
+        /// The user's line.
+        at: At,
+    },
     /// A memory budget that no plan can meet.
     #[error("no plan fits a budget of {budget} bytes: the least possible is {least} bytes{at}")]
     Budget {
@@ -402,6 +414,7 @@ impl Error {
             | Self::NoPath { at, .. }
             | Self::InPlaceCopy { at, .. }
             | Self::MutatedInput { at, .. }
+            | Self::Cancelled { at, .. }
             | Self::Budget { at, .. }
             | Self::Offload { at, .. }
             | Self::TreeMismatch { at, .. }
@@ -433,6 +446,7 @@ impl Error {
             | Self::NoPath { at, .. }
             | Self::InPlaceCopy { at, .. }
             | Self::MutatedInput { at, .. }
+            | Self::Cancelled { at, .. }
             | Self::Budget { at, .. }
             | Self::Offload { at, .. }
             | Self::TreeMismatch { at, .. }
