@@ -20,6 +20,7 @@
 //! }
 //! ```
 
+mod in_place;
 mod inspect;
 mod node;
 mod probe;
@@ -27,10 +28,12 @@ mod record;
 mod region;
 mod replay;
 mod rules;
+mod saved;
 mod stow;
 mod sweep;
 mod tape;
 mod tracer;
+mod variables;
 
 pub use autograd_core::no_grad;
 pub use inspect::{Operation, TapeNode};
