@@ -139,7 +139,7 @@ fn natural(mut net: Net, train: &Digits) -> Result<(Net, Run)> {
         products += step.iterations;
         // What the quadratic model promises: ⟨∇, s⟩ − ½⟨s, F·s⟩ for the step −s.
         let promised = step.x.dot(&gradient)?.sub(&step.x.dot(&fisher.matvec(&step.x)?)?.mul(0.5)?)?;
-        let next = net.moved(-1.0, &fisher.ravel().unravel_like(&step.x, &net)?)?;
+        let next = net.moved(-1.0, &fisher.layout().unflatten_like(&step.x, &net)?)?;
         let reached = f64::from(next.loss(train)?.to_scalar::<f32>()?);
         let kept = (loss - reached) / f64::from(promised.to_scalar::<f32>()?);
         if kept > 0.75 {

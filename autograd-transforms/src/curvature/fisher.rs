@@ -1,7 +1,7 @@
 //! Fisher information of a model: true by sampling, or empirical.
 
+use super::layout::ParameterLayout;
 use super::likelihood::Likelihood;
-use super::ravel::Ravel;
 use super::recorded::JacobianOperator;
 use crate::operators::{DenseMatrix, LinearOperator};
 use crate::vmap;
@@ -136,8 +136,8 @@ impl<'a> Fisher<'a> {
     }
 
     /// How parameters become vectors.
-    pub fn ravel(&self) -> &Ravel {
-        self.jacobian.ravel()
+    pub fn layout(&self) -> &ParameterLayout {
+        self.jacobian.layout()
     }
 
     /// The model's outputs.
@@ -157,7 +157,7 @@ impl<'a> Fisher<'a> {
             Ok(())
         })?;
         let sums = sums.unwrap_or_default();
-        scale(&self.ravel().ravel(&sums)?, 1.0 / self.count())
+        scale(&self.layout().flatten(&sums)?, 1.0 / self.count())
     }
 
     /// For each parameter its own block, as a matrix over its elements in row-major order: what

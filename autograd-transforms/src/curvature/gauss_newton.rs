@@ -1,6 +1,6 @@
 //! The generalized Gauss–Newton matrix.
 
-use super::ravel::Ravel;
+use super::layout::ParameterLayout;
 use super::recorded::{HessianOperator, JacobianOperator};
 use crate::operators::LinearOperator;
 use autograd_core::{DType, Result, TrackedTensor, Tree};
@@ -64,8 +64,8 @@ impl GaussNewton {
     }
 
     /// How parameters become vectors.
-    pub fn ravel(&self) -> &Ravel {
-        self.model.ravel()
+    pub fn layout(&self) -> &ParameterLayout {
+        self.model.layout()
     }
 }
 

@@ -3,12 +3,12 @@
 //!
 //! None of the matrices is written down. A function is recorded once, at given parameters; each
 //! product is then a sweep over that record. Vectors are parameters laid end to end
-//! ([`Ravel`]).
+//! ([`ParameterLayout`]).
 //!
 //! ```
 //! use autograd_core::{Result, TrackedTensor};
 //! use autograd_ops::{TensorAutograd, random};
-//! use autograd_transforms::curvature::{Fisher, Likelihood, Ravel, natural_gradient};
+//! use autograd_transforms::curvature::{Fisher, Likelihood, ParameterLayout, natural_gradient};
 //!
 //! fn main() -> Result<()> {
 //!     // Logistic regression on three points.
@@ -19,7 +19,7 @@
 //!     let gradient = TrackedTensor::from_vec(vec![1f64, 0., 0., -1.], &[4])?;
 //!     let step = natural_gradient(&fisher, &gradient, 0.1, &Default::default())?;
 //!     assert!(step.converged);
-//!     let step = Ravel::of(&w)?.unravel_like(&step.x, &w)?;
+//!     let step = ParameterLayout::of(&w)?.unflatten_like(&step.x, &w)?;
 //!     assert_eq!(step.dims(), [2, 2]);
 //!     Ok(())
 //! }
@@ -29,16 +29,16 @@ mod fisher;
 mod gauss_newton;
 mod kronecker;
 mod layers;
+mod layout;
 mod likelihood;
 mod natural;
-mod ravel;
 mod recorded;
 
 pub use fisher::Fisher;
 pub use gauss_newton::GaussNewton;
 pub use kronecker::KroneckerFactors;
 pub use layers::Layers;
+pub use layout::ParameterLayout;
 pub use likelihood::Likelihood;
 pub use natural::{kronecker_factors, natural_gradient};
-pub use ravel::Ravel;
 pub use recorded::{HessianOperator, JacobianOperator};

@@ -1,6 +1,6 @@
 //! Jacobians and Hessians of functions that are recorded once and multiplied often.
 
-use super::ravel::Ravel;
+use super::layout::ParameterLayout;
 use crate::operators::{LinearOperator, checked};
 use autograd_core::algebra::{fill, zeros_like};
 use autograd_core::{DType, Error, Meta, Result, Shape, Site, TrackedTensor, Tree};
@@ -15,7 +15,7 @@ use autograd_tape::GradientTape;
 #[derive(Debug)]
 pub struct JacobianOperator {
     tape: GradientTape,
-    ravel: Ravel,
+    layout: ParameterLayout,
     parameters: Vec<TrackedTensor>,
     output: TrackedTensor,
     /// The variable u, and what uᵀJ is in terms of it: none where the output does not depend on
@@ -27,14 +27,14 @@ impl JacobianOperator {
     /// The Jacobian of `f`, which takes the parameters: one value, a list, a model.
     ///
     /// # Errors
-    /// As [`Ravel::of`], and what `f` reports; [`Error::UnsupportedMode`] at an op that is
+    /// As [`ParameterLayout::of`], and what `f` reports; [`Error::UnsupportedMode`] at an op that is
     /// differentiable only once.
     #[track_caller]
     pub fn new<P: Tree + ?Sized>(
         f: impl FnOnce(&P::Owned) -> Result<TrackedTensor>,
         parameters: &P,
     ) -> Result<Self> {
-        let ravel = Ravel::of(parameters)?;
+        let layout = ParameterLayout::of(parameters)?;
         let tape = GradientTape::new().persistent();
         let variables = parameters.rebuild(&mut |p| tape.try_variable(p))?;
         let parameters: Vec<TrackedTensor> = variables.leaves().into_iter().cloned().collect();
@@ -49,7 +49,7 @@ impl JacobianOperator {
             let grads = tape.gradient_with(&[&output], &[&u], &sources)?;
             pulled = Some((u, grads));
         }
-        Ok(Self { tape, ravel, parameters, output, pulled })
+        Ok(Self { tape, layout, parameters, output, pulled })
     }
 
     /// The function's value.
@@ -58,8 +58,8 @@ impl JacobianOperator {
     }
 
     /// How parameters become vectors.
-    pub fn ravel(&self) -> &Ravel {
-        &self.ravel
+    pub fn layout(&self) -> &ParameterLayout {
+        &self.layout
     }
 
     fn zeros(&self, n: usize) -> Result<TrackedTensor> {
@@ -73,15 +73,15 @@ impl LinearOperator for JacobianOperator {
     }
 
     fn columns(&self) -> usize {
-        self.ravel.elements()
+        self.layout.elements()
     }
 
     fn dtype(&self) -> DType {
-        self.ravel.dtype()
+        self.layout.dtype()
     }
 
     fn matvec(&self, x: &TrackedTensor) -> Result<TrackedTensor> {
-        let tangents = self.ravel.unravel(x)?;
+        let tangents = self.layout.unflatten(x)?;
         let Some((u, pulled)) = &self.pulled else { return self.zeros(self.rows()) };
         let (targets, seeds): (Vec<_>, Vec<_>) =
             pulled.iter().zip(&tangents).filter(|(g, _)| self.tape.watches(g)).unzip();
@@ -99,7 +99,7 @@ impl LinearOperator for JacobianOperator {
         let seed = y.reshape(self.output.dims())?;
         let sources: Vec<&TrackedTensor> = self.parameters.iter().collect();
         let grads = self.tape.gradient_with_detached(&[&self.output], &[&seed], &sources)?;
-        self.ravel.ravel(&grads)
+        self.layout.flatten(&grads)
     }
 }
 
@@ -108,7 +108,7 @@ impl LinearOperator for JacobianOperator {
 #[derive(Debug)]
 pub struct HessianOperator {
     tape: GradientTape,
-    ravel: Ravel,
+    layout: ParameterLayout,
     parameters: Vec<TrackedTensor>,
     value: TrackedTensor,
     gradient: Vec<TrackedTensor>,
@@ -118,7 +118,7 @@ impl HessianOperator {
     /// The Hessian of `f`, which takes the parameters: one value, a list, a model.
     ///
     /// # Errors
-    /// As [`Ravel::of`], and what `f` reports; [`Error::NonScalarTarget`];
+    /// As [`ParameterLayout::of`], and what `f` reports; [`Error::NonScalarTarget`];
     /// [`Error::UnsupportedMode`] at an op that is differentiable only once.
     ///
     /// ```
@@ -142,7 +142,7 @@ impl HessianOperator {
         parameters: &P,
     ) -> Result<Self> {
         let site = Site::caller();
-        let ravel = Ravel::of(parameters)?;
+        let layout = ParameterLayout::of(parameters)?;
         let tape = GradientTape::new().persistent();
         let variables = parameters.rebuild(&mut |p| tape.try_variable(p))?;
         let parameters: Vec<TrackedTensor> = variables.leaves().into_iter().cloned().collect();
@@ -158,7 +158,7 @@ impl HessianOperator {
         } else {
             parameters.iter().map(|p| zeros_like(&tape.unwatched(p))).collect::<Result<_>>()?
         };
-        Ok(Self { tape, ravel, parameters, value, gradient })
+        Ok(Self { tape, layout, parameters, value, gradient })
     }
 
     /// The function's value.
@@ -172,30 +172,30 @@ impl HessianOperator {
     /// What the levels below report.
     pub fn gradient(&self) -> Result<TrackedTensor> {
         let gradient: Vec<TrackedTensor> = self.gradient.iter().map(|g| self.tape.unwatched(g)).collect();
-        self.ravel.ravel(&gradient)
+        self.layout.flatten(&gradient)
     }
 
     /// How parameters become vectors.
-    pub fn ravel(&self) -> &Ravel {
-        &self.ravel
+    pub fn layout(&self) -> &ParameterLayout {
+        &self.layout
     }
 }
 
 impl LinearOperator for HessianOperator {
     fn rows(&self) -> usize {
-        self.ravel.elements()
+        self.layout.elements()
     }
 
     fn columns(&self) -> usize {
-        self.ravel.elements()
+        self.layout.elements()
     }
 
     fn dtype(&self) -> DType {
-        self.ravel.dtype()
+        self.layout.dtype()
     }
 
     fn matvec(&self, x: &TrackedTensor) -> Result<TrackedTensor> {
-        let tangents = self.ravel.unravel(x)?;
+        let tangents = self.layout.unflatten(x)?;
         let (targets, seeds): (Vec<_>, Vec<_>) =
             self.gradient.iter().zip(&tangents).filter(|(g, _)| self.tape.watches(g)).unzip();
         let sources: Vec<&TrackedTensor> = self.parameters.iter().collect();
@@ -204,7 +204,7 @@ impl LinearOperator for HessianOperator {
             return zeros_like(x);
         }
         let product = self.tape.gradient_with_detached(&targets, &seeds, &sources)?;
-        self.ravel.ravel(&product)
+        self.layout.flatten(&product)
     }
 
     fn adjoint(&self, y: &TrackedTensor) -> Result<TrackedTensor> {

@@ -10,7 +10,7 @@ use autograd_ops::random;
 
 /// A mean of independent samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Estimate {
+pub struct ScalarEstimate {
     /// The mean.
     pub value: f64,
     /// Its standard error: the samples' deviation over √samples.
@@ -19,7 +19,7 @@ pub struct Estimate {
     pub samples: usize,
 }
 
-impl Estimate {
+impl ScalarEstimate {
     fn of(samples: &[f64]) -> Self {
         let n = samples.len() as f64;
         let value = samples.iter().sum::<f64>() / n;
@@ -48,7 +48,7 @@ impl Estimate {
 /// }
 /// ```
 #[track_caller]
-pub fn trace(operator: &dyn LinearOperator, probes: usize, key: &TrackedTensor) -> Result<Estimate> {
+pub fn trace(operator: &dyn LinearOperator, probes: usize, key: &TrackedTensor) -> Result<ScalarEstimate> {
     let site = Site::caller();
     let n = square("trace", operator, site)?;
     at_least_two("trace", probes, site)?;
@@ -59,7 +59,7 @@ pub fn trace(operator: &dyn LinearOperator, probes: usize, key: &TrackedTensor) 
         unwatched("trace", &image, site)?;
         samples.push(dot(&probe, &image)?);
     }
-    Ok(Estimate::of(&samples))
+    Ok(ScalarEstimate::of(&samples))
 }
 
 /// tr A with a third of the products spent on the largest directions, whose trace is exact, and
@@ -75,7 +75,7 @@ pub fn hutch_plus_plus(
     operator: &dyn LinearOperator,
     products: usize,
     key: &TrackedTensor,
-) -> Result<Estimate> {
+) -> Result<ScalarEstimate> {
     const OP: &str = "hutch_plus_plus";
     let site = Site::caller();
     let n = square(OP, operator, site)?;
@@ -106,8 +106,8 @@ pub fn hutch_plus_plus(
         let probe = without(&basis, signs(key, n, operator.dtype())?)?;
         samples.push(dot(&probe, &operator.matvec(&probe)?)?);
     }
-    let rest = Estimate::of(&samples);
-    Ok(Estimate { value: largest + rest.value, ..rest })
+    let rest = ScalarEstimate::of(&samples);
+    Ok(ScalarEstimate { value: largest + rest.value, ..rest })
 }
 
 /// x without its parts along the vectors of an orthonormal basis.
@@ -133,7 +133,7 @@ pub fn trace_of_function(
     steps: usize,
     probes: usize,
     key: &TrackedTensor,
-) -> Result<Estimate> {
+) -> Result<ScalarEstimate> {
     quadrature("trace_of_function", operator, &f, steps, probes, key, Site::caller())
 }
 
@@ -160,7 +160,7 @@ pub fn log_determinant(
     steps: usize,
     probes: usize,
     key: &TrackedTensor,
-) -> Result<Estimate> {
+) -> Result<ScalarEstimate> {
     quadrature("log_determinant", operator, &f64::ln, steps, probes, key, Site::caller())
 }
 
@@ -172,7 +172,7 @@ fn quadrature(
     probes: usize,
     key: &TrackedTensor,
     site: Site,
-) -> Result<Estimate> {
+) -> Result<ScalarEstimate> {
     let n = square(op, operator, site)?;
     at_least_two(op, probes, site)?;
     let mut samples = Vec::with_capacity(probes);
@@ -189,5 +189,5 @@ fn quadrature(
         }
         samples.push(n as f64 * sum);
     }
-    Ok(Estimate::of(&samples))
+    Ok(ScalarEstimate::of(&samples))
 }

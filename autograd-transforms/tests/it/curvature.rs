@@ -6,8 +6,8 @@ use autograd_forward::jvp;
 use autograd_ops::{TensorAutograd, random};
 use autograd_tape::GradientTape;
 use autograd_transforms::curvature::{
-    Fisher, GaussNewton, HessianOperator, JacobianOperator, KroneckerFactors, Layers, Likelihood, Ravel,
-    kronecker_factors, natural_gradient,
+    Fisher, GaussNewton, HessianOperator, JacobianOperator, KroneckerFactors, Layers, Likelihood,
+    ParameterLayout, kronecker_factors, natural_gradient,
 };
 use autograd_transforms::operators::{Cholesky, Damped, LinearOperator};
 
@@ -66,9 +66,9 @@ fn jacobians_and_hessians_are_those_of_the_oracle() -> Result<()> {
     let p = parameters(2)?;
     let refs: Vec<&TrackedTensor> = p.iter().collect();
     let x = normal(4, &[5, 2])?;
-    let ravel = Ravel::of(&refs)?;
-    let flat = ravel.ravel(&refs)?;
-    let f = |v: &TrackedTensor| net(&ravel.unravel(v)?, &x);
+    let layout = ParameterLayout::of(&refs)?;
+    let flat = layout.flatten(&refs)?;
+    let f = |v: &TrackedTensor| net(&layout.unflatten(v)?, &x);
     let operator = JacobianOperator::new(|p| net(p, &x), &refs)?;
     close(&dense(&operator)?, &jacobian(f, &flat)?);
     check_adjoint(&operator)?;
@@ -103,9 +103,9 @@ fn gauss_newton_is_the_sandwich_of_its_parts() -> Result<()> {
     let targets = TrackedTensor::from_vec(vec![0i64, 2, 1, 1, 0, 2], &[6])?;
     let loss = |z: &TrackedTensor| Likelihood::Categorical.negative_log(z, &targets);
     let matrix = GaussNewton::new(|p| net(p, &x), loss, &refs)?;
-    let ravel = Ravel::of(&refs)?;
-    let flat = ravel.ravel(&refs)?;
-    let model = |v: &TrackedTensor| net(&ravel.unravel(v)?, &x);
+    let layout = ParameterLayout::of(&refs)?;
+    let flat = layout.flatten(&refs)?;
+    let model = |v: &TrackedTensor| net(&layout.unflatten(v)?, &x);
     let wanted = sandwich(&jacobian(model, &flat)?, &hessian(loss, &model(&flat)?)?);
     close(&dense(&matrix)?, &wanted);
     check_adjoint(&matrix)?;
@@ -302,12 +302,15 @@ fn bad_input_is_a_typed_error() -> Result<()> {
     let refs: Vec<&TrackedTensor> = p.iter().collect();
     let x = normal(4, &[5, 2])?;
     let whole = TrackedTensor::from_vec(vec![1i64], &[1])?;
-    assert!(matches!(Ravel::of(&()).expect_err("none"), Error::InvalidArgument { .. }));
-    assert!(matches!(Ravel::of(&whole).expect_err("integers"), Error::NotDifferentiable { .. }));
-    assert!(matches!(Ravel::of(&(&x, &whole)).expect_err("two types"), Error::DTypeMismatch { .. }));
-    let ravel = Ravel::of(&refs)?;
-    assert!(matches!(ravel.unravel(&x).expect_err("a matrix"), Error::Mismatch { .. }));
-    assert!(matches!(ravel.ravel(&x).expect_err("one of three"), Error::Shape { .. }));
+    assert!(matches!(ParameterLayout::of(&()).expect_err("none"), Error::InvalidArgument { .. }));
+    assert!(matches!(ParameterLayout::of(&whole).expect_err("integers"), Error::NotDifferentiable { .. }));
+    assert!(matches!(
+        ParameterLayout::of(&(&x, &whole)).expect_err("two types"),
+        Error::DTypeMismatch { .. }
+    ));
+    let layout = ParameterLayout::of(&refs)?;
+    assert!(matches!(layout.unflatten(&x).expect_err("a matrix"), Error::Mismatch { .. }));
+    assert!(matches!(layout.flatten(&x).expect_err("one of three"), Error::Shape { .. }));
     let not_scalar = HessianOperator::new(|p| p[0].sqr(), &refs).expect_err("a matrix");
     assert!(matches!(not_scalar, Error::NonScalarTarget { .. }));
     let key = random::key(1);

@@ -1,7 +1,15 @@
-//! Operators, curvature, sparse derivatives and implicit functions against dense oracles.
+//! The transforms against figures from outside, against each other, against dense oracles and
+//! against bad input.
 
+mod bad_input;
+mod batches;
+mod checks;
 mod curvature;
 mod dense;
+mod figures;
 mod implicit;
+mod models;
+mod nesting;
 mod operators;
+mod series;
 mod sparse;

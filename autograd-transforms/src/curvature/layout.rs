@@ -6,12 +6,12 @@ use autograd_ops::TensorAutograd;
 
 /// The way from a tree of parameters to one vector, leaf after leaf, and back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ravel {
+pub struct ParameterLayout {
     shapes: Vec<Shape>,
     dtype: DType,
 }
 
-impl Ravel {
+impl ParameterLayout {
     /// The way for parameters like these.
     ///
     /// # Errors
@@ -25,12 +25,12 @@ impl Ravel {
             return Err(error.clone());
         }
         let Some(first) = parameters.first() else {
-            return Err(Error::argument("ravel", "there are no parameters").or_at(site));
+            return Err(Error::argument("parameter_layout", "there are no parameters").or_at(site));
         };
         let dtype = first.dtype();
         if parameters.iter().any(|p| p.dtype() != dtype) {
             let dtypes = parameters.iter().map(|p| p.dtype()).collect();
-            return Err(Error::DTypeMismatch { op: "ravel", dtypes, at: site.into() });
+            return Err(Error::DTypeMismatch { op: "parameter_layout", dtypes, at: site.into() });
         }
         if !is_float(dtype) {
             return Err(Error::NotDifferentiable { dtype, at: site.into() });
@@ -58,14 +58,14 @@ impl Ravel {
     /// # Errors
     /// [`Error::Shape`] where they have not the shapes that this way was made for.
     #[track_caller]
-    pub fn ravel<P: Tree + ?Sized>(&self, parameters: &P) -> Result<TrackedTensor> {
+    pub fn flatten<P: Tree + ?Sized>(&self, parameters: &P) -> Result<TrackedTensor> {
         let parameters = parameters.leaves();
         if parameters.len() != self.shapes.len()
             || parameters.iter().zip(&self.shapes).any(|(p, shape)| p.shape() != shape)
         {
             let shapes: Vec<Shape> = parameters.iter().map(|p| *p.shape()).collect();
-            let reason = format!("shapes {:?} are raveled here", self.shapes);
-            return Err(Error::shape("ravel", &shapes, reason).or_at(Site::caller()));
+            let reason = format!("shapes {:?} are laid out here", self.shapes);
+            return Err(Error::shape("parameter_layout", &shapes, reason).or_at(Site::caller()));
         }
         let flat: Vec<TrackedTensor> = parameters.iter().map(|p| p.flatten_all()).collect::<Result<_>>()?;
         match &flat[..] {
@@ -77,10 +77,10 @@ impl Ravel {
     /// The parameters of a vector in the structure of others.
     ///
     /// # Errors
-    /// As [`unravel`](Self::unravel).
+    /// As [`unflatten`](Self::unflatten).
     #[track_caller]
-    pub fn unravel_like<P: Tree + ?Sized>(&self, vector: &TrackedTensor, like: &P) -> Result<P::Owned> {
-        like.with_leaves(self.unravel(vector)?)
+    pub fn unflatten_like<P: Tree + ?Sized>(&self, vector: &TrackedTensor, like: &P) -> Result<P::Owned> {
+        like.with_leaves(self.unflatten(vector)?)
     }
 
     /// The parameters of a vector, in the order of the leaves.
@@ -88,7 +88,7 @@ impl Ravel {
     /// # Errors
     /// [`Error::Mismatch`] for a vector of another length or type.
     #[track_caller]
-    pub fn unravel(&self, vector: &TrackedTensor) -> Result<Vec<TrackedTensor>> {
+    pub fn unflatten(&self, vector: &TrackedTensor) -> Result<Vec<TrackedTensor>> {
         crate::operators::checked("a vector of parameters", vector, self.elements(), self.dtype)
             .map_err(|e| e.or_at(Site::caller()))?;
         let mut start = 0;
