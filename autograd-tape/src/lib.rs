@@ -23,6 +23,7 @@
 mod in_place;
 mod inspect;
 mod node;
+mod probe;
 mod record;
 mod region;
 mod replay;
@@ -36,6 +37,7 @@ mod variables;
 
 pub use autograd_core::no_grad;
 pub use inspect::{Operation, TapeNode};
+pub use probe::{Probe, probe};
 pub use region::{Fate, RegionOptions, ReplayCount, region};
 pub use rules::{BackwardRule, Choice, RuleSet, own_backward};
 pub use stow::{Store, Stowed};
