@@ -249,6 +249,28 @@ pub enum Error {
         /// The user's line.
         at: At,
     },
+    /// A tree whose structure is not the one that is needed.
+    #[error("{what}: {reason}{at}")]
+    TreeMismatch {
+        /// What was given.
+        what: &'static str,
+        /// The first difference.
+        reason: String,
+        /// The user's line.
+        at: At,
+    },
+    /// A value that a transform handed to its function, used after the function's end.
+    #[error(
+        "a value of the {transform} at {entered} is used after its end: return it from the function, or detach() it inside{at}"
+    )]
+    Leaked {
+        /// The transform.
+        transform: &'static str,
+        /// Where the transform was called.
+        entered: Site,
+        /// The user's line.
+        at: At,
+    },
     /// An error from candle.
     #[error("candle: {source}{at}")]
     Candle {
@@ -335,6 +357,8 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+            | Self::TreeMismatch { at, .. }
+            | Self::Leaked { at, .. }
             | Self::Candle { at, .. }
             | Self::Internal { at, .. } => Some(at),
             Self::Message(_) => None,
@@ -360,6 +384,8 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+            | Self::TreeMismatch { at, .. }
+            | Self::Leaked { at, .. }
             | Self::Candle { at, .. }
             | Self::Internal { at, .. } => Some(at),
             Self::Message(_) => None,

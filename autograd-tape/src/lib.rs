@@ -23,6 +23,7 @@
 mod inspect;
 mod node;
 mod record;
+mod rules;
 mod sweep;
 mod tape;
 mod tracer;
@@ -30,4 +31,5 @@ mod tracer;
 pub use autograd_core::no_grad;
 pub use inspect::{Operation, TapeNode};
 pub use record::replayed;
+pub use rules::{BackwardRule, Choice, RuleSet, own_backward};
 pub use tape::GradientTape;

@@ -1,6 +1,7 @@
 //! The record of a tape, and the small header that its values share.
 
 use crate::node::{Node, Slot, Step};
+use crate::rules::RuleSet;
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{Level, Meta, Site};
 use parking_lot::Mutex;
@@ -23,6 +24,8 @@ pub(crate) struct Shared {
     /// 0 until the first variable.
     level: AtomicU64,
     pub(crate) record: Mutex<Record>,
+    /// Backward passes that stand in for the ops' own.
+    pub(crate) rules: Option<RuleSet>,
 }
 
 #[derive(Debug, Default)]
@@ -35,10 +38,10 @@ pub(crate) struct Record {
 }
 
 impl Shared {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(rules: Option<RuleSet>) -> Self {
         let (nodes, constants) = SPARE.take();
         let record = Mutex::new(Record { nodes, constants, ..Record::default() });
-        Self { state: AtomicU8::new(0), level: AtomicU64::new(0), record }
+        Self { state: AtomicU8::new(0), level: AtomicU64::new(0), record, rules }
     }
 
     pub(crate) fn state(&self) -> State {

@@ -2,10 +2,11 @@
 
 use crate::node::{Kept, Node, Slot, Source, Step, differentiable, residuals};
 use crate::record::{Shared, State, current_region};
+use crate::rules::{Choice, Replaced};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    Applied, Call, Error, Level, Mask, Meta, Pointwise, Primitive, Residual, Result, Rule, Shape, Tracer,
-    TrackedTensor, Values, apply_call, apply_single, is_float, is_recording, on_behalf_of,
+    Applied, Call, Error, Level, Mask, Meta, Pointwise, Prim, Primitive, Residual, Result, Rule, Shape,
+    Tracer, TrackedTensor, Values, apply_call, apply_single, is_float, is_recording, on_behalf_of,
 };
 use candle_core::{DType, DeviceLocation};
 use std::any::Any;
@@ -85,7 +86,18 @@ impl Tracer for TapeTracer {
                 }
             }
         }
-        let rule = op.rule();
+        let replaced = match &self.tape.rules {
+            Some(rules) => match rules.choice(op, Mask::of(inputs.len(), |i| slots[i].is_some())) {
+                Choice::Own => None,
+                Choice::Decompose => match on_behalf_of(site, || op.decompose(inputs))? {
+                    Some(outputs) => return Ok(Applied { outputs, aux: Values::new() }),
+                    None => None,
+                },
+                Choice::Backward(rule) => Some(Replaced::new(op, rule, inputs.len())),
+            },
+            None => None,
+        };
+        let rule = replaced.as_ref().map_or_else(|| op.rule(), |replaced| replaced.rule());
         let wanted = match rule {
             Rule::Flat => Mask::EMPTY,
             Rule::Composite => {
@@ -134,7 +146,7 @@ impl Tracer for TapeTracer {
         };
         let metas: SmallVec<[Meta; 1]> = made.outputs.iter().map(TrackedTensor::meta).collect();
         let handles = metas.iter().filter(|m| is_float(m.dtype)).count() as u32;
-        let step = Step::Apply(op.keep());
+        let step = Step::Apply(replaced.map_or_else(|| op.keep(), |replaced| Prim::Shared(replaced)));
         let id = {
             let mut record = self.tape.record.lock();
             if self.tape.state() != State::Live {
