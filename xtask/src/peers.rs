@@ -156,11 +156,8 @@ fn run(project: &Project, arguments: lexopt::Parser) -> Result<(), Failure> {
         verdicts.push(table.verdict());
     }
     // The first table is the one on which the targets stand; its verdict is the last line.
-    for verdict in verdicts.iter().skip(1).chain(verdicts.first()) {
-        match verdict {
-            Ok(line) => println!("{line}"),
-            Err(missing) => println!("incomplete: {missing}"),
-        }
+    for line in verdicts.iter().skip(1).chain(verdicts.first()).flatten() {
+        println!("{line}");
     }
     match verdicts.into_iter().find_map(Result::err) {
         None => Ok(()),
