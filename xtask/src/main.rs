@@ -5,6 +5,7 @@
 
 mod arrows;
 mod ci;
+mod gpu_check;
 mod overhead;
 mod peers;
 mod project;
@@ -21,7 +22,8 @@ struct Command {
     run: fn(&Project, lexopt::Parser) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 4] = [ci::COMMAND, tidy::COMMAND, overhead::COMMAND, peers::COMMAND];
+const COMMANDS: [Command; 5] =
+    [ci::COMMAND, tidy::COMMAND, overhead::COMMAND, peers::COMMAND, gpu_check::COMMAND];
 
 fn main() -> ExitCode {
     match dispatch(lexopt::Parser::from_env()) {
