@@ -6,7 +6,7 @@
 #[path = "peers/workloads.rs"]
 mod workloads;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion};
 use std::hint::black_box;
 use std::time::Duration;
 use workloads::{Mode, build};
@@ -42,5 +42,8 @@ fn ops(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, ops);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    ops(&mut criterion);
+    criterion.final_summary();
+}

@@ -18,18 +18,26 @@
 //! }
 //! ```
 
-use autograd_core::{Result, TrackedTensor};
+mod cost;
+mod disk;
+mod levels;
+mod manager;
+mod optimal;
+mod plan;
+mod policy;
+mod predict;
+mod region;
+mod sequential;
+mod uniform;
 
-/// Runs `f` without keeping what its backward pass needs; that is computed again when a gradient
-/// passes through. Values of `f` that stay in the caller's hands are kept, of course. A
-/// checkpoint inside a checkpoint joins it.
-///
-/// # Errors
-/// What `f` reports.
-pub fn checkpoint(
-    f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
-    inputs: &[&TrackedTensor],
-) -> Result<Vec<TrackedTensor>> {
-    let inputs: Vec<TrackedTensor> = inputs.iter().map(|x| (*x).clone()).collect();
-    autograd_tape::replayed(|| f(&inputs))
-}
+pub use autograd_tape::{Fate, Store, Stowed};
+pub use cost::{ChainCost, LayerCost};
+pub use disk::{DiskStore, HostStore};
+pub use levels::OffloadCost;
+pub use manager::{CheckpointManager, CheckpointStats, Costs};
+pub use plan::{Part, Plan};
+pub use policy::{Policy, checkpoint_with};
+pub use predict::Prediction;
+pub use region::checkpoint;
+pub use sequential::checkpoint_sequential;
+pub use uniform::binomial_recomputations;

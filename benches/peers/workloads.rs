@@ -3,10 +3,9 @@
 //! A workload is a function of leaves to a scalar (or to outputs, for the transforms); one
 //! repetition computes the value and every gradient that `WORKLOADS.md` lists.
 
-use candle_autograd::core::Mask;
 use candle_autograd::ops::norm::batch_norm_train;
 use candle_autograd::ops::random;
-use candle_autograd::transforms::{grad, jvp, vmap};
+use candle_autograd::transforms::{grad, hessian, hvp, jacfwd, jacrev, vmap};
 use candle_autograd::{DType, Error, GradientTape, Result, TensorAutograd, TrackedTensor};
 use std::cell::Cell;
 
@@ -299,10 +298,7 @@ fn transform(name: &str) -> Result<Option<Repetition>> {
             let p = mlp_leaves()?;
             let v: Vec<Value> = p.iter().map(|q| normal(q.dims(), 1.0)).collect::<Result<_>>()?;
             if name == "hvp_mlp" {
-                Box::new(move || {
-                    let gradient = |q: &[Value]| grad(|q| mlp_loss(q, &x, &t), &refs(q));
-                    Ok(jvp(gradient, &refs(&p), &refs(&v))?.1)
-                })
+                Box::new(move || hvp(|q: &Vec<Value>| mlp_loss(q, &x, &t), &p, &v))
             } else {
                 Box::new(move || {
                     let tape = GradientTape::new().persistent();
@@ -313,24 +309,45 @@ fn transform(name: &str) -> Result<Option<Repetition>> {
                 })
             }
         }
+        "hessian_200" => {
+            let (x, t) = (normal(&[32, 8], 1.0)?, integers(10, 32)?);
+            let flat = normal(&[200], 0.3)?;
+            Box::new(move || {
+                let loss = |p: &Value| {
+                    let h = linear(&x, &p.narrow(0, 0, 80)?.reshape((8, 10))?, &p.narrow(0, 80, 10)?)?;
+                    let (w, b) = (p.narrow(0, 90, 100)?.reshape((10, 10))?, p.narrow(0, 190, 10)?);
+                    linear(&h.tanh()?, &w, &b)?.cross_entropy(&t)
+                };
+                Ok(vec![hessian(loss, &flat)?])
+            })
+        }
+        "jacrev_256" | "jacfwd_256" => {
+            let square = || normal(&[256, 256], 0.06);
+            let row = || normal(&[256], 0.1);
+            let (w1, b1, w2, b2, x) = (square()?, row()?, square()?, row()?, normal(&[256], 1.0)?);
+            let reverse = name == "jacrev_256";
+            Box::new(move || {
+                let net = |x: &Value| linear(&linear(x, &w1, &b1)?.tanh()?, &w2, &b2)?.tanh();
+                Ok(vec![if reverse { jacrev(net, &x)? } else { jacfwd(net, &x)? }])
+            })
+        }
         "per_sample_grads" => {
             let (x, t) = (normal(&[128, 784], 1.0)?, integers(10, 128)?);
-            let p = [
+            let p = vec![
                 normal(&[784, 64], 0.03)?,
                 normal(&[64], 0.0)?,
                 normal(&[64, 10], 0.1)?,
                 normal(&[10], 0.0)?,
             ];
             Box::new(move || {
-                let one = |sample: &[Value]| {
-                    let (x, t) = (sample[0].unsqueeze(0)?, sample[1].unsqueeze(0)?);
-                    let loss = |p: &[Value]| {
-                        let h = linear(&x, &p[0], &p[1])?.relu()?;
-                        linear(&h, &p[2], &p[3])?.cross_entropy(&t)
+                let one = |(x, t): &(Value, Value)| {
+                    let loss = |p: &Vec<Value>| {
+                        let h = linear(x, &p[0], &p[1])?.relu()?;
+                        linear(&h, &p[2], &p[3])?.cross_entropy(t)
                     };
-                    grad(loss, &refs(&p))
+                    grad(loss, &p)
                 };
-                vmap(one, &[&x, &t], Mask::one(0).with(1))
+                vmap(one, &(&x, &t), 0)
             })
         }
         _ => return Ok(None),
