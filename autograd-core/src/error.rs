@@ -249,6 +249,20 @@ pub enum Error {
         /// The user's line.
         at: At,
     },
+    /// NaN or infinity where a tape looks for them: the op that made them of finite numbers.
+    #[error("{op}: {found} in its {pass} pass: {reason}{at}")]
+    Anomaly {
+        /// The op.
+        op: &'static str,
+        /// "forward" or "backward".
+        pass: &'static str,
+        /// What arose, and how often.
+        found: String,
+        /// What the op was given.
+        reason: String,
+        /// The user's line on which the op was applied.
+        at: At,
+    },
     /// An error from candle.
     #[error("candle: {source}{at}")]
     Candle {
@@ -335,6 +349,7 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+            | Self::Anomaly { at, .. }
             | Self::Candle { at, .. }
             | Self::Internal { at, .. } => Some(at),
             Self::Message(_) => None,
@@ -360,6 +375,7 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+            | Self::Anomaly { at, .. }
             | Self::Candle { at, .. }
             | Self::Internal { at, .. } => Some(at),
             Self::Message(_) => None,

@@ -189,6 +189,12 @@ impl TrackedTensor {
         }
     }
 
+    /// The numbers without any watcher, for looking at them: unlike [`detach`](Self::detach) it is
+    /// no step of the user's function. `None` while they are being captured or batched.
+    pub fn beneath(&self) -> Option<Self> {
+        self.bottom().map(|plain| Self::from_plain(plain.clone()))
+    }
+
     fn bottom_or(&self, site: Site) -> Result<&Arc<Plain>> {
         self.bottom().ok_or_else(|| match &self.0 {
             Repr::Failed(error) => Error::clone(error),

@@ -20,14 +20,30 @@
 //! }
 //! ```
 
+mod accumulator;
+mod anomaly;
+mod clip;
+mod hooks;
 mod inspect;
 mod node;
+mod noise;
+mod norm;
 mod record;
+mod scaler;
+mod statistics;
 mod sweep;
 mod tape;
 mod tracer;
+mod watch;
 
+pub use accumulator::GradientAccumulator;
 pub use autograd_core::no_grad;
+pub use clip::{clip_adaptive, clip_by_global_norm, clip_by_norm, clip_by_value};
+pub use hooks::Hook;
 pub use inspect::{Operation, TapeNode};
+pub use noise::GradientNoise;
+pub use norm::global_norm;
 pub use record::replayed;
+pub use scaler::{LossScaler, LossScalerState};
+pub use statistics::Statistics;
 pub use tape::GradientTape;

@@ -1,5 +1,6 @@
 //! The record of a tape, and the small header that its values share.
 
+use crate::anomaly::Check;
 use crate::node::{Node, Slot, Step};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{Level, Meta, Site};
@@ -22,6 +23,8 @@ pub(crate) struct Shared {
     state: AtomicU8,
     /// 0 until the first variable.
     level: AtomicU64,
+    /// Which numbers are anomalies; see [`Check`].
+    check: AtomicU8,
     pub(crate) record: Mutex<Record>,
 }
 
@@ -38,7 +41,16 @@ impl Shared {
     pub(crate) fn new() -> Self {
         let (nodes, constants) = SPARE.take();
         let record = Mutex::new(Record { nodes, constants, ..Record::default() });
-        Self { state: AtomicU8::new(0), level: AtomicU64::new(0), record }
+        Self { state: AtomicU8::new(0), level: AtomicU64::new(0), check: AtomicU8::new(0), record }
+    }
+
+    /// Which numbers are anomalies.
+    pub(crate) fn check(&self) -> Check {
+        Check::from_number(self.check.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_check(&self, check: Check) {
+        self.check.store(check as u8, Ordering::Relaxed);
     }
 
     pub(crate) fn state(&self) -> State {

@@ -1,9 +1,12 @@
 //! The gradient tape.
 
+use crate::anomaly::{self, Backward, Check};
+use crate::hooks::Hooks;
 use crate::node::{Node, Slot, Step};
 use crate::record::{Record, Shared, State};
 use crate::sweep::{Nodes, sweep};
 use crate::tracer::TapeTracer;
+use crate::watch::Watch;
 use autograd_core::algebra::{fill, ones_like};
 use autograd_core::smallvec::smallvec;
 use autograd_core::{
@@ -30,8 +33,9 @@ use std::sync::Arc;
 /// ```
 #[derive(Debug)]
 pub struct GradientTape {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     persistent: bool,
+    pub(crate) hooks: Hooks,
 }
 
 impl Default for GradientTape {
@@ -49,7 +53,7 @@ impl Drop for GradientTape {
 impl GradientTape {
     /// A tape for one gradient.
     pub fn new() -> Self {
-        Self { shared: Arc::new(Shared::new()), persistent: false }
+        Self { shared: Arc::new(Shared::new()), persistent: false, hooks: Hooks::default() }
     }
 
     /// The tape kept after a gradient: further ones can be asked, and since the backward pass is
@@ -94,6 +98,9 @@ impl GradientTape {
             return Err(Error::NotDifferentiable { dtype: value.dtype(), at: At::from(site) });
         }
         self.check_live(site)?;
+        if self.shared.check() != Check::Off {
+            anomaly::variable(self.shared.check(), &value).map_err(|e| e.or_at(site))?;
+        }
         let level = self.level_for(&value, site)?;
         let meta = value.meta();
         let node = Node {
@@ -132,7 +139,7 @@ impl GradientTape {
         }
     }
 
-    fn check_live(&self, site: Site) -> Result<()> {
+    pub(crate) fn check_live(&self, site: Site) -> Result<()> {
         if self.shared.state() == State::Live {
             return Ok(());
         }
@@ -277,17 +284,47 @@ impl GradientTape {
         }
         let sources: Vec<Slot> =
             sources.iter().map(|s| Ok(self.find(s, "source", site)?.slot)).collect::<Result<_>>()?;
+        self.pull_slots(pulled, &sources, recording, site)
+    }
+
+    /// Runs the sweep from seeded slots to slots, under the tape's hooks and checks.
+    pub(crate) fn pull_slots(
+        &self,
+        seeds: Vec<(Slot, TrackedTensor)>,
+        sources: &[Slot],
+        recording: bool,
+        site: Site,
+    ) -> Result<Vec<Option<TrackedTensor>>> {
+        let check = self.shared.check();
+        let mut hooks = self.hooks.begin();
+        let mut checks = Backward::new(check, site);
+        let mut watches: Vec<&mut dyn Watch> = Vec::new();
+        watches.extend(hooks.as_mut().map(|hooks| hooks as &mut dyn Watch));
+        if check != Check::Off {
+            watches.push(&mut checks);
+        }
         let level = self.shared.level().unwrap_or_else(Level::fresh);
         let nodes = if self.persistent {
             Nodes::Shared { tape: &self.shared, level, recording }
         } else {
             Nodes::Taken(self.shared.end(State::Spent, Some(site)))
         };
-        sweep(nodes, pulled, &sources)
+        match check {
+            Check::Off => sweep(nodes, seeds, sources, &mut watches),
+            // The sweep's own ops are blamed on the op whose rule applies them.
+            Check::Nan | Check::NotFinite => {
+                anomaly::unchecked(|| sweep(nodes, seeds, sources, &mut watches))
+            }
+        }
     }
 
     /// The tracer of a value on this tape, or the error that says why there is none.
-    fn find<'a>(&self, value: &'a TrackedTensor, role: &'static str, site: Site) -> Result<&'a TapeTracer> {
+    pub(crate) fn find<'a>(
+        &self,
+        value: &'a TrackedTensor,
+        role: &'static str,
+        site: Site,
+    ) -> Result<&'a TapeTracer> {
         let at = At::from(site);
         let mut seen = value;
         let mut reason = Error::Untracked { role, at };

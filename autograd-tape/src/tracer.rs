@@ -1,5 +1,6 @@
 //! Values that a tape watches, and how it records.
 
+use crate::anomaly::{self, Check};
 use crate::node::{Kept, Node, Slot, Source, Step, differentiable, residuals};
 use crate::record::{Shared, State, current_region};
 use autograd_core::smallvec::{SmallVec, smallvec};
@@ -115,6 +116,9 @@ impl Tracer for TapeTracer {
         let early = residuals(rule, wanted, inputs.len(), 1);
         let hints = region == 0 && early.iter().any(|r| matches!(r, Residual::Aux(_)));
         let made = apply_call(op, &inner, aux || hints, site)?;
+        if self.tape.check() != Check::Off {
+            anomaly::forward(self.tape.check(), op, &slots, &inner, &made.outputs)?;
+        }
         let reads = if made.outputs.len() == 1 {
             early
         } else {
@@ -186,6 +190,9 @@ impl TapeTracer {
         inner: &[&TrackedTensor],
     ) -> Result<Applied> {
         let y = apply_single(op, inner, call.site)?;
+        if self.tape.check() != Check::Off {
+            anomaly::forward(self.tape.check(), op, slots, inner, std::slice::from_ref(&y))?;
+        }
         let kept: Kept = op.expr().reverse(wanted, Mask::one(0), |reverse| {
             let mut kept = Kept::with_capacity(reverse.residuals.len());
             for residual in &reverse.residuals {
