@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `tape` | [`GradientTape`]: reverse mode, to any order | yes |
 //! | `forward` | [`ForwardADContext`], [`DualTensor`], [`jvp`]: forward mode | yes |
-//! | `transforms` | [`transforms`]: `grad`, `vjp`, `vmap` on closures | yes |
+//! | `transforms` | [`transforms`]: `grad`, `vjp`, `vmap` on closures over trees of values | yes |
 //! | `nn` | [`nn`]: candle's variables, gradient stores and optimisers | yes |
 //! | `parallel` | kernels on one pool of threads | yes |
 //! | `graph` | [`graph`]: functions captured as programs | |
@@ -32,8 +32,8 @@
 
 pub use autograd_core as core;
 pub use autograd_core::{
-    CustomOp, DType, Device, Error, Meta, Result, Shape, Tensor, TrackedTensor, kernels, no_grad, tap,
-    with_taps,
+    CustomOp, DType, Device, Error, Meta, Result, Shape, Tensor, TrackedTensor, Tree, kernels, no_grad, tap,
+    tree, with_taps,
 };
 pub use autograd_ops as ops;
 pub use autograd_ops::{Operand, TensorAutograd, registry};

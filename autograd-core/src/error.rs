@@ -242,10 +242,12 @@ pub enum Error {
         at: At,
     },
     /// A source that the target does not depend on, where that was forbidden.
-    #[error("the target does not depend on source {index}{at}")]
+    #[error("the target does not depend on source {index}: {reason}{at}")]
     NoPath {
         /// Which source, from 0.
         index: usize,
+        /// What cut the path, where it is known.
+        reason: String,
         /// The user's line.
         at: At,
     },
@@ -261,6 +263,28 @@ pub enum Error {
         /// What the op was given.
         reason: String,
         /// The user's line on which the op was applied.
+        at: At,
+    },
+    /// A tree whose structure is not the one that is needed.
+    #[error("{what}: {reason}{at}")]
+    TreeMismatch {
+        /// What was given.
+        what: &'static str,
+        /// The first difference.
+        reason: String,
+        /// The user's line.
+        at: At,
+    },
+    /// A value that a transform handed to its function, used after the function's end.
+    #[error(
+        "a value of the {transform} at {entered} is used after its end: return it from the function, or detach() it inside{at}"
+    )]
+    Leaked {
+        /// The transform.
+        transform: &'static str,
+        /// Where the transform was called.
+        entered: Site,
+        /// The user's line.
         at: At,
     },
     /// An error from candle.
@@ -350,6 +374,8 @@ impl Error {
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
             | Self::Anomaly { at, .. }
+            | Self::TreeMismatch { at, .. }
+            | Self::Leaked { at, .. }
             | Self::Candle { at, .. }
             | Self::Internal { at, .. } => Some(at),
             Self::Message(_) => None,
@@ -376,6 +402,8 @@ impl Error {
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
             | Self::Anomaly { at, .. }
+            | Self::TreeMismatch { at, .. }
+            | Self::Leaked { at, .. }
             | Self::Candle { at, .. }
             | Self::Internal { at, .. } => Some(at),
             Self::Message(_) => None,

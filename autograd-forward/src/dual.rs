@@ -3,8 +3,8 @@
 use autograd_core::algebra::{add, zeros_like};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
-    Applied, Call, Error, Level, Mask, Primitive, Result, Rule, Shape, Site, Tracer, TrackedTensor, Values,
-    apply_call, on_behalf_of,
+    Applied, Call, Error, Level, Mask, Primitive, Result, Rule, Scope, Shape, Site, Tracer, TrackedTensor,
+    Values, apply_call, on_behalf_of,
 };
 use candle_core::{DType, DeviceLocation};
 use std::any::Any;
@@ -16,6 +16,8 @@ pub(crate) struct DualTracer {
     level: Level,
     primal: TrackedTensor,
     tangent: TrackedTensor,
+    /// The run of the function that the value was made for; none in a context, which has no end.
+    scope: Option<Scope>,
 }
 
 impl DualTracer {
@@ -28,8 +30,13 @@ impl DualTracer {
     }
 
     /// A value with a tangent at `level`.
-    pub(crate) fn join(level: Level, primal: TrackedTensor, tangent: TrackedTensor) -> TrackedTensor {
-        TrackedTensor::from_tracer(Arc::new(Self { level, primal, tangent }))
+    pub(crate) fn join(
+        level: Level,
+        primal: TrackedTensor,
+        tangent: TrackedTensor,
+        scope: Option<&Scope>,
+    ) -> TrackedTensor {
+        TrackedTensor::from_tracer(Arc::new(Self { level, primal, tangent, scope: scope.cloned() }))
     }
 
     fn of(level: Level, value: &TrackedTensor) -> Option<&Self> {
@@ -70,6 +77,9 @@ impl Tracer for DualTracer {
 
     fn process(&self, call: &Call<'_>) -> Result<Applied> {
         let Call { op, inputs, aux, site } = *call;
+        if let Some(scope) = &self.scope {
+            scope.check(site)?;
+        }
         let duals: SmallVec<[Option<&Self>; 4]> = inputs.iter().map(|x| Self::of(self.level, x)).collect();
         let primals: SmallVec<[&TrackedTensor; 4]> =
             inputs.iter().zip(&duals).map(|(x, dual)| dual.map_or(*x, |d| &d.primal)).collect();
@@ -77,7 +87,7 @@ impl Tracer for DualTracer {
             duals.iter().map(|dual| dual.map(|d| d.tangent.clone())).collect();
         let push = |tangents: SmallVec<[Option<TrackedTensor>; 2]>, made: Applied| {
             let outputs = made.outputs.into_iter().zip(tangents).map(|(y, dy)| match dy {
-                Some(dy) => Self::join(self.level, y, dy),
+                Some(dy) => Self::join(self.level, y, dy, self.scope.as_ref()),
                 None => y,
             });
             Applied { outputs: outputs.collect(), aux: made.aux }

@@ -12,8 +12,8 @@
 //!
 //! fn main() -> Result<()> {
 //!     let (x, v) = (TrackedTensor::scalar(2.0), TrackedTensor::scalar(1.0));
-//!     let (_, dy) = jvp(|x| Ok(vec![x[0].mul(&x[0])?]), &[&x], &[&v])?;
-//!     assert_eq!(dy[0].to_scalar::<f64>()?, 4.0);
+//!     let (_, dy) = jvp(|x| x.mul(x), &x, &v)?;
+//!     assert_eq!(dy.to_scalar::<f64>()?, 4.0);
 //!     Ok(())
 //! }
 //! ```

@@ -4,7 +4,7 @@
 //! touched. Gradients that a transform watches are clipped by ops, so clipping can be recorded,
 //! batched (one norm for each example) and captured; what is `if` on numbers is `select` there.
 
-use crate::norm::{Parts, number, readable, root, squares, squares_of_all};
+use crate::norm::{Parts, number, readable, root, root_of, squares, squares_of_all};
 use autograd_core::algebra::{add, cast, mul, scale, sum_to};
 use autograd_core::kernels::expr::{Binary, Unary};
 use autograd_core::{
@@ -148,7 +148,7 @@ pub fn clip_adaptive(
     static FACTOR: LazyLock<Definition> = LazyLock::new(|| {
         let expr = ScalarExpr::build(2, 1, |b, x, p| {
             let (least, one) = (b.constant(SMALLEST_NORM), b.constant(1.0));
-            let (have, weight) = (b.unary(Unary::Sqrt, x[0]), b.unary(Unary::Sqrt, x[1]));
+            let (have, weight) = (root_of(b, x[0]), root_of(b, x[1]));
             let weight = b.binary(Binary::Max, weight, least);
             let bound = b.binary(Binary::Mul, weight, p[0]);
             let shrunk = b.binary(Binary::Div, bound, have);
@@ -200,7 +200,7 @@ fn within(
     /// m/√s where that is below 1, else 1.
     static FACTOR: LazyLock<Definition> = LazyLock::new(|| {
         let expr = ScalarExpr::build(2, 0, |b, x, _| {
-            let (norm, one) = (b.unary(Unary::Sqrt, x[0]), b.constant(1.0));
+            let (norm, one) = (root_of(b, x[0]), b.constant(1.0));
             let shrunk = b.binary(Binary::Div, x[1], norm);
             let over = b.binary(Binary::Gt, norm, x[1]);
             b.select(over, shrunk, one)

@@ -1,7 +1,7 @@
 //! Norms of gradients, kept in f64 whatever their type.
 
 use autograd_core::algebra::{add, cast, fill, mul, sum_to};
-use autograd_core::kernels::expr::Unary;
+use autograd_core::kernels::expr::{Builder, Reg, Unary};
 use autograd_core::kernels::statistics::sums_of_squares;
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -49,15 +49,19 @@ pub(crate) fn squares_of_all(values: &[TrackedTensor]) -> Result<TrackedTensor> 
 /// √x. Its derivative at 0 is that of the norm of the zero vector, 0 by convention.
 #[track_caller]
 pub(crate) fn root(squares: &TrackedTensor) -> Result<TrackedTensor> {
-    static ROOT: LazyLock<Definition> = LazyLock::new(|| {
-        let expr = ScalarExpr::build(1, 0, |b, x, _| {
-            // At 0 the root of a constant is taken, which has no derivative.
-            let (zero, root) = (b.constant(0.0), b.unary(Unary::Sqrt, x[0]));
-            b.select(x[0], root, zero)
-        });
-        Definition::new("norm", expr)
-    });
+    static ROOT: LazyLock<Definition> =
+        LazyLock::new(|| Definition::new("norm", ScalarExpr::build(1, 0, |b, x, _| root_of(b, x[0]))));
     pointwise(&ROOT, &[squares])
+}
+
+/// √x in an expression, with derivative 0 at 0.
+pub(crate) fn root_of(b: &mut Builder, x: Reg) -> Reg {
+    // At 0 the root of a constant is taken: the infinite derivative of √x must not even be
+    // computed, since 0 · ∞ is NaN.
+    let (zero, one) = (b.constant(0.0), b.constant(1.0));
+    let sound = b.select(x, x, one);
+    let root = b.unary(Unary::Sqrt, sound);
+    b.select(x, root, zero)
 }
 
 /// Over what squares are summed.

@@ -2,10 +2,12 @@
 
 use crate::anomaly::Check;
 use crate::node::{Node, Slot, Step};
+use crate::rules::RuleSet;
 use autograd_core::smallvec::SmallVec;
-use autograd_core::{Level, Meta, Site};
+use autograd_core::{Buffer, Cut, Level, Meta, Site, TrackedTensor};
 use parking_lot::Mutex;
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Whether a tape still watches.
@@ -26,22 +28,48 @@ pub(crate) struct Shared {
     /// Which numbers are anomalies; see [`Check`].
     check: AtomicU8,
     pub(crate) record: Mutex<Record>,
+    /// Backward passes that stand in for the ops' own.
+    pub(crate) rules: Option<RuleSet>,
+}
+
+/// An operand that is a constant to the tape.
+#[derive(Clone, Debug)]
+pub(crate) struct Constant {
+    pub(crate) meta: Meta,
+    /// The cut behind which its numbers lie.
+    pub(crate) cut: Option<Arc<Cut>>,
+    /// Which plain value it was.
+    pub(crate) address: Option<usize>,
+    pub(crate) from_candle: bool,
+}
+
+impl Constant {
+    pub(crate) fn of(value: &TrackedTensor) -> Self {
+        let plain = value.plain();
+        Self {
+            meta: value.meta(),
+            cut: value.cut().cloned(),
+            address: plain.map(|plain| Arc::as_ptr(plain).addr()),
+            from_candle: plain.is_some_and(|plain| matches!(plain.buffer(), Buffer::Candle(..))),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     pub(crate) nodes: Vec<Node>,
-    pub(crate) constants: Vec<Meta>,
+    pub(crate) constants: Vec<Constant>,
     /// Where the first variable was taken.
     pub(crate) started_at: Option<Site>,
     pub(crate) spent_at: Option<Site>,
 }
 
 impl Shared {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(rules: Option<RuleSet>) -> Self {
         let (nodes, constants) = SPARE.take();
         let record = Mutex::new(Record { nodes, constants, ..Record::default() });
-        Self { state: AtomicU8::new(0), level: AtomicU64::new(0), check: AtomicU8::new(0), record }
+        let (state, level, check) = (AtomicU8::new(0), AtomicU64::new(0), AtomicU8::new(0));
+        Self { state, level, check, record, rules }
     }
 
     /// Which numbers are anomalies.
@@ -121,9 +149,9 @@ impl Record {
         id
     }
 
-    pub(crate) fn constant(&mut self, meta: Meta) -> u32 {
+    pub(crate) fn constant(&mut self, value: &TrackedTensor) -> u32 {
         let id = u32::try_from(self.constants.len()).expect("a tape has fewer than 2^32 constants");
-        self.constants.push(meta);
+        self.constants.push(Constant::of(value));
         id
     }
 
@@ -134,7 +162,7 @@ impl Record {
             .iter()
             .map(|input| match *input {
                 Source::Slot(slot) => self.nodes[slot.node as usize].outputs[slot.output as usize],
-                Source::Constant(id) => self.constants[id as usize],
+                Source::Constant(id) => self.constants[id as usize].meta,
             })
             .collect()
     }
@@ -146,7 +174,7 @@ const SPARE_NODES: usize = 1 << 16;
 thread_local! {
     /// Memory of an earlier tape: a training step records as many nodes as the one before, and
     /// growing to them again costs more than recording them.
-    static SPARE: Cell<(Vec<Node>, Vec<Meta>)> = const { Cell::new((Vec::new(), Vec::new())) };
+    static SPARE: Cell<(Vec<Node>, Vec<Constant>)> = const { Cell::new((Vec::new(), Vec::new())) };
 }
 
 impl Drop for Record {

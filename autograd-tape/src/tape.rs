@@ -4,6 +4,7 @@ use crate::anomaly::{self, Backward, Check};
 use crate::hooks::Hooks;
 use crate::node::{Node, Slot, Step};
 use crate::record::{Record, Shared, State};
+use crate::rules::RuleSet;
 use crate::sweep::{Nodes, sweep};
 use crate::tracer::TapeTracer;
 use crate::watch::Watch;
@@ -53,7 +54,18 @@ impl Drop for GradientTape {
 impl GradientTape {
     /// A tape for one gradient.
     pub fn new() -> Self {
-        Self { shared: Arc::new(Shared::new()), persistent: false, hooks: Hooks::default() }
+        Self::of(None)
+    }
+
+    fn of(rules: Option<RuleSet>) -> Self {
+        Self { shared: Arc::new(Shared::new(rules)), persistent: false, hooks: Hooks::default() }
+    }
+
+    /// A tape on which other backward passes stand in for those of chosen ops. They are fixed
+    /// before recording. What a rule gives is no derivative that could be differentiated again: a
+    /// gradient is never recorded here, even if the tape is [`persistent`](Self::persistent).
+    pub fn with_rules(rules: RuleSet) -> Self {
+        Self::of(Some(rules))
     }
 
     /// The tape kept after a gradient: further ones can be asked, and since the backward pass is
@@ -213,8 +225,23 @@ impl GradientTape {
         self.pull(&[target], None, sources, false, Site::caller())
     }
 
+    /// As [`gradient_with`](Self::gradient_with), on a persistent tape without recording the
+    /// backward pass.
+    ///
+    /// # Errors
+    /// As [`gradient_with`](Self::gradient_with).
+    #[track_caller]
+    pub fn gradient_with_detached(
+        &self,
+        targets: &[&TrackedTensor],
+        seeds: &[&TrackedTensor],
+        sources: &[&TrackedTensor],
+    ) -> Result<Vec<TrackedTensor>> {
+        self.pull(targets, Some(seeds), sources, false, Site::caller())
+    }
+
     /// As [`gradient`](Self::gradient), with an error where the target does not depend on a
-    /// source.
+    /// source, which says why (see [`explain`](Self::explain)); the tape is not spent then.
     ///
     /// # Errors
     /// [`Error::NoPath`], and as [`gradient`](Self::gradient).
@@ -225,12 +252,19 @@ impl GradientTape {
         sources: &[&TrackedTensor],
     ) -> Result<Vec<TrackedTensor>> {
         let site = Site::caller();
+        let no_path = |index: usize, reason: String| Error::NoPath { index, reason, at: At::from(site) };
+        if let Ok(to) = self.find(target, "target", site) {
+            for (index, source) in sources.iter().enumerate() {
+                let from = self.find(source, "source", site)?;
+                if let Some(reason) = self.why_no_path(to, from) {
+                    return Err(no_path(index, reason));
+                }
+            }
+        }
         let found = self.pull_paths(&[target], None, sources, self.persistent, site)?;
-        found
-            .into_iter()
-            .enumerate()
-            .map(|(index, grad)| grad.ok_or(Error::NoPath { index, at: At::from(site) }))
-            .collect()
+        let zero = "no rule on the path passes anything on";
+        let strict = |(index, grad): (usize, Option<_>)| grad.ok_or_else(|| no_path(index, zero.to_owned()));
+        found.into_iter().enumerate().map(strict).collect()
     }
 
     fn pull(
@@ -295,6 +329,7 @@ impl GradientTape {
         recording: bool,
         site: Site,
     ) -> Result<Vec<Option<TrackedTensor>>> {
+        let recording = recording && self.shared.rules.is_none();
         let check = self.shared.check();
         let mut hooks = self.hooks.begin();
         let mut checks = Backward::new(check, site);

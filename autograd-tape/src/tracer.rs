@@ -3,10 +3,12 @@
 use crate::anomaly::{self, Check};
 use crate::node::{Kept, Node, Slot, Source, Step, differentiable, residuals};
 use crate::record::{Shared, State, current_region};
+use crate::rules::{Choice, Replaced};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    Applied, Call, Error, Level, Mask, Meta, Pointwise, Primitive, Residual, Result, Rule, Shape, Tracer,
-    TrackedTensor, Values, apply_call, apply_single, is_float, is_recording, on_behalf_of,
+    Applied, Call, Cut, CutKind, Error, Level, Mask, Meta, Pointwise, Prim, Primitive, Residual, Result,
+    Rule, Shape, Tracer, TrackedTensor, Values, apply_call, apply_single, is_float, is_recording,
+    on_behalf_of,
 };
 use candle_core::{DType, DeviceLocation};
 use std::any::Any;
@@ -66,6 +68,19 @@ impl Tracer for TapeTracer {
         self.tape.state() == State::Live && is_recording(self.level)
     }
 
+    fn number(&self) -> Option<usize> {
+        Some(self.slot.node as usize)
+    }
+
+    fn silence(&self) -> Option<CutKind> {
+        match self.tape.state() {
+            State::Live if is_recording(self.level) => None,
+            State::Live => Some(CutKind::Paused),
+            State::Spent => Some(CutKind::Spent(self.tape.record.lock().spent_at)),
+            State::Dropped => Some(CutKind::Dropped),
+        }
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -86,7 +101,18 @@ impl Tracer for TapeTracer {
                 }
             }
         }
-        let rule = op.rule();
+        let replaced = match &self.tape.rules {
+            Some(rules) => match rules.choice(op, Mask::of(inputs.len(), |i| slots[i].is_some())) {
+                Choice::Own => None,
+                Choice::Decompose => match on_behalf_of(site, || op.decompose(inputs))? {
+                    Some(outputs) => return Ok(Applied { outputs, aux: Values::new() }),
+                    None => None,
+                },
+                Choice::Backward(rule) => Some(Replaced::new(op, rule, inputs.len())),
+            },
+            None => None,
+        };
+        let rule = replaced.as_ref().map_or_else(|| op.rule(), |replaced| replaced.rule());
         let wanted = match rule {
             Rule::Flat => Mask::EMPTY,
             Rule::Composite => {
@@ -104,7 +130,11 @@ impl Tracer for TapeTracer {
             }
         };
         if wanted.is_empty() {
-            return apply_call(op, &inner, aux, site);
+            // Whoever asks why a gradient is missing is told of this line.
+            let Applied { outputs, aux } = apply_call(op, &inner, aux, site)?;
+            let cut = Cut::through(inputs, CutKind::Flat, op.name(), site);
+            let outputs = outputs.into_iter().map(|y| y.behind(cut.clone())).collect();
+            return Ok(Applied { outputs, aux });
         }
         let region = current_region();
         if let (Rule::Pointwise(pointwise), 0, false) = (rule, region, aux)
@@ -138,7 +168,7 @@ impl Tracer for TapeTracer {
         };
         let metas: SmallVec<[Meta; 1]> = made.outputs.iter().map(TrackedTensor::meta).collect();
         let handles = metas.iter().filter(|m| is_float(m.dtype)).count() as u32;
-        let step = Step::Apply(op.keep());
+        let step = Step::Apply(replaced.map_or_else(|| op.keep(), |replaced| Prim::Shared(replaced)));
         let id = {
             let mut record = self.tape.record.lock();
             if self.tape.state() != State::Live {
@@ -149,7 +179,7 @@ impl Tracer for TapeTracer {
             for (slot, value) in slots.iter().zip(&inner) {
                 sources.push(match slot {
                     Some(slot) => Source::Slot(*slot),
-                    None => Source::Constant(record.constant(value.meta())),
+                    None => Source::Constant(record.constant(value)),
                 });
             }
             record.push(Node {
@@ -216,7 +246,7 @@ impl TapeTracer {
             for (slot, value) in slots.iter().zip(inner) {
                 inputs.push(match slot {
                     Some(slot) => Source::Slot(*slot),
-                    None => Source::Constant(record.constant(value.meta())),
+                    None => Source::Constant(record.constant(value)),
                 });
             }
             record.push(Node {

@@ -4,22 +4,26 @@
 //! be nested in every other one, since each works at a level of its own.
 //!
 //! ```
-//! use autograd_core::{Mask, Result, TrackedTensor};
+//! use autograd_core::{Result, TrackedTensor};
 //! use autograd_ops::TensorAutograd;
 //! use autograd_transforms::{grad, vmap};
 //!
 //! fn main() -> Result<()> {
 //!     // The derivative of x³ at each of three points: a gradient, mapped.
 //!     let x = TrackedTensor::from_vec(vec![1f64, 2., 3.], &[3])?;
-//!     let dy = vmap(|x| grad(|x| x[0].pow(3), &[&x[0]]), &[&x], Mask::one(0))?;
-//!     assert_eq!(dy[0].to_vec1::<f64>()?, [3., 12., 27.]);
+//!     let dy = vmap(|x| grad(|x| x.pow(3), x), &x, 0)?;
+//!     assert_eq!(dy.to_vec1::<f64>()?, [3., 12., 27.]);
 //!     Ok(())
 //! }
 //! ```
 
+mod axes;
 mod batch;
+mod linearize;
 mod reverse;
 
 pub use autograd_forward::jvp;
-pub use batch::vmap;
-pub use reverse::{grad, value_and_grad, vjp};
+pub use axes::Axes;
+pub use batch::{Vmap, vmap};
+pub use linearize::{Linearized, Pullback, linearize, pullback};
+pub use reverse::{grad, grad_aux, value_and_grad, value_and_grad_aux, vjp};
