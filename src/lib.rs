@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `tape` | [`GradientTape`]: reverse mode, to any order | yes |
 //! | `forward` | [`ForwardADContext`], [`DualTensor`], [`jvp`]: forward mode | yes |
-//! | `transforms` | [`transforms`]: `grad`, `vjp`, `vmap` on closures over trees of values | yes |
+//! | `transforms` | [`transforms`]: `grad`, `vmap`, Jacobians, Hessians, checks on closures over trees of values | yes |
 //! | `nn` | [`nn`]: candle's variables, gradient stores and optimisers | yes |
 //! | `parallel` | kernels on one pool of threads | yes |
 //! | `graph` | [`graph`]: functions captured as programs | |

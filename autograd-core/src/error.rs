@@ -265,6 +265,26 @@ pub enum Error {
         /// The user's line on which the op was applied.
         at: At,
     },
+    /// A memory budget that no plan can meet.
+    #[error("no plan fits a budget of {budget} bytes: the least possible is {least} bytes{at}")]
+    Budget {
+        /// The bytes that were allowed.
+        budget: usize,
+        /// The least that would do.
+        least: usize,
+        /// The user's line.
+        at: At,
+    },
+    /// A value that could not be moved out of the memory, or back.
+    #[error("offload to {place}: {reason}{at}")]
+    Offload {
+        /// The directory or file.
+        place: String,
+        /// What went wrong there.
+        reason: String,
+        /// The user's line.
+        at: At,
+    },
     /// A tree whose structure is not the one that is needed.
     #[error("{what}: {reason}{at}")]
     TreeMismatch {
@@ -374,6 +394,8 @@ impl Error {
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
             | Self::Anomaly { at, .. }
+            | Self::Budget { at, .. }
+            | Self::Offload { at, .. }
             | Self::TreeMismatch { at, .. }
             | Self::Leaked { at, .. }
             | Self::Candle { at, .. }
@@ -402,6 +424,8 @@ impl Error {
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
             | Self::Anomaly { at, .. }
+            | Self::Budget { at, .. }
+            | Self::Offload { at, .. }
             | Self::TreeMismatch { at, .. }
             | Self::Leaked { at, .. }
             | Self::Candle { at, .. }

@@ -19,6 +19,7 @@
 pub mod algebra;
 mod apply;
 mod custom;
+mod drawing;
 mod error;
 mod level;
 mod mask;
@@ -42,6 +43,7 @@ pub use autograd_kernels as kernels;
 pub use autograd_kernels::{Layout, MAX_RANK, Shape, SliceMut, View};
 pub use candle_core::{DType, Device, DeviceLocation, Tensor};
 pub use custom::{CustomOp, custom};
+pub use drawing::{Drawing, DrawnNode, Look, bytes_in_words, meta_in_words};
 pub use error::{At, Error, Result, Site};
 pub use level::{Level, Pauses, is_recording, no_grad, pause_level};
 pub use mask::Mask;

@@ -1,6 +1,7 @@
 //! Dual numbers: a value with its tangent, pushed forward op by op.
 
-use autograd_core::algebra::{add, zeros_like};
+use crate::inline::inline;
+use autograd_core::algebra::{accumulate, zeros_like};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
     Applied, Call, Error, Level, Mask, Primitive, Result, Rule, Scope, Shape, Site, Tracer, TrackedTensor,
@@ -98,7 +99,7 @@ impl Tracer for DualTracer {
                 let reason = "a CustomOp has a reverse rule only; write it as custom_jvp over values";
                 Err(Error::mode(op.name(), "forward mode", reason))
             }
-            Rule::Composite => inline(op, inputs, site),
+            Rule::Composite => inline(op, inputs, site, "forward mode"),
             Rule::Pointwise(pointwise) => {
                 let masks = pointwise.definition().masks;
                 let moving: SmallVec<[Option<TrackedTensor>; 4]> =
@@ -129,7 +130,7 @@ impl Tracer for DualTracer {
                     Ok(apply_call(op, &held, false, site)?.outputs.into_iter().next())
                 };
                 let dy = on_behalf_of(site, || match (part(a)?, part(b)?) {
-                    (Some(left), Some(right)) => add(&left, &right).map(Some),
+                    (Some(left), Some(right)) => accumulate(left, &right).map(Some),
                     (left, right) => Ok(left.or(right)),
                 })?;
                 Ok(push(SmallVec::from_iter([dy]), made))
@@ -138,18 +139,11 @@ impl Tracer for DualTracer {
                 let made = apply_call(op, &primals, aux, site)?;
                 match on_behalf_of(site, || general.jvp(&primals, &made.outputs, &tangents))? {
                     Some(dys) => Ok(push(dys, made)),
-                    None => inline(op, inputs, site),
+                    None => inline(op, inputs, site, "forward mode"),
                 }
             }
         }
     }
-}
-
-fn inline(op: &dyn Primitive, inputs: &[&TrackedTensor], site: Site) -> Result<Applied> {
-    let outputs = on_behalf_of(site, || op.decompose(inputs))?;
-    let reason = "it has neither a forward rule nor a decomposition";
-    let outputs = outputs.ok_or_else(|| Error::mode(op.name(), "forward mode", reason))?;
-    Ok(Applied { outputs, aux: Values::new() })
 }
 
 fn linear_tangent(

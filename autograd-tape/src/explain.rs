@@ -17,7 +17,7 @@ use crate::tape::GradientTape;
 use crate::tracer::TapeTracer;
 use autograd_core::algebra::ones_like;
 use autograd_core::{Level, Result, Site, TrackedTensor};
-use trace::Trace;
+pub(crate) use trace::Trace;
 
 impl GradientTape {
     /// Says why the gradient of a target with respect to a source is what it is: missing (and what

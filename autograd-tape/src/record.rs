@@ -2,13 +2,15 @@
 
 use crate::anomaly::Check;
 use crate::node::{Node, Slot, Step};
+use crate::region::{Region, RegionEntry, entries};
 use crate::rules::RuleSet;
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{Buffer, Cut, Level, Meta, Site, TrackedTensor};
 use parking_lot::Mutex;
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Whether a tape still watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,8 @@ impl Constant {
 pub(crate) struct Record {
     pub(crate) nodes: Vec<Node>,
     pub(crate) constants: Vec<Constant>,
+    /// The regions that nodes are in.
+    pub(crate) regions: HashMap<u32, RegionEntry>,
     /// Where the first variable was taken.
     pub(crate) started_at: Option<Site>,
     pub(crate) spent_at: Option<Site>,
@@ -67,7 +71,8 @@ pub(crate) struct Record {
 impl Shared {
     pub(crate) fn new(rules: Option<RuleSet>) -> Self {
         let (nodes, constants) = SPARE.take();
-        let record = Mutex::new(Record { nodes, constants, ..Record::default() });
+        let regions = HashMap::new();
+        let record = Mutex::new(Record { nodes, constants, regions, started_at: None, spent_at: None });
         let (state, level, check) = (AtomicU8::new(0), AtomicU64::new(0), AtomicU8::new(0));
         Self { state, level, check, record, rules }
     }
@@ -149,6 +154,16 @@ impl Record {
         id
     }
 
+    /// Notes a region before its next node is appended.
+    pub(crate) fn enter(&mut self, region: &Region, level: Level) {
+        if !self.regions.contains_key(&region.id) {
+            let first = self.nodes.len() as u32;
+            for (id, entry) in entries(region, level, first) {
+                self.regions.entry(id).or_insert(entry);
+            }
+        }
+    }
+
     pub(crate) fn constant(&mut self, value: &TrackedTensor) -> u32 {
         let id = u32::try_from(self.constants.len()).expect("a tape has fewer than 2^32 constants");
         self.constants.push(Constant::of(value));
@@ -193,33 +208,4 @@ impl Drop for Record {
             drop(kept);
         });
     }
-}
-
-thread_local! {
-    /// The region to which nodes recorded on this thread belong; 0 for none.
-    static REGION: Cell<u32> = const { Cell::new(0) };
-}
-
-static NEXT_REGION: AtomicU32 = AtomicU32::new(1);
-
-/// The region that is being recorded on this thread.
-pub(crate) fn current_region() -> u32 {
-    REGION.get()
-}
-
-/// Runs `f`; what tapes record meanwhile on this thread keeps no residuals and is replayed when
-/// the backward pass needs it. A region inside a region joins it.
-pub fn replayed<R>(f: impl FnOnce() -> R) -> R {
-    struct Restore(u32);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            REGION.set(self.0);
-        }
-    }
-    let outer = REGION.get();
-    let _restore = Restore(outer);
-    if outer == 0 {
-        REGION.set(NEXT_REGION.fetch_add(1, Ordering::Relaxed));
-    }
-    f()
 }

@@ -19,11 +19,23 @@
 
 mod axes;
 mod batch;
+mod check;
+mod diagonal;
+mod estimate;
+mod hessian;
+mod jacobian;
 mod linearize;
+mod ravel;
 mod reverse;
 
-pub use autograd_forward::jvp;
+pub use autograd_forward::{Laplacian, derivatives, jet, jvp, laplacian, laplacian_along};
 pub use axes::Axes;
 pub use batch::{Vmap, vmap};
+pub use check::{Comparison, GradCheck, Report, Scheme, gradcheck, gradgradcheck, jacobian_check};
+pub use diagonal::hessian_diagonal;
+pub use estimate::{Estimate, estimate_hessian_diagonal, forward_gradient};
+pub use hessian::{hessian, hvp, inner_product, mixed_partials, vhp};
+pub use jacobian::{Jacobian, jacfwd, jacobian, jacrev};
 pub use linearize::{Linearized, Pullback, linearize, pullback};
+pub use ravel::{Ravel, ravel};
 pub use reverse::{grad, grad_aux, value_and_grad, value_and_grad_aux, vjp};

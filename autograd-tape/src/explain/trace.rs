@@ -38,6 +38,11 @@ impl Trace {
         self.arrived.get(&node).map(|arrived| arrived.norm)
     }
 
+    /// Whether what arrived at a node was finite.
+    pub(crate) fn is_finite(&self, node: usize) -> bool {
+        self.arrived.get(&node).is_none_or(|arrived| arrived.finite)
+    }
+
     pub(super) fn zeros(&self) -> Vec<Cause> {
         self.dead.iter().chain(&self.cancelled).take(LISTED).cloned().collect()
     }
