@@ -57,3 +57,8 @@ pub use autograd_transforms as transforms;
 #[cfg(all(doctest, feature = "full"))]
 #[doc = include_str!("../README.md")]
 pub struct Readme;
+
+/// The porting guide's code, run as tests.
+#[cfg(all(doctest, feature = "full"))]
+#[doc = include_str!("../docs/porting.md")]
+pub struct Porting;

@@ -1,6 +1,7 @@
 //! Plain values: numbers in a buffer, seen through a layout; nobody watches them.
 
 use crate::error::{Error, Result};
+use crate::in_place::Obstacle;
 use crate::meta::{Meta, kind_of};
 use crate::provenance::Cut;
 use autograd_kernels::{Kind, Layout, Shape, Slice, SliceMut, View, bf16, f16, memory};
@@ -264,6 +265,28 @@ impl Plain {
             Memory::Own(buffer) if whole => buffer.slice_mut(),
             _ => None,
         }
+    }
+
+    /// The elements in row-major order, to be written over where nobody else can see them: the
+    /// memory is this value's alone, or that of a view whose owner is gone.
+    pub(crate) fn writable(self: &mut Arc<Self>) -> Result<SliceMut<'_>, Obstacle> {
+        if !self.is_own() {
+            let cpu = self.device == DeviceLocation::Cpu;
+            return Err(if cpu { Obstacle::CandleMemory } else { Obstacle::NoKernel });
+        }
+        if !self.contiguous {
+            return Err(Obstacle::NoKernel);
+        }
+        let plain = Arc::get_mut(self).ok_or(Obstacle::Shared)?;
+        let (start, len) = (plain.layout.offset(), plain.layout.elements());
+        let whole = match &mut plain.memory {
+            Memory::Own(buffer) => buffer.slice_mut(),
+            Memory::Of(owner) => match &mut Arc::get_mut(owner).ok_or(Obstacle::Shared)?.memory {
+                Memory::Own(buffer) => buffer.slice_mut(),
+                Memory::Of(_) => None,
+            },
+        };
+        whole.and_then(|whole| whole.part(start..start + len)).ok_or(Obstacle::NoKernel)
     }
 
     /// The value as a candle tensor: moved where nobody else has it, otherwise copied.

@@ -7,6 +7,7 @@ mod arrows;
 mod ci;
 mod overhead;
 mod project;
+mod soak;
 mod tidy;
 
 use project::{Failure, Project};
@@ -20,7 +21,7 @@ struct Command {
     run: fn(&Project, lexopt::Parser) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 3] = [ci::COMMAND, tidy::COMMAND, overhead::COMMAND];
+const COMMANDS: [Command; 4] = [ci::COMMAND, tidy::COMMAND, overhead::COMMAND, soak::COMMAND];
 
 fn main() -> ExitCode {
     match dispatch(lexopt::Parser::from_env()) {
