@@ -39,7 +39,7 @@ pub fn clip_by_value(grads: Vec<TrackedTensor>, limit: f64) -> Result<Vec<Tracke
         Definition::new("clip_by_value", expr)
     });
     sound("clip_by_value", limit, Site::caller())?;
-    grads.iter().map(|grad| pointwise_with(&CLIP, &[limit], &[grad])).collect()
+    grads.into_iter().map(|grad| pointwise_with(&CLIP, &[limit], &[&grad])).collect()
 }
 
 /// All gradients scaled by one factor so that their norm together is at most `max`; with them, the

@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// A function on the cotangent of a value: what it returns takes its place, `None` leaves it.
 pub(crate) type Function = Arc<dyn Fn(&TrackedTensor) -> Result<Option<TrackedTensor>> + Send + Sync>;
 
+/// Gradients of values that were named with [`tap`](autograd_core::tap), in the order of recording.
+pub type NamedGradients = Vec<(String, TrackedTensor)>;
+
 /// A registered hook: what [`GradientTape::remove_hook`] takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Hook(u64);
@@ -210,7 +213,7 @@ impl GradientTape {
         &self,
         target: &TrackedTensor,
         sources: &[&TrackedTensor],
-    ) -> Result<(Vec<TrackedTensor>, Vec<(String, TrackedTensor)>)> {
+    ) -> Result<(Vec<TrackedTensor>, NamedGradients)> {
         let site = Site::caller();
         self.check_live(site)?;
         let end = self.find(target, "target", site)?.slot;

@@ -51,7 +51,7 @@ pub use autograd_core::no_grad;
 pub use clip::{clip_adaptive, clip_by_global_norm, clip_by_norm, clip_by_value};
 pub use diagnostics::{GradientReport, LayerReport, Limits, Trouble, dead_units};
 pub use explain::{Cause, Explanation, PathStep, Place, Verdict};
-pub use hooks::Hook;
+pub use hooks::{Hook, NamedGradients};
 pub use inspect::{Operation, TapeNode};
 pub use noise::GradientNoise;
 pub use norm::global_norm;

@@ -180,7 +180,7 @@ mod tests {
         let of = |x: Vec<f64>| -> Result<Vec<f64>> {
             let tape = GradientTape::new();
             let x = tape.variable(TrackedTensor::from_vec(x, &[2])?);
-            let norm = global_norm(&[x.clone()])?;
+            let norm = global_norm(std::slice::from_ref(&x))?;
             tape.derivative(&norm, &x)?.to_vec1()
         };
         let unit = of(vec![3.0, 4.0])?;

@@ -107,13 +107,25 @@ impl Shared {
         }
     }
 
-    /// Ends the tape; the nodes come out so that they are dropped outside of any lock.
-    pub(crate) fn end(&self, state: State, site: Option<Site>) -> Record {
+    /// Spends the tape: the nodes come out to be taken apart. `None` where another thread was first.
+    pub(crate) fn spend(&self, site: Site) -> Option<Record> {
         let mut record = self.record.lock();
-        self.state.store(if state == State::Spent { 1 } else { 2 }, Ordering::Release);
+        if self.state() != State::Live {
+            return None;
+        }
+        self.state.store(1, Ordering::Release);
         let taken = std::mem::take(&mut *record);
         record.started_at = taken.started_at;
-        record.spent_at = site.or(taken.spent_at);
+        record.spent_at = Some(site);
+        Some(taken)
+    }
+
+    /// Drops the tape; the nodes come out so that they are dropped outside of any lock.
+    pub(crate) fn end(&self) -> Record {
+        let mut record = self.record.lock();
+        self.state.store(2, Ordering::Release);
+        let taken = std::mem::take(&mut *record);
+        (record.started_at, record.spent_at) = (taken.started_at, taken.spent_at);
         taken
     }
 

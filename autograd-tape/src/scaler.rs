@@ -133,9 +133,9 @@ impl LossScaler {
         let factor = 1.0 / self.state.scale;
         let mut unscaled = Vec::with_capacity(grads.len());
         let mut sound = true;
-        for grad in &grads {
+        for grad in grads {
             let to = self.to.unwrap_or(grad.dtype());
-            let (grad, finite) = unscale_one(grad, factor, to).map_err(|e| e.or_at(site))?;
+            let (grad, finite) = unscale_one(&grad, factor, to).map_err(|e| e.or_at(site))?;
             sound &= finite;
             unscaled.push(grad);
             if !sound {

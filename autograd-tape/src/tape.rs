@@ -47,7 +47,7 @@ impl Default for GradientTape {
 
 impl Drop for GradientTape {
     fn drop(&mut self) {
-        drop(self.shared.end(State::Dropped, None));
+        drop(self.shared.end());
     }
 }
 
@@ -355,7 +355,14 @@ impl GradientTape {
         let nodes = if self.persistent {
             Nodes::Shared { tape: &self.shared, level, recording }
         } else {
-            Nodes::Taken(self.shared.end(State::Spent, Some(site)))
+            let Some(record) = self.shared.spend(site) else {
+                // Another thread took its gradient since this one looked.
+                self.check_live(site)?;
+                return Err(
+                    Error::internal("gradient", "a tape that is not live cannot be spent").or_at(site)
+                );
+            };
+            Nodes::Taken(record)
         };
         match check {
             Check::Off => sweep(nodes, seeds, sources, &mut watches),
@@ -380,7 +387,11 @@ impl GradientTape {
             if let Some(error) = seen.failure() {
                 return Err(error.clone());
             }
-            let Some(tracer) = seen.tracer() else { return Err(reason) };
+            let Some(tracer) = seen.tracer() else {
+                // Computed after another thread spent the tape: that is the reason.
+                self.check_live(site)?;
+                return Err(reason);
+            };
             let Some(tape) = TapeTracer::of(seen) else {
                 // A dual, a batch or a graph wraps the value: it is younger than this tape.
                 let tape_at = self.with_record(|r| r.started_at).unwrap_or(site);

@@ -5,6 +5,7 @@
 
 mod arrows;
 mod ci;
+mod loom;
 mod overhead;
 mod project;
 mod soak;
@@ -21,7 +22,7 @@ struct Command {
     run: fn(&Project, lexopt::Parser) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 4] = [ci::COMMAND, tidy::COMMAND, overhead::COMMAND, soak::COMMAND];
+const COMMANDS: [Command; 5] = [ci::COMMAND, tidy::COMMAND, loom::COMMAND, overhead::COMMAND, soak::COMMAND];
 
 fn main() -> ExitCode {
     match dispatch(lexopt::Parser::from_env()) {

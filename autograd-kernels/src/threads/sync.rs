@@ -18,6 +18,42 @@ pub(super) use std::{
     thread::{self, Thread},
 };
 
+#[cfg(not(loom))]
+thread_local! {
+    /// Whether this thread is working on a job: calls from inside one run inline.
+    static INSIDE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+// loom's threads share one of the system's: theirs must be told apart.
+#[cfg(loom)]
+loom::thread_local! {
+    static INSIDE: std::cell::Cell<bool> = std::cell::Cell::new(false);
+}
+
+/// Whether this thread is working on a job.
+pub(super) fn is_inside() -> bool {
+    INSIDE.with(std::cell::Cell::get)
+}
+
+/// Notes whether this thread is working on a job.
+pub(super) fn set_inside(inside: bool) {
+    INSIDE.with(|cell| cell.set(inside));
+}
+
+/// Reads what another thread writes before it reads what this one wrote, both sequentially
+/// consistent: of the two at least one sees the other.
+#[cfg(not(loom))]
+pub(super) fn look(value: &AtomicUsize) -> usize {
+    value.load(Ordering::SeqCst)
+}
+
+/// loom takes a sequentially consistent load for an acquiring one, which may read an old value; a
+/// read-modify-write reads the last one.
+#[cfg(loom)]
+pub(super) fn look(value: &AtomicUsize) -> usize {
+    value.fetch_add(0, Ordering::SeqCst)
+}
+
 /// `std`'s cell with loom's interface.
 #[cfg(not(loom))]
 pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
