@@ -39,7 +39,7 @@ pub use autograd_ops as ops;
 pub use autograd_ops::{Operand, TensorAutograd, registry};
 
 #[cfg(feature = "checkpoint")]
-pub use autograd_checkpoint as checkpoint;
+pub use autograd_checkpoint::{self as checkpoint, CheckpointManager};
 #[cfg(feature = "forward")]
 pub use autograd_forward::{self as forward, DualTensor, ForwardADContext, jvp};
 #[cfg(feature = "graph")]

@@ -53,7 +53,11 @@ macro_rules! buffer_kinds {
             /// Moves a whole buffer of `len` elements out into a candle tensor.
             fn into_tensor(mut self, shape: &[usize]) -> Result<Tensor> {
                 Ok(match &mut self {
-                    $(Buffer::$variant(v) => Tensor::from_vec(std::mem::take(v), shape, &Device::Cpu)?,)*
+                    $(Buffer::$variant(v) => {
+                        // The memory is candle's from here on.
+                        memory::release(v.capacity() * element_bytes(v));
+                        Tensor::from_vec(std::mem::take(v), shape, &Device::Cpu)?
+                    })*
                     Buffer::Candle(t, _) => t.clone(),
                 })
             }
@@ -68,6 +72,10 @@ macro_rules! buffer_kinds {
 }
 
 buffer_kinds!(F64, F32, BF16, F16, U8, U32, I64);
+
+fn element_bytes<T>(_: &[T]) -> usize {
+    size_of::<T>()
+}
 
 #[derive(Debug)]
 enum Memory {
@@ -335,6 +343,7 @@ macro_rules! from_vec {
     ($($variant:ident $ty:ty),*) => {
         $(impl From<Vec<$ty>> for Buffer {
             fn from(data: Vec<$ty>) -> Self {
+                memory::adopt(data.capacity() * size_of::<$ty>());
                 Buffer::$variant(data)
             }
         })*
