@@ -5,8 +5,10 @@
 
 mod arrows;
 mod ci;
+mod gpu_check;
 mod loom;
 mod overhead;
+mod peers;
 mod project;
 mod soak;
 mod tidy;
@@ -22,7 +24,15 @@ struct Command {
     run: fn(&Project, lexopt::Parser) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 5] = [ci::COMMAND, tidy::COMMAND, loom::COMMAND, overhead::COMMAND, soak::COMMAND];
+const COMMANDS: [Command; 7] = [
+    ci::COMMAND,
+    tidy::COMMAND,
+    loom::COMMAND,
+    overhead::COMMAND,
+    peers::COMMAND,
+    soak::COMMAND,
+    gpu_check::COMMAND,
+];
 
 fn main() -> ExitCode {
     match dispatch(lexopt::Parser::from_env()) {
