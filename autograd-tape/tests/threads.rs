@@ -51,7 +51,7 @@ fn program(parameters: &[TrackedTensor], seed: u64) -> Result<TrackedTensor> {
         values.push(scale(&next, 0.5)?);
         if values.len() > 8 {
             let gone = draw.below(values.len() - 1);
-            values.remove(gone);
+            let _ = values.remove(gone);
         }
     }
     let mut sum = total(&values[0])?;

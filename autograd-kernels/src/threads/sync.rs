@@ -4,15 +4,17 @@
 pub(super) use loom::{
     cell::UnsafeCell,
     sync::{
-        Arc, Mutex,
+        Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, Thread},
 };
+// Who frees the pool last is no question of it: methods take `&Arc<Self>`, which is std's alone.
+pub(super) use std::sync::Arc;
 #[cfg(not(loom))]
 pub(super) use std::{
     sync::{
-        Arc, Mutex,
+        Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, Thread},
