@@ -97,7 +97,7 @@ fn main() -> Result<()> {
     let (dense, columns) = timed(|| by_columns(&x))?;
     let small_plan = SparseJacobian::detect(brusselator, &x)?;
     let (sparse, compressed) = timed(|| small_plan.evaluate(brusselator, &x))?;
-    let off = sparse.to_dense()?.to_flat::<f64>()?.iter().zip(&dense).map(|(a, b)| (a - b).abs());
+    let off = sparse.to_dense()?.to_flat::<f64>()?.into_iter().zip(&dense).map(|(a, b)| (a - b).abs());
     let off = off.fold(0.0, f64::max);
     println!("\nat n = {small}: by columns {columns:.1?}, compressed {compressed:.1?}, difference {off:.1e}");
     assert!(off < ROUNDING, "the two Jacobians differ");
