@@ -11,5 +11,6 @@ mod implicit;
 mod models;
 mod nesting;
 mod operators;
+mod registry;
 mod series;
 mod sparse;
