@@ -34,6 +34,8 @@ const TRAINING: usize = 1500;
 const STEPS: usize = 40;
 /// Products with the Fisher information in a step, at most.
 const PRODUCTS: usize = 40;
+/// The least λ: below it the numbers of type f32 no longer tell F + λ from a singular matrix.
+const LEAST_DAMPING: f64 = 1e-4;
 /// Learning rates of gradient descent to choose from, and the steps that choose.
 const RATES: [f64; 6] = [0.1, 0.2, 0.5, 1.0, 2.0, 4.0];
 const TRIAL: usize = 200;
@@ -143,7 +145,7 @@ fn natural(mut net: Net, train: &Digits) -> Result<(Net, Run)> {
         let reached = f64::from(next.loss(train)?.to_scalar::<f32>()?);
         let kept = (loss - reached) / f64::from(promised.to_scalar::<f32>()?);
         if kept > 0.75 {
-            damping *= 0.4;
+            damping = (damping * 0.4).max(LEAST_DAMPING);
         } else if kept < 0.25 {
             damping *= 2.5;
         }
