@@ -13,6 +13,7 @@
 //! | `checkpoint` | [`checkpoint`]: recomputation instead of memory | |
 //! | `interpret` | [`interpret`]: attribution | |
 //! | `full` | all of these | |
+//! | `sprs` | sparse Jacobians as matrices of the crate `sprs`, not in `full` | |
 //!
 //! ```
 //! use candle_autograd::{GradientTape, TensorAutograd};

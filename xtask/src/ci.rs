@@ -37,7 +37,7 @@ struct Step {
     run: fn(&Project) -> Result<(), Failure>,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step { name: "tidy", sentence: "the habits that no compiler checks are kept", run: crate::tidy::check },
     Step { name: "fmt", sentence: "every file is formatted", run: fmt },
     Step {
@@ -73,6 +73,11 @@ const STEPS: [Step; 11] = [
         run: outside::check,
     },
     Step { name: "test", sentence: "all tests and doc tests pass", run: test },
+    Step {
+        name: "gpu",
+        sentence: "every CUDA kernel compiles and computes what the CPU does",
+        run: crate::gpu_check::step,
+    },
 ];
 
 /// The folders of the packages under `tests/outside`, sorted.
