@@ -12,6 +12,7 @@
 //! | `graph` | [`graph`]: functions captured as programs | |
 //! | `checkpoint` | [`checkpoint`]: recomputation instead of memory | |
 //! | `interpret` | [`interpret`]: attribution | |
+//! | `pictures` | `interpret::picture`: heat maps, coloured text, time series | |
 //! | `full` | all of these | |
 //!
 //! ```
