@@ -13,6 +13,7 @@
 //! | `jit` | machine code for what graphs fuse (x86-64; tiles elsewhere) | |
 //! | `checkpoint` | [`checkpoint`]: recomputation instead of memory | |
 //! | `interpret` | [`interpret`]: attribution | |
+//! | `pictures` | `interpret::picture`: heat maps, coloured text, time series | |
 //! | `full` | all of these | |
 //! | `sprs` | sparse Jacobians as matrices of the crate `sprs`, not in `full` | |
 //!

@@ -41,6 +41,8 @@ mod multipliers;
 mod neuron;
 mod noise;
 mod pair;
+#[cfg(feature = "pictures")]
+pub mod picture;
 mod quadrature;
 mod quality;
 mod regression;

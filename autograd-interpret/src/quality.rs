@@ -19,11 +19,14 @@ pub enum Perturbation {
     Normal(f64),
     /// Uniform numbers of at most this size: a box around the input.
     Uniform(f64),
+    /// The input itself: all of it is taken away.
+    Whole,
 }
 
 impl Perturbation {
     fn of(self, inputs: &[TrackedTensor], draws: &mut Draws) -> Result<Vec<TrackedTensor>> {
         let one = |x: &TrackedTensor| match self {
+            Self::Whole => Ok(x.clone()),
             Self::Normal(deviation) => scale(&draws.normal(x.dims(), x.dtype())?, deviation),
             Self::Uniform(size) => {
                 let drawn = draws.uniform(x.elem_count())?;

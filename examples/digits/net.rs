@@ -3,6 +3,7 @@
 //! A model is a plain struct of values with a function that computes. Whether the values are
 //! plain, on a tape or in forward mode makes no difference to it.
 
+use candle_autograd::core::tap;
 use candle_autograd::nn::Watched;
 use candle_autograd::{Result, TensorAutograd, TrackedTensor};
 use candle_core::{DType, Device, Tensor, Var};
@@ -37,7 +38,8 @@ impl Net {
     /// N×1×28×28 images to N×10 logits, one for each digit.
     pub(crate) fn forward(&self, images: &TrackedTensor) -> Result<TrackedTensor> {
         let x = self.conv1.convolve(images)?.relu()?.max_pool2d(2)?;
-        let x = self.conv2.convolve(&x)?.relu()?.max_pool2d(2)?;
+        // A name for those who look at the layer: class activation maps do.
+        let x = tap("conv2", &self.conv2.convolve(&x)?.relu()?)?.max_pool2d(2)?;
         x.flatten_from(1)?.matmul(&self.linear.weight.t()?)?.add(&self.linear.bias)
     }
 }

@@ -16,10 +16,10 @@ fn infidelity_of_b2_is_zero() -> Result<()> {
     let gradient = Saliency::new().signed().attribute(&b2, &x, &target)?.values;
     let found = infidelity(&b2, &x, &target, &gradient, perturbation, 20, 1)?;
     assert!(found[0] < 1e-20, "{found:?}");
-    // Integrated gradients before they are multiplied: their x1 is halved by the kink on the way.
-    let ig = IntegratedGradients::new().baseline(vec![values(&[2.9], &[1]), values(&[0.9], &[1])]);
-    let ig = ig.not_multiplied().attribute(&b2, &x, &target)?.values;
-    assert!(infidelity(&b2, &x, &target, &ig, perturbation, 20, 1)?[0] < 1e-20);
+    // Integrated gradients before they are multiplied foretell what the whole input does.
+    let ig = IntegratedGradients::new().complete_to(1e-12).not_multiplied();
+    let ig = ig.attribute(&b2, &x, &target)?.values;
+    assert!(infidelity(&b2, &x, &target, &ig, Perturbation::Whole, 1, 1)?[0] < 1e-20);
     // An attribution of nothing misses E[(p1 − p2)²] = 2·0.01².
     let nothing = [values(&[0.], &[1]), values(&[0.], &[1])];
     let found = infidelity(&b2, &x, &target, &nothing, perturbation, 400, 1)?;

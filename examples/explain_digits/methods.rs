@@ -1,0 +1,105 @@
+//! One test image of each digit under eight methods.
+
+use super::Result;
+use super::data::Digits;
+use super::net::Net;
+use autograd_interpret::{
+    Curves, DeepLift, GuidedBackprop, IntegratedGradients, LayerRule, Lrp, Method, Noise, Occlusion,
+    Saliency, Target, grad_cam, single,
+};
+use candle_autograd::ops::resample::upsample_bilinear2d;
+use candle_autograd::{TensorAutograd, TrackedTensor};
+use candle_core::DType;
+use std::time::Instant;
+
+/// Steps in which the pixels are taken away.
+const POINTS: usize = 28;
+
+/// A digit with its maps.
+pub(crate) struct Explained {
+    pub(crate) label: usize,
+    pub(crate) answer: usize,
+    pub(crate) probability: f64,
+    /// 28×28 numbers from 0 (paper) to 1 (ink).
+    pub(crate) image: TrackedTensor,
+    pub(crate) maps: Vec<Map>,
+}
+
+/// What a method finds in a digit.
+pub(crate) struct Map {
+    pub(crate) method: &'static str,
+    /// Whether the sign means something.
+    pub(crate) signed: bool,
+    pub(crate) values: TrackedTensor,
+    /// How nearly the contributions add up, where they should, and after how many gradients.
+    pub(crate) delta: Option<(f64, usize)>,
+    /// The probability of the digit as its most important pixels vanish.
+    pub(crate) deletion: Vec<f64>,
+    pub(crate) area: f64,
+}
+
+/// Explains the first image of each digit.
+pub(crate) fn explain(net: &Net, digits: &Digits, complete: f64) -> Result<Vec<Explained>> {
+    let mut all = Vec::new();
+    for label in 0..10 {
+        let Some(first) = (0..digits.len()).find(|&index| usize::from(digits.label(index)) == label) else {
+            return Err(format!("there is no test image of a {label}").into());
+        };
+        let start = Instant::now();
+        let image = digits.batch(&[first])?.images.to_dtype(DType::F64)?;
+        let explained = one(net, image, label, complete)?;
+        let steps = explained.maps.iter().filter(|map| map.method == "integrated gradients");
+        let steps: usize = steps.filter_map(|map| map.delta).map(|(_, steps)| steps).sum();
+        println!("digit {label}  {steps} gradients integrated, {:.1} s", start.elapsed().as_secs_f64());
+        all.push(explained);
+    }
+    Ok(all)
+}
+
+fn one(net: &Net, image: TrackedTensor, label: usize, complete: f64) -> Result<Explained> {
+    let logits = single(|x| net.forward(x));
+    let probability = single(|x| net.forward(x)?.softmax(1));
+    let (inputs, target) = ([image.clone()], Target::Index(label));
+    let probabilities = net.forward(&image)?.softmax(1)?.to_flat::<f64>()?;
+    let answer = (0..10).max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b])).unwrap_or(label);
+
+    let mut maps = Vec::new();
+    let mut add = |method: &'static str,
+                   signed: bool,
+                   values: TrackedTensor,
+                   delta: Option<(f64, usize)>|
+     -> Result<()> {
+        let curve = Curves::new().points(POINTS).deletion(
+            &probability,
+            &inputs,
+            &target,
+            std::slice::from_ref(&values),
+        )?;
+        let (deletion, area) = (curve[0].outputs.clone(), curve[0].area);
+        maps.push(Map { method, signed, values, delta, deletion, area });
+        Ok(())
+    };
+    // Contributions first of the input's layer, then what lies behind: positive weights only.
+    let relevance = Lrp::new()
+        .on_number(0, LayerRule::ZPlus { epsilon: 1e-9 })
+        .on_number(1, LayerRule::Gamma { gamma: 0.25, epsilon: 1e-9 });
+    let noisy = Noise::around(Saliency::new()).samples(30).deviation(0.15);
+    let methods: [(&'static str, bool, &dyn Method); 7] = [
+        ("saliency", false, &Saliency::new()),
+        ("SmoothGrad", false, &noisy),
+        ("guided backpropagation", true, &GuidedBackprop),
+        ("integrated gradients", true, &IntegratedGradients::new().complete_to(complete)),
+        ("DeepLift", true, &DeepLift::new()),
+        ("relevance (z⁺, γ, ε)", true, &relevance),
+        ("occlusion 5×5", true, &Occlusion::new(&[1, 5, 5])),
+    ];
+    for (name, signed, method) in methods {
+        let found = method.attribute(&logits, &inputs, &target)?;
+        let delta = found.delta.is_some().then_some((found.worst_delta(), found.steps));
+        add(name, signed, found.values[0].clone(), delta)?;
+    }
+    let map = grad_cam(&logits, &inputs, &target, "conv2")?.relu()?;
+    let side = image.dims()[2];
+    add("GradCAM", false, upsample_bilinear2d(&map, side, side, false)?, None)?;
+    Ok(Explained { label, answer, probability: probabilities[answer], image, maps })
+}

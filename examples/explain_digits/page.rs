@@ -1,0 +1,79 @@
+//! The page: a row for each digit, a column for each method.
+
+use super::Result;
+use super::methods::{Explained, Map};
+use autograd_interpret::picture::{HeatMap, Palette, Picture, escape, grid, series_svg};
+use std::fmt::Write;
+
+/// Pixels of the page for each pixel of an image.
+const ZOOM: u32 = 4;
+
+const STYLE: &str = "body{font:14px/1.4 system-ui,sans-serif;margin:32px;color:#222;background:#fff}\
+h1{font-size:22px;margin:0 0 8px}p{max-width:860px}table{border-collapse:collapse;margin-top:16px}\
+th{font-weight:600;padding:6px;text-align:center;vertical-align:bottom}\
+td{padding:6px;text-align:center;vertical-align:top;border-top:1px solid #ddd}\
+td small{display:block;color:#555;font-size:11px}img{image-rendering:pixelated;border:1px solid #ccc}\
+svg{display:block;margin:4px auto 0;background:#f6f6f6}.wrong{color:#b00}";
+
+/// A map as a picture: signed ones blue and red around white, sizes from dark to bright.
+fn picture(map: &Map) -> Result<Picture> {
+    let palette = if map.signed { Palette::Diverging } else { Palette::Heat };
+    Ok(HeatMap::new().palette(palette).render(&map.values)?.enlarged(ZOOM))
+}
+
+fn image(digit: &Explained) -> Result<Picture> {
+    Ok(HeatMap::new().palette(Palette::Ink).scale(1.0).render(&digit.image)?.enlarged(ZOOM))
+}
+
+/// All pictures as one.
+pub(crate) fn sheet(explained: &[Explained]) -> Result<Picture> {
+    let row = |digit: &Explained| -> Result<Vec<Picture>> {
+        let maps = digit.maps.iter().map(picture);
+        std::iter::once(image(digit)).chain(maps).collect()
+    };
+    Ok(grid(&explained.iter().map(row).collect::<Result<Vec<_>>>()?, 6))
+}
+
+/// The page.
+pub(crate) fn html(explained: &[Explained]) -> Result<String> {
+    let mut page = format!(
+        "<!DOCTYPE html><html lang=\"en\"><meta charset=\"utf-8\"><title>Ten digits explained</title><style>{STYLE}</style>\
+<h1>What the net's answers rest on</h1>\
+<p>Each map belongs to the logit of the image's own digit. Blue speaks against it, red for it, white for neither; where \
+a method knows sizes only, dark is nothing and bright is most. <b>delta</b> is by how much the contributions miss the \
+change of the logit from an empty image (for relevance: the logit itself). The curve is the digit's probability while \
+pixels are taken away, the most important first, and <b>area</b> its mean: the faster it falls, the better the method \
+knew.</p><table><tr><th>image</th>"
+    );
+    for map in explained.first().map_or(&[][..], |digit| &digit.maps) {
+        write!(page, "<th>{}</th>", escape(map.method))?;
+    }
+    page.push_str("</tr>");
+    for digit in explained {
+        let class = if digit.answer == digit.label { "" } else { " class=\"wrong\"" };
+        let answer = format!("{} with {:.1} %", digit.answer, 100.0 * digit.probability);
+        let alt = format!("an image of a {}", digit.label);
+        write!(page, "<tr><td>{}<small{class}>read as {answer}</small></td>", image(digit)?.html(&alt)?)?;
+        for map in &digit.maps {
+            let alt = format!("{} of the {}", map.method, digit.label);
+            let delta = match map.delta {
+                Some((delta, steps)) if steps > 1 => format!("delta {delta:.1e}, {steps} steps"),
+                Some((delta, _)) => format!("delta {delta:.1e}"),
+                None => "no delta".to_owned(),
+            };
+            let curve = series_svg(&map.deletion, None, 28 * ZOOM, 36)?;
+            let (map, area) = (picture(map)?.html(&alt)?, map.area);
+            write!(page, "<td>{map}<small>{delta}</small>{curve}<small>area {area:.3}</small></td>")?;
+        }
+        page.push_str("</tr>");
+    }
+    let mean = |method: usize| {
+        explained.iter().map(|digit| digit.maps[method].area).sum::<f64>() / explained.len() as f64
+    };
+    page.push_str("<tr><td><small>mean area</small></td>");
+    for method in 0..explained.first().map_or(0, |digit| digit.maps.len()) {
+        write!(page, "<td>{:.3}</td>", mean(method))?;
+    }
+    page.push_str("</tr></table></html>");
+    Ok(page)
+}
