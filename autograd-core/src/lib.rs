@@ -18,6 +18,7 @@
 
 pub mod algebra;
 mod apply;
+mod closure;
 mod custom;
 mod error;
 mod level;
@@ -37,6 +38,7 @@ pub use apply::{apply, apply_call, apply_one, apply_single, heard, on_behalf_of,
 pub use autograd_kernels as kernels;
 pub use autograd_kernels::{Layout, MAX_RANK, Shape, SliceMut, View};
 pub use candle_core::{DType, Device, DeviceLocation, Tensor};
+pub use closure::{Closure, close, eval_composed};
 pub use custom::{CustomOp, custom};
 pub use error::{At, Error, Result, Site};
 pub use level::{Level, Pauses, is_recording, no_grad, pause_level};
@@ -44,7 +46,7 @@ pub use mask::Mask;
 pub use meta::{Meta, is_float, kind_of, resolve_dim};
 pub use plain::{Buffer, Plain};
 pub use pointwise::{Definition, Params, Pointwise, ReducedPointwise, pointwise, pointwise_with};
-pub use primitive::{Prim, Primitive, Signature};
+pub use primitive::{Composed, Prim, Primitive, Signature};
 pub use program::{Instruction, Operand, Program};
 pub use rule::{Cotangents, General, Grads, Opaque, Residual, Residuals, Rule, Saved, Transpose};
 pub use scalar::{Forward, Reverse, ScalarExpr};

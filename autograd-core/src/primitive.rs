@@ -93,6 +93,12 @@ pub trait Primitive: Debug + Send + Sync + 'static {
     /// Values that the op cannot take (an index out of range), or a type without a kernel.
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()>;
 
+    /// The op as a run of other ops, for one that holds a program: evaluators prefer it to
+    /// [`eval_into`](Self::eval_into), which must then be [`eval_composed`](crate::eval_composed).
+    fn composed(&self) -> Option<&dyn Composed> {
+        None
+    }
+
     /// How to differentiate it.
     fn rule(&self) -> Rule<'_>;
 
@@ -114,6 +120,15 @@ pub trait Primitive: Debug + Send + Sync + 'static {
         let _ = inputs;
         Ok(None)
     }
+}
+
+/// An op that is evaluated by other ops: a loop, a function with a rule of its own.
+pub trait Composed {
+    /// The outputs, from values that nobody watches.
+    ///
+    /// # Errors
+    /// Whatever the ops that it applies report.
+    fn run(&self, inputs: &[&TrackedTensor]) -> Result<Values>;
 }
 
 /// A primitive to keep: recorded on a tape or in a program.

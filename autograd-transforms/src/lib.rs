@@ -1,4 +1,5 @@
-//! Composable transforms of functions on values: `vmap`, `grad`, `vjp`, and forward mode's `jvp`.
+//! Composable transforms of functions on values: `vmap`, `grad`, `vjp`, forward mode's `jvp`;
+//! loops (`scan`) and functions with rules of their own (`custom_vjp`, `custom_jvp`).
 //!
 //! Every transform takes a closure over [`TrackedTensor`](autograd_core::TrackedTensor)s and can
 //! be nested in every other one, since each works at a level of its own.
@@ -18,8 +19,14 @@
 //! ```
 
 mod batch;
+mod custom;
+mod linearity;
+pub mod registry;
 mod reverse;
+mod scan;
 
 pub use autograd_forward::jvp;
 pub use batch::vmap;
+pub use custom::{custom_jvp, custom_vjp};
 pub use reverse::{grad, value_and_grad, vjp};
+pub use scan::{ScanOptions, Step, scan, scan_with};

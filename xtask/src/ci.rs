@@ -37,7 +37,7 @@ struct Step {
     run: fn(&Project) -> Result<(), Failure>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step { name: "tidy", sentence: "the habits that no compiler checks are kept", run: crate::tidy::check },
     Step { name: "fmt", sentence: "every file is formatted", run: fmt },
     Step {
@@ -66,6 +66,11 @@ const STEPS: [Step; 10] = [
         name: "outside",
         sentence: "crates outside the workspace build from single layers",
         run: outside::check,
+    },
+    Step {
+        name: "coverage",
+        sentence: "the table of ops says what the harness finds",
+        run: crate::coverage::check,
     },
     Step { name: "test", sentence: "all tests and doc tests pass", run: test },
 ];

@@ -5,6 +5,7 @@
 
 mod arrows;
 mod ci;
+mod coverage;
 mod overhead;
 mod project;
 mod tidy;
@@ -20,7 +21,7 @@ struct Command {
     run: fn(&Project, lexopt::Parser) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 3] = [ci::COMMAND, tidy::COMMAND, overhead::COMMAND];
+const COMMANDS: [Command; 4] = [ci::COMMAND, tidy::COMMAND, coverage::COMMAND, overhead::COMMAND];
 
 fn main() -> ExitCode {
     match dispatch(lexopt::Parser::from_env()) {
