@@ -6,12 +6,14 @@
 //! |---|---|---|
 //! | `tape` | [`GradientTape`]: reverse mode, to any order | yes |
 //! | `forward` | [`ForwardADContext`], [`DualTensor`], [`jvp`]: forward mode | yes |
-//! | `transforms` | [`transforms`]: `grad`, `vjp`, `vmap` on closures | yes |
+//! | `transforms` | [`transforms`]: `grad`, `vmap`, Jacobians, Hessians, checks on closures over trees of values | yes |
 //! | `nn` | [`nn`]: candle's variables, gradient stores and optimisers | yes |
 //! | `parallel` | kernels on one pool of threads | yes |
 //! | `graph` | [`graph`]: functions captured as programs | |
 //! | `checkpoint` | [`checkpoint`]: recomputation instead of memory | |
 //! | `interpret` | [`interpret`]: attribution | |
+//! | `linalg` | solvers, factorisations, determinants | |
+//! | `fft` | Fourier transforms | |
 //! | `full` | all of these | |
 //!
 //! ```
@@ -32,7 +34,8 @@
 
 pub use autograd_core as core;
 pub use autograd_core::{
-    CustomOp, DType, Device, Error, Meta, Result, Shape, Tensor, TrackedTensor, kernels, no_grad,
+    CustomOp, DType, Device, Error, Meta, Result, Shape, Tensor, TrackedTensor, Tree, kernels, no_grad, tap,
+    tree, with_taps,
 };
 pub use autograd_ops as ops;
 pub use autograd_ops::{Operand, TensorAutograd, registry};

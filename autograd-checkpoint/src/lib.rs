@@ -18,18 +18,17 @@
 //! }
 //! ```
 
-use autograd_core::{Result, TrackedTensor};
+mod cost;
+mod levels;
+mod optimal;
+mod plan;
+mod predict;
+mod region;
+mod uniform;
 
-/// Runs `f` without keeping what its backward pass needs; that is computed again when a gradient
-/// passes through. Values of `f` that stay in the caller's hands are kept, of course. A
-/// checkpoint inside a checkpoint joins it.
-///
-/// # Errors
-/// What `f` reports.
-pub fn checkpoint(
-    f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
-    inputs: &[&TrackedTensor],
-) -> Result<Vec<TrackedTensor>> {
-    let inputs: Vec<TrackedTensor> = inputs.iter().map(|x| (*x).clone()).collect();
-    autograd_tape::replayed(|| f(&inputs))
-}
+pub use cost::{ChainCost, LayerCost};
+pub use levels::OffloadCost;
+pub use plan::{Part, Plan};
+pub use predict::Prediction;
+pub use region::checkpoint;
+pub use uniform::binomial_recomputations;

@@ -249,6 +249,48 @@ pub enum Error {
         /// The user's line.
         at: At,
     },
+    /// A memory budget that no plan can meet.
+    #[error("no plan fits a budget of {budget} bytes: the least possible is {least} bytes{at}")]
+    Budget {
+        /// The bytes that were allowed.
+        budget: usize,
+        /// The least that would do.
+        least: usize,
+        /// The user's line.
+        at: At,
+    },
+    /// A value that could not be moved out of the memory, or back.
+    #[error("offload to {place}: {reason}{at}")]
+    Offload {
+        /// The directory or file.
+        place: String,
+        /// What went wrong there.
+        reason: String,
+        /// The user's line.
+        at: At,
+    },
+    /// A tree whose structure is not the one that is needed.
+    #[error("{what}: {reason}{at}")]
+    TreeMismatch {
+        /// What was given.
+        what: &'static str,
+        /// The first difference.
+        reason: String,
+        /// The user's line.
+        at: At,
+    },
+    /// A value that a transform handed to its function, used after the function's end.
+    #[error(
+        "a value of the {transform} at {entered} is used after its end: return it from the function, or detach() it inside{at}"
+    )]
+    Leaked {
+        /// The transform.
+        transform: &'static str,
+        /// Where the transform was called.
+        entered: Site,
+        /// The user's line.
+        at: At,
+    },
     /// An error from candle.
     #[error("candle: {source}{at}")]
     Candle {
@@ -335,6 +377,10 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+            | Self::Budget { at, .. }
+            | Self::Offload { at, .. }
+            | Self::TreeMismatch { at, .. }
+            | Self::Leaked { at, .. }
             | Self::Candle { at, .. }
             | Self::Internal { at, .. } => Some(at),
             Self::Message(_) => None,
@@ -360,6 +406,10 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+            | Self::Budget { at, .. }
+            | Self::Offload { at, .. }
+            | Self::TreeMismatch { at, .. }
+            | Self::Leaked { at, .. }
             | Self::Candle { at, .. }
             | Self::Internal { at, .. } => Some(at),
             Self::Message(_) => None,

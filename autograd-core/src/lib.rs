@@ -30,8 +30,11 @@ mod primitive;
 mod program;
 mod rule;
 mod scalar;
+mod scope;
+mod tap;
 pub mod testing;
 mod tracer;
+mod tree;
 mod value;
 
 pub use apply::{apply, apply_call, apply_one, apply_single, heard, on_behalf_of, watcher};
@@ -49,7 +52,10 @@ pub use pointwise::{Definition, Params, Pointwise, ReducedPointwise, pointwise, 
 pub use primitive::{Composed, Prim, Primitive, Signature};
 pub use program::{Instruction, Operand, Program};
 pub use rule::{Cotangents, General, Grads, Opaque, Residual, Residuals, Rule, Saved, Transpose};
-pub use scalar::{Forward, Reverse, ScalarExpr};
+pub use scalar::{Forward, MAX_COEFFICIENTS, Reverse, ScalarExpr, Taylor};
+pub use scope::{Scope, ScopeGuard};
 pub use smallvec;
+pub use tap::{tap, with_taps};
 pub use tracer::{Applied, Call, Tracer, Values};
+pub use tree::{Path, Tree, same_structure};
 pub use value::{TrackedTensor, checked_shape};

@@ -211,8 +211,12 @@ impl Pointwise {
         Ok(out.into_iter().map(Some).collect())
     }
 
-    /// Evaluates a derived expression over `shape` and sums each output down to its target.
-    fn fused(
+    /// Evaluates a derived expression, with this op's parameters, over `shape` and sums each output
+    /// down to its target.
+    ///
+    /// # Errors
+    /// Whatever the evaluation or the levels below report.
+    pub fn fused(
         &self,
         definition: &Arc<Definition>,
         inputs: &[&TrackedTensor],

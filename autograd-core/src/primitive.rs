@@ -45,6 +45,11 @@ pub trait Primitive: Debug + Send + Sync + 'static {
         format!("{}:{self:?}", self.name())
     }
 
+    /// The name that the user gave this one application, by [`tap`](crate::tap).
+    fn label(&self) -> Option<&str> {
+        None
+    }
+
     /// The op in a form that can be kept: `Prim::Static(&Op)` where it has no parameters,
     /// `Prim::Shared` of a clone otherwise.
     fn keep(&self) -> Prim;

@@ -1,5 +1,9 @@
 //! Scalar expressions that differentiate themselves.
 
+mod taylor;
+
+pub use taylor::{MAX_COEFFICIENTS, Taylor};
+
 use crate::mask::Mask;
 use crate::pointwise::Definition;
 use crate::rule::Residual;
@@ -21,6 +25,7 @@ struct Inner {
     small: [OnceLock<Arc<Reverse>>; 8],
     reverse: Mutex<HashMap<(Mask, Mask), Arc<Reverse>>>,
     forward: Mutex<HashMap<Mask, Arc<Forward>>>,
+    taylor: Mutex<HashMap<(Mask, usize), Arc<Taylor>>>,
 }
 
 /// The reverse rule of an expression: an expression over the present cotangents and then the
@@ -53,6 +58,7 @@ impl ScalarExpr {
             small: Default::default(),
             reverse: Mutex::default(),
             forward: Mutex::default(),
+            taylor: Mutex::default(),
         }))
     }
 

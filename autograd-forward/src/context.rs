@@ -1,7 +1,7 @@
 //! Dual numbers to work with op by op, without a closure.
 
 use crate::dual::DualTracer;
-use crate::jvp::dual;
+use crate::jvp::checked;
 use autograd_core::algebra::zeros_like;
 use autograd_core::{Level, Primitive, Result, Site, TrackedTensor, apply_one};
 use autograd_ops::Operand;
@@ -19,8 +19,8 @@ impl DualTensor {
     #[track_caller]
     pub fn new(value: impl Into<TrackedTensor>, tangent: impl Into<TrackedTensor>) -> Self {
         let (value, tangent) = (value.into(), tangent.into());
-        match dual(Level::fresh(), &value, &tangent, Site::caller()) {
-            Ok(_) => Self { value, tangent },
+        match checked(&value, &tangent, Site::caller()) {
+            Ok(()) => Self { value, tangent },
             Err(error) => Self { value, tangent: TrackedTensor::failed(error) },
         }
     }
@@ -211,7 +211,7 @@ impl ForwardADContext {
         if let Some(error) = x.value.failure().or_else(|| x.tangent.failure()) {
             return Err(error.clone());
         }
-        Ok(DualTracer::join(self.level, x.value.clone(), x.tangent.clone()))
+        Ok(DualTracer::join(self.level, x.value.clone(), x.tangent.clone(), None))
     }
 
     /// A value of this context's level as a dual number; tangent 0 where it does not move.

@@ -1,10 +1,11 @@
 //! Dual numbers: a value with its tangent, pushed forward op by op.
 
-use autograd_core::algebra::{add, zeros_like};
+use crate::inline::inline;
+use autograd_core::algebra::{accumulate, zeros_like};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
-    Applied, Call, Error, Level, Mask, Primitive, Result, Rule, Shape, Site, Tracer, TrackedTensor, Values,
-    apply_call, on_behalf_of,
+    Applied, Call, Error, Level, Mask, Primitive, Result, Rule, Scope, Shape, Site, Tracer, TrackedTensor,
+    Values, apply_call, on_behalf_of,
 };
 use candle_core::{DType, DeviceLocation};
 use std::any::Any;
@@ -16,6 +17,8 @@ pub(crate) struct DualTracer {
     level: Level,
     primal: TrackedTensor,
     tangent: TrackedTensor,
+    /// The run of the function that the value was made for; none in a context, which has no end.
+    scope: Option<Scope>,
 }
 
 impl DualTracer {
@@ -28,8 +31,13 @@ impl DualTracer {
     }
 
     /// A value with a tangent at `level`.
-    pub(crate) fn join(level: Level, primal: TrackedTensor, tangent: TrackedTensor) -> TrackedTensor {
-        TrackedTensor::from_tracer(Arc::new(Self { level, primal, tangent }))
+    pub(crate) fn join(
+        level: Level,
+        primal: TrackedTensor,
+        tangent: TrackedTensor,
+        scope: Option<&Scope>,
+    ) -> TrackedTensor {
+        TrackedTensor::from_tracer(Arc::new(Self { level, primal, tangent, scope: scope.cloned() }))
     }
 
     fn of(level: Level, value: &TrackedTensor) -> Option<&Self> {
@@ -70,6 +78,9 @@ impl Tracer for DualTracer {
 
     fn process(&self, call: &Call<'_>) -> Result<Applied> {
         let Call { op, inputs, aux, site } = *call;
+        if let Some(scope) = &self.scope {
+            scope.check(site)?;
+        }
         let duals: SmallVec<[Option<&Self>; 4]> = inputs.iter().map(|x| Self::of(self.level, x)).collect();
         let primals: SmallVec<[&TrackedTensor; 4]> =
             inputs.iter().zip(&duals).map(|(x, dual)| dual.map_or(*x, |d| &d.primal)).collect();
@@ -77,7 +88,7 @@ impl Tracer for DualTracer {
             duals.iter().map(|dual| dual.map(|d| d.tangent.clone())).collect();
         let push = |tangents: SmallVec<[Option<TrackedTensor>; 2]>, made: Applied| {
             let outputs = made.outputs.into_iter().zip(tangents).map(|(y, dy)| match dy {
-                Some(dy) => Self::join(self.level, y, dy),
+                Some(dy) => Self::join(self.level, y, dy, self.scope.as_ref()),
                 None => y,
             });
             Applied { outputs: outputs.collect(), aux: made.aux }
@@ -88,7 +99,7 @@ impl Tracer for DualTracer {
                 let reason = "a CustomOp has a reverse rule only; write it as custom_jvp over values";
                 Err(Error::mode(op.name(), "forward mode", reason))
             }
-            Rule::Composite => inline(op, inputs, site),
+            Rule::Composite => inline(op, inputs, site, "forward mode"),
             Rule::Pointwise(pointwise) => {
                 let masks = pointwise.definition().masks;
                 let moving: SmallVec<[Option<TrackedTensor>; 4]> =
@@ -119,7 +130,7 @@ impl Tracer for DualTracer {
                     Ok(apply_call(op, &held, false, site)?.outputs.into_iter().next())
                 };
                 let dy = on_behalf_of(site, || match (part(a)?, part(b)?) {
-                    (Some(left), Some(right)) => add(&left, &right).map(Some),
+                    (Some(left), Some(right)) => accumulate(left, &right).map(Some),
                     (left, right) => Ok(left.or(right)),
                 })?;
                 Ok(push(SmallVec::from_iter([dy]), made))
@@ -128,18 +139,11 @@ impl Tracer for DualTracer {
                 let made = apply_call(op, &primals, aux, site)?;
                 match on_behalf_of(site, || general.jvp(&primals, &made.outputs, &tangents))? {
                     Some(dys) => Ok(push(dys, made)),
-                    None => inline(op, inputs, site),
+                    None => inline(op, inputs, site, "forward mode"),
                 }
             }
         }
     }
-}
-
-fn inline(op: &dyn Primitive, inputs: &[&TrackedTensor], site: Site) -> Result<Applied> {
-    let outputs = on_behalf_of(site, || op.decompose(inputs))?;
-    let reason = "it has neither a forward rule nor a decomposition";
-    let outputs = outputs.ok_or_else(|| Error::mode(op.name(), "forward mode", reason))?;
-    Ok(Applied { outputs, aux: Values::new() })
 }
 
 fn linear_tangent(

@@ -2,12 +2,14 @@
 
 use crate::dual::DualTracer;
 use autograd_core::algebra::zeros_like;
-use autograd_core::{At, Error, Level, Result, Site, TrackedTensor, is_float};
+use autograd_core::{At, Error, Level, Result, Scope, Site, TrackedTensor, Tree, is_float, same_structure};
 
-/// f(x) and its derivative along `tangents`: (y, J·v), in one pass.
+/// f(x) and its derivative along `tangents`: (y, J·v), in one pass. `f` takes and gives trees of
+/// values: one value, a list, a tuple, a struct of the user's.
 ///
 /// # Errors
 /// [`Error::Mismatch`] where a tangent has not its primal's shape and type,
+/// [`Error::TreeMismatch`] where the tangents have not the primals' structure,
 /// [`Error::NotDifferentiable`] for an integer primal, and what `f` reports.
 ///
 /// ```
@@ -17,41 +19,41 @@ use autograd_core::{At, Error, Level, Result, Site, TrackedTensor, is_float};
 ///
 /// fn main() -> Result<()> {
 ///     let (x, v) = (TrackedTensor::scalar(3.0), TrackedTensor::scalar(4.0));
-///     let (y, dy) = jvp(|x| Ok(vec![x[0].pow(3)?]), &[&x], &[&v])?;
-///     assert_eq!((y[0].to_scalar::<f64>()?, dy[0].to_scalar::<f64>()?), (27.0, 108.0));
+///     let (y, dy) = jvp(|x| x.pow(3), &x, &v)?;
+///     assert_eq!((y.to_scalar::<f64>()?, dy.to_scalar::<f64>()?), (27.0, 108.0));
 ///     Ok(())
 /// }
 /// ```
 #[track_caller]
-pub fn jvp(
-    f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
-    primals: &[&TrackedTensor],
-    tangents: &[&TrackedTensor],
-) -> Result<(Vec<TrackedTensor>, Vec<TrackedTensor>)> {
+pub fn jvp<P, V, O>(f: impl FnOnce(&P::Owned) -> Result<O>, primals: &P, tangents: &V) -> Result<(O, O)>
+where
+    P: Tree + ?Sized,
+    V: Tree<Owned = P::Owned> + ?Sized,
+    O: Tree<Owned = O>,
+{
     let site = Site::caller();
-    if primals.len() != tangents.len() {
-        let reason = format!("{} tangents given for {} primals", tangents.len(), primals.len());
-        return Err(Error::argument("jvp", reason).or_at(site));
-    }
+    same_structure("the tangents", tangents, primals, site)?;
     let level = Level::fresh();
-    let duals: Vec<TrackedTensor> =
-        primals.iter().zip(tangents).map(|(x, v)| dual(level, x, v, site)).collect::<Result<_>>()?;
+    let guard = Scope::enter("jvp", site);
+    let directions = tangents.leaves();
+    let mut next = directions.iter();
+    let duals = primals.rebuild(&mut |x| {
+        let v = next.next().ok_or_else(|| Error::internal("jvp", "a tangent is missing"))?;
+        checked(x, v, site)?;
+        Ok(DualTracer::join(level, x.clone(), (*v).clone(), Some(guard.scope())))
+    })?;
     let outputs = f(&duals)?;
     drop(duals);
-    let (mut ys, mut dys) = (Vec::with_capacity(outputs.len()), Vec::with_capacity(outputs.len()));
-    for output in &outputs {
-        let (y, dy) = DualTracer::split(level, output);
-        dys.push(match dy {
-            Some(dy) => dy,
-            None => zeros_like(&y)?,
-        });
-        ys.push(y);
-    }
+    let ys = outputs.rebuild(&mut |y| Ok(DualTracer::split(level, y).0))?;
+    let dys = outputs.rebuild(&mut |y| match DualTracer::split(level, y) {
+        (_, Some(dy)) => Ok(dy),
+        (y, None) => zeros_like(&y),
+    })?;
     Ok((ys, dys))
 }
 
-/// A primal with its tangent at a level, checked.
-pub(crate) fn dual(level: Level, x: &TrackedTensor, v: &TrackedTensor, site: Site) -> Result<TrackedTensor> {
+/// Whether `v` can be the tangent of `x`.
+pub(crate) fn checked(x: &TrackedTensor, v: &TrackedTensor, site: Site) -> Result<()> {
     if let Some(error) = x.failure().or_else(|| v.failure()) {
         return Err(error.clone());
     }
@@ -66,5 +68,5 @@ pub(crate) fn dual(level: Level, x: &TrackedTensor, v: &TrackedTensor, site: Sit
             at: At::from(site),
         });
     }
-    Ok(DualTracer::join(level, x.clone(), v.clone()))
+    Ok(())
 }

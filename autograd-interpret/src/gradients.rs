@@ -26,7 +26,7 @@ pub fn saliency(
     f: impl FnOnce(&TrackedTensor) -> Result<TrackedTensor>,
     x: &TrackedTensor,
 ) -> Result<TrackedTensor> {
-    grad(|x| f(&x[0]), &[x])?.remove(0).abs()
+    grad(f, x)?.abs()
 }
 
 /// (x − x₀) · ∫₀¹ ∂f/∂x(x₀ + t(x − x₀)) dt by the midpoint rule (Sundararajan et al. 2017);
@@ -51,7 +51,7 @@ pub fn integrated_gradients(
     for step in 0..steps {
         let t = (step as f64 + 0.5) / steps as f64;
         let at = add(start, &scale(&way, t)?)?;
-        let slope = grad(|x| f(&x[0]), &[&at])?.remove(0);
+        let slope = grad(&f, &at)?;
         total = Some(match total {
             Some(total) => add(&total, &slope)?,
             None => slope,

@@ -133,6 +133,9 @@ impl Primitive for MatMul {
     }
 
     fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], _: usize) -> Result<Option<Values>> {
+        if let Some(product) = matrix_by_columns(batched, inputs)? {
+            return Ok(Some(smallvec![product]));
+        }
         // The batch dimension goes in front of the broadcast batch dimensions of both.
         let rank = |i: usize| inputs[i].rank() - usize::from(batched.has(i));
         let widest = rank(0).max(rank(1));
@@ -151,14 +154,48 @@ impl Primitive for MatMul {
     }
 }
 
+/// One matrix times a batch of columns: one product instead of one a column.
+fn matrix_by_columns(batched: Mask, inputs: &[&TrackedTensor]) -> Result<Option<TrackedTensor>> {
+    let (a, x) = (inputs[0], inputs[1]);
+    let (false, true, &[size, k, 1], &[m, l]) = (batched.has(0), batched.has(1), x.dims(), a.dims()) else {
+        return Ok(None);
+    };
+    if k != l {
+        return Ok(None);
+    }
+    let rows = reshape(x, &Shape::new(&[size, k]))?;
+    let product = apply_one(&MatMul, &[&rows, &turned(a)?])?;
+    Ok(Some(reshape(&product, &Shape::new(&[size, m, 1]))?))
+}
+
+/// Σ over the batch of ct · bᵀ as one product over all its columns, without the batch of
+/// products.
+fn summed_product(ct: &TrackedTensor, b: &TrackedTensor) -> Result<TrackedTensor> {
+    // Both with the matrix's rows in front and everything else behind: [m, batch·n] · [batch·n, k].
+    let flat = |x: &TrackedTensor| {
+        let (rank, rows) = (x.rank(), x.dims()[x.rank() - 2]);
+        let rest = (0..rank - 2).chain(std::iter::once(rank - 1));
+        let order: SmallVec<[usize; 8]> = std::iter::once(rank - 2).chain(rest).collect();
+        let columns = x.dims()[..rank - 2].iter().product::<usize>() * x.dims()[rank - 1];
+        reshape(&algebra::permute(x, &order)?, &Shape::new(&[rows, columns]))
+    };
+    apply_one(&MatMul, &[&flat(ct)?, &turned(&flat(b)?)?])
+}
+
 impl Transpose for MatMul {
     // da = ct · bᵀ, db = aᵀ · ct, each summed over the batch dimensions in which it was repeated.
     fn transpose(&self, wanted: Mask, cts: &[Option<TrackedTensor>], saved: &Saved<'_>) -> Result<Grads> {
         let mut grads: Grads = smallvec![None, None];
         let Some(ct) = &cts[0] else { return Ok(grads) };
         if wanted.has(0) {
-            let da = matmul_of(ct, &turned(saved.input(1)?)?)?;
-            grads[0] = Some(sum_to(&da, &saved.inputs[0].shape)?);
+            let b = saved.input(1)?;
+            grads[0] = Some(match (saved.inputs[0].shape.rank(), b.rank()) {
+                (2, 3..) => summed_product(ct, b)?,
+                _ => {
+                    let da = matmul_of(ct, &turned(b)?)?;
+                    sum_to(&da, &saved.inputs[0].shape)?
+                }
+            });
         }
         if wanted.has(1) {
             let db = apply_one(&MatMul, &[&turned(saved.input(0)?)?, ct])?;

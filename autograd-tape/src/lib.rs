@@ -23,11 +23,17 @@
 mod inspect;
 mod node;
 mod record;
+mod region;
+mod replay;
+mod rules;
+mod stow;
 mod sweep;
 mod tape;
 mod tracer;
 
 pub use autograd_core::no_grad;
 pub use inspect::{Operation, TapeNode};
-pub use record::replayed;
+pub use region::{Fate, RegionOptions, ReplayCount, region};
+pub use rules::{BackwardRule, Choice, RuleSet, own_backward};
+pub use stow::{Store, Stowed};
 pub use tape::GradientTape;

@@ -46,7 +46,8 @@ pub(crate) struct Node {
     pub(crate) step: Step,
     pub(crate) inputs: SmallVec<[Source; 2]>,
     pub(crate) outputs: SmallVec<[Meta; 1]>,
-    /// Residuals; for a node of a region, the operands that come from outside of it.
+    /// Residuals. For a node of a region: the operands that come from outside of the outermost
+    /// region around it, and then, where a policy saved them, its outputs and hints.
     pub(crate) kept: Kept,
     pub(crate) site: Site,
     /// The region whose nodes keep no residuals and are replayed; 0 for none.

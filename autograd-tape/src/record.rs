@@ -1,11 +1,14 @@
 //! The record of a tape, and the small header that its values share.
 
 use crate::node::{Node, Slot, Step};
+use crate::region::{Region, RegionEntry, entries};
+use crate::rules::RuleSet;
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{Level, Meta, Site};
 use parking_lot::Mutex;
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Whether a tape still watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,22 +26,27 @@ pub(crate) struct Shared {
     /// 0 until the first variable.
     level: AtomicU64,
     pub(crate) record: Mutex<Record>,
+    /// Backward passes that stand in for the ops' own.
+    pub(crate) rules: Option<RuleSet>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     pub(crate) nodes: Vec<Node>,
     pub(crate) constants: Vec<Meta>,
+    /// The regions that nodes are in.
+    pub(crate) regions: HashMap<u32, RegionEntry>,
     /// Where the first variable was taken.
     pub(crate) started_at: Option<Site>,
     pub(crate) spent_at: Option<Site>,
 }
 
 impl Shared {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(rules: Option<RuleSet>) -> Self {
         let (nodes, constants) = SPARE.take();
-        let record = Mutex::new(Record { nodes, constants, ..Record::default() });
-        Self { state: AtomicU8::new(0), level: AtomicU64::new(0), record }
+        let regions = HashMap::new();
+        let record = Mutex::new(Record { nodes, constants, regions, started_at: None, spent_at: None });
+        Self { state: AtomicU8::new(0), level: AtomicU64::new(0), record, rules }
     }
 
     pub(crate) fn state(&self) -> State {
@@ -109,6 +117,16 @@ impl Record {
         id
     }
 
+    /// Notes a region before its next node is appended.
+    pub(crate) fn enter(&mut self, region: &Region, level: Level) {
+        if !self.regions.contains_key(&region.id) {
+            let first = self.nodes.len() as u32;
+            for (id, entry) in entries(region, level, first) {
+                self.regions.entry(id).or_insert(entry);
+            }
+        }
+    }
+
     pub(crate) fn constant(&mut self, meta: Meta) -> u32 {
         let id = u32::try_from(self.constants.len()).expect("a tape has fewer than 2^32 constants");
         self.constants.push(meta);
@@ -153,33 +171,4 @@ impl Drop for Record {
             drop(kept);
         });
     }
-}
-
-thread_local! {
-    /// The region to which nodes recorded on this thread belong; 0 for none.
-    static REGION: Cell<u32> = const { Cell::new(0) };
-}
-
-static NEXT_REGION: AtomicU32 = AtomicU32::new(1);
-
-/// The region that is being recorded on this thread.
-pub(crate) fn current_region() -> u32 {
-    REGION.get()
-}
-
-/// Runs `f`; what tapes record meanwhile on this thread keeps no residuals and is replayed when
-/// the backward pass needs it. A region inside a region joins it.
-pub fn replayed<R>(f: impl FnOnce() -> R) -> R {
-    struct Restore(u32);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            REGION.set(self.0);
-        }
-    }
-    let outer = REGION.get();
-    let _restore = Restore(outer);
-    if outer == 0 {
-        REGION.set(NEXT_REGION.fetch_add(1, Ordering::Relaxed));
-    }
-    f()
 }

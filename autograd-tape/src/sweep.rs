@@ -1,17 +1,17 @@
 //! The reverse sweep: from the last node down, without recursion, touching values only through
 //! the interception point.
 
-use crate::node::{Kept, Node, Slot, Source, Step, residuals};
+use crate::node::{Node, Slot, Source, Step, residuals};
 use crate::record::{Record, Shared};
+use crate::replay::{Reached, Replays};
+use crate::stow::recalled;
 use crate::tracer::TapeTracer;
 use autograd_core::algebra::{accumulate, add};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
-    Cotangents, Error, Grads, Level, Mask, Meta, Prim, Primitive, Residual, Result, Rule, Saved,
-    TrackedTensor, apply_call, on_behalf_of,
+    Cotangents, Error, Grads, Level, Mask, Meta, Primitive, Residual, Result, Rule, Saved, TrackedTensor,
+    on_behalf_of,
 };
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 /// Where a sweep finds its nodes, and what it leaves behind.
@@ -29,7 +29,7 @@ struct Visit {
 }
 
 impl Nodes<'_> {
-    fn with<R>(&self, f: impl FnOnce(&Record) -> R) -> R {
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&Record) -> R) -> R {
         match self {
             Nodes::Taken(record) => f(record),
             Nodes::Shared { tape, .. } => f(&tape.record.lock()),
@@ -101,7 +101,7 @@ pub(crate) fn sweep(
             give(&mut cts[slot.node as usize - low], slot, seed, &nodes)?;
         }
     }
-    let mut replays: HashMap<u32, HashMap<u32, Kept>> = HashMap::new();
+    let mut replays = Replays::default();
     for id in (low..=high).rev() {
         let ct = std::mem::take(&mut cts[id - low]);
         if let Nodes::Taken(record) = &mut nodes {
@@ -126,13 +126,9 @@ pub(crate) fn sweep(
             continue;
         }
         if visit.node.region != 0 {
-            let kept = match replays.entry(visit.node.region) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(replay(&nodes, visit.node.region, id, &op, &visit.node)?),
-            };
-            let again = kept.remove(&(id as u32));
-            visit.node.kept =
-                again.ok_or_else(|| Error::internal(op.name(), "its region was not replayed"))?;
+            let reached = Reached { id, node: &visit.node, op: &op, low, depends: &depends, cts: &cts };
+            let again = replays.residuals(&nodes, &reached).map_err(|e| e.or_at(visit.node.site))?;
+            visit.node.kept = again;
         }
         let site = visit.node.site;
         let grads = on_behalf_of(site, || pull(&nodes, &*op, id, recorded, wanted, ct, &mut visit))
@@ -215,9 +211,9 @@ fn pull(
                 // A hint is never tracked.
                 Residual::Aux(_) => None,
             };
-            value.map(|value| nodes.seen(value, slot))
+            value.map(|value| Ok(nodes.seen(recalled(&value)?, slot))).transpose()
         })
-        .collect();
+        .collect::<Result<_>>()?;
     let saved = Saved {
         op: op.name(),
         residuals: &reads,
@@ -241,50 +237,4 @@ fn pull(
             Err(Error::internal(op.name(), "a rule without a transpose was recorded"))
         }
     }
-}
-
-/// Runs the nodes of a region again, up to the one that the sweep has reached, and gives what
-/// their rules read.
-fn replay(
-    nodes: &Nodes<'_>,
-    region: u32,
-    up_to: usize,
-    op: &Prim,
-    last: &Node,
-) -> Result<HashMap<u32, Kept>> {
-    let steps: Vec<(u32, Node)> = nodes.with(|record| {
-        let inside = record.nodes[..up_to].iter().enumerate().filter(|(_, n)| n.region == region);
-        inside.map(|(id, node)| (id as u32, node.clone())).collect()
-    });
-    let last = Node { step: Step::Apply(op.clone()), ..last.clone() };
-    let steps = steps.into_iter().chain(std::iter::once((up_to as u32, last)));
-    let mut made: HashMap<Slot, TrackedTensor> = HashMap::new();
-    let mut kept_again = HashMap::new();
-    for (id, node) in steps {
-        let Step::Apply(op) = &node.step else { continue };
-        let mut inputs: SmallVec<[TrackedTensor; 4]> = SmallVec::new();
-        for (source, outside) in node.inputs.iter().zip(&node.kept) {
-            let inside = || source.slot().and_then(|slot| made.get(&slot).cloned());
-            let value = outside.clone().or_else(inside);
-            inputs.push(value.ok_or_else(|| Error::internal(op.name(), "an operand was not replayed"))?);
-        }
-        let refs: SmallVec<[&TrackedTensor; 4]> = inputs.iter().collect();
-        let rule = op.rule();
-        let reads = residuals(rule, node.differentiable(), node.inputs.len(), node.outputs.len());
-        let hints = reads.iter().any(|r| matches!(r, Residual::Aux(_)));
-        let applied = on_behalf_of(node.site, || apply_call(&**op, &refs, hints, node.site))?;
-        let kept: Kept = reads
-            .iter()
-            .map(|residual| match *residual {
-                Residual::Input(i) => Some(inputs[i].clone()),
-                Residual::Output(j) => Some(applied.outputs[j].clone()),
-                Residual::Aux(k) => applied.aux.get(k).cloned(),
-            })
-            .collect();
-        kept_again.insert(id, kept);
-        for (output, value) in applied.outputs.into_iter().enumerate() {
-            made.insert(Slot { node: id, output: output as u32 }, value);
-        }
-    }
-    Ok(kept_again)
 }

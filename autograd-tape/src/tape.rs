@@ -2,6 +2,7 @@
 
 use crate::node::{Node, Slot, Step};
 use crate::record::{Record, Shared, State};
+use crate::rules::RuleSet;
 use crate::sweep::{Nodes, sweep};
 use crate::tracer::TapeTracer;
 use autograd_core::algebra::{fill, ones_like};
@@ -49,7 +50,14 @@ impl Drop for GradientTape {
 impl GradientTape {
     /// A tape for one gradient.
     pub fn new() -> Self {
-        Self { shared: Arc::new(Shared::new()), persistent: false }
+        Self { shared: Arc::new(Shared::new(None)), persistent: false }
+    }
+
+    /// A tape on which other backward passes stand in for those of chosen ops. They are fixed
+    /// before recording. What a rule gives is no derivative that could be differentiated again: a
+    /// gradient is never recorded here, even if the tape is [`persistent`](Self::persistent).
+    pub fn with_rules(rules: RuleSet) -> Self {
+        Self { shared: Arc::new(Shared::new(Some(rules))), persistent: false }
     }
 
     /// The tape kept after a gradient: further ones can be asked, and since the backward pass is
@@ -206,6 +214,21 @@ impl GradientTape {
         self.pull(&[target], None, sources, false, Site::caller())
     }
 
+    /// As [`gradient_with`](Self::gradient_with), on a persistent tape without recording the
+    /// backward pass.
+    ///
+    /// # Errors
+    /// As [`gradient_with`](Self::gradient_with).
+    #[track_caller]
+    pub fn gradient_with_detached(
+        &self,
+        targets: &[&TrackedTensor],
+        seeds: &[&TrackedTensor],
+        sources: &[&TrackedTensor],
+    ) -> Result<Vec<TrackedTensor>> {
+        self.pull(targets, Some(seeds), sources, false, Site::caller())
+    }
+
     /// As [`gradient`](Self::gradient), with an error where the target does not depend on a
     /// source.
     ///
@@ -251,6 +274,7 @@ impl GradientTape {
         site: Site,
     ) -> Result<Vec<Option<TrackedTensor>>> {
         self.check_live(site)?;
+        let recording = recording && self.shared.rules.is_none();
         if let Some(seeds) = seeds
             && seeds.len() != targets.len()
         {

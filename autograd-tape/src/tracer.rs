@@ -1,11 +1,13 @@
 //! Values that a tape watches, and how it records.
 
 use crate::node::{Kept, Node, Slot, Source, Step, differentiable, residuals};
-use crate::record::{Shared, State, current_region};
+use crate::record::{Shared, State};
+use crate::region::{Fate, Region, open_region};
+use crate::rules::{Choice, Replaced};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    Applied, Call, Error, Level, Mask, Meta, Pointwise, Primitive, Residual, Result, Rule, Shape, Tracer,
-    TrackedTensor, Values, apply_call, apply_single, is_float, is_recording, on_behalf_of,
+    Applied, Call, Error, Level, Mask, Meta, Pointwise, Prim, Primitive, Residual, Result, Rule, Shape,
+    Tracer, TrackedTensor, Values, apply_call, apply_single, is_float, is_recording, on_behalf_of,
 };
 use candle_core::{DType, DeviceLocation};
 use std::any::Any;
@@ -85,7 +87,18 @@ impl Tracer for TapeTracer {
                 }
             }
         }
-        let rule = op.rule();
+        let replaced = match &self.tape.rules {
+            Some(rules) => match rules.choice(op, Mask::of(inputs.len(), |i| slots[i].is_some())) {
+                Choice::Own => None,
+                Choice::Decompose => match on_behalf_of(site, || op.decompose(inputs))? {
+                    Some(outputs) => return Ok(Applied { outputs, aux: Values::new() }),
+                    None => None,
+                },
+                Choice::Backward(rule) => Some(Replaced::new(op, rule, inputs.len())),
+            },
+            None => None,
+        };
+        let rule = replaced.as_ref().map_or_else(|| op.rule(), |replaced| replaced.rule());
         let wanted = match rule {
             Rule::Flat => Mask::EMPTY,
             Rule::Composite => {
@@ -105,36 +118,44 @@ impl Tracer for TapeTracer {
         if wanted.is_empty() {
             return apply_call(op, &inner, aux, site);
         }
-        let region = current_region();
-        if let (Rule::Pointwise(pointwise), 0, false) = (rule, region, aux)
+        let region = open_region(self.level);
+        if let (Rule::Pointwise(pointwise), None, false) = (rule, &region, aux)
             && pointwise.expr().program().outputs().len() == 1
         {
             return self.record_elementwise(call, pointwise, wanted, &slots, &inner);
         }
         // Aux(k) is declared last; whether hints are needed is known before the outputs are.
         let early = residuals(rule, wanted, inputs.len(), 1);
-        let hints = region == 0 && early.iter().any(|r| matches!(r, Residual::Aux(_)));
+        let reads_hints = early.iter().any(|r| matches!(r, Residual::Aux(_)));
+        let fate = match &region {
+            Some(region) => region.fate(op, &self.output_metas(op, &inner)?),
+            None => Fate::Keep,
+        };
+        let hints = reads_hints && fate != Fate::Recompute;
         let made = apply_call(op, &inner, aux || hints, site)?;
         let reads = if made.outputs.len() == 1 {
             early
         } else {
             residuals(rule, wanted, inputs.len(), made.outputs.len())
         };
-        let kept: Kept = if region == 0 {
-            reads
+        let kept: Kept = match &region {
+            None => reads
                 .iter()
                 .map(|residual| match *residual {
                     Residual::Input(i) => Some(inner[i].clone()),
                     Residual::Output(j) => Some(made.outputs[j].clone()),
                     Residual::Aux(k) => made.aux.get(k).cloned(),
                 })
-                .collect()
-        } else {
-            self.operands_from_outside(region, &slots, &inner)
+                .collect(),
+            Some(region) => {
+                let mut kept = self.operands_from_outside(region, &slots, &inner)?;
+                self.save(region, fate, op.name(), &made, &mut kept)?;
+                kept
+            }
         };
         let metas: SmallVec<[Meta; 1]> = made.outputs.iter().map(TrackedTensor::meta).collect();
         let handles = metas.iter().filter(|m| is_float(m.dtype)).count() as u32;
-        let step = Step::Apply(op.keep());
+        let step = Step::Apply(replaced.map_or_else(|| op.keep(), |replaced| Prim::Shared(replaced)));
         let id = {
             let mut record = self.tape.record.lock();
             if self.tape.state() != State::Live {
@@ -148,13 +169,16 @@ impl Tracer for TapeTracer {
                     None => Source::Constant(record.constant(value.meta())),
                 });
             }
+            if let Some(region) = &region {
+                record.enter(region, self.level);
+            }
             record.push(Node {
                 step,
                 inputs: sources,
                 outputs: metas,
                 kept,
                 site,
-                region,
+                region: region.as_ref().map_or(0, |region| region.id),
                 handles,
                 consumers: 0,
             })
@@ -228,14 +252,72 @@ impl TapeTracer {
         Ok(Applied { outputs: smallvec![TrackedTensor::from_tracer(Arc::new(tracer))], aux: Values::new() })
     }
 
-    /// For a node of a region: the operands that the region does not make itself.
-    fn operands_from_outside(&self, region: u32, slots: &[Option<Slot>], inner: &[&TrackedTensor]) -> Kept {
-        let record = self.tape.record.lock();
-        let inside = |slot: &Slot| record.nodes.get(slot.node as usize).is_some_and(|n| n.region == region);
-        let outside = slots.iter().zip(inner).map(|(slot, value)| match slot {
-            Some(slot) if inside(slot) => None,
-            _ => Some((*value).clone()),
-        });
-        outside.collect()
+    /// For a node of a region: the operands that the region, or one around it, does not make
+    /// itself.
+    fn operands_from_outside(
+        &self,
+        region: &Region,
+        slots: &[Option<Slot>],
+        inner: &[&TrackedTensor],
+    ) -> Result<Kept> {
+        let outermost = region.chain(self.level).last().unwrap_or(region);
+        let inside: SmallVec<[bool; 4]> = {
+            let record = self.tape.record.lock();
+            let of = |slot: &Slot| record.nodes.get(slot.node as usize).map_or(0, |node| node.region);
+            let root = |region: u32| record.regions.get(&region).map_or(0, |entry| entry.root);
+            slots
+                .iter()
+                .map(|slot| slot.as_ref().is_some_and(|slot| root(of(slot)) == outermost.id))
+                .collect()
+        };
+        let mut kept = Kept::with_capacity(slots.len());
+        for ((slot, value), inside) in slots.iter().zip(inner).zip(inside) {
+            kept.push(match slot {
+                Some(_) if inside => None,
+                Some(slot) => Some(outermost.operand(&self.tape, self.level, *slot, value)?),
+                None => Some((*value).clone()),
+            });
+        }
+        Ok(kept)
+    }
+
+    /// What an op makes, for whoever decides its fate.
+    fn output_metas(&self, op: &dyn Primitive, inner: &[&TrackedTensor]) -> Result<SmallVec<[Meta; 1]>> {
+        let metas: SmallVec<[Meta; 4]> = inner.iter().map(|value| value.meta()).collect();
+        match op.rule() {
+            // The shape of a user's own op is known only when it has run.
+            Rule::Opaque(_) => Ok(SmallVec::new()),
+            Rule::Pointwise(_)
+            | Rule::Linear(..)
+            | Rule::Bilinear(..)
+            | Rule::General(_)
+            | Rule::Composite
+            | Rule::Flat => Ok(op.infer(&metas)?.outputs),
+        }
+    }
+
+    /// Saves what an op of a region made, where it is not to be made again.
+    fn save(
+        &self,
+        region: &Region,
+        fate: Fate,
+        op: &'static str,
+        made: &Applied,
+        kept: &mut Kept,
+    ) -> Result<()> {
+        match fate {
+            Fate::Recompute => {}
+            Fate::Keep => {
+                kept.extend(made.outputs.iter().chain(&made.aux).cloned().map(Some));
+            }
+            Fate::Offload => {
+                for output in &made.outputs {
+                    kept.push(Some(region.stow(op, output)?));
+                }
+                // Hints are small and may be integers: they stay.
+                kept.extend(made.aux.iter().cloned().map(Some));
+            }
+        }
+        Ok(())
     }
 }

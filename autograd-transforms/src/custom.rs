@@ -356,16 +356,8 @@ impl Primitive for Custom {
         let metas: Vec<Meta> = inputs.iter().map(|x| x.meta()).collect();
         let (n, moving) = (self.arguments, self.moving());
         let of_function: Vec<Meta> = metas[..n + self.captured].to_vec();
-        let function = close(
-            |x| {
-                vmap(
-                    |x| self.function.run(&x.iter().collect::<Vec<_>>()),
-                    &x.iter().collect::<Vec<_>>(),
-                    batched,
-                )
-            },
-            &of_function,
-        )?;
+        let function =
+            close(|x| vmap(|x| self.function.run(&x.iter().collect::<Vec<_>>()), x, batched), &of_function)?;
         // Which of the rule's arguments carry the batch.
         let carries = |at: usize| match self.residual(at) {
             Residual::Input(i) if !moving.contains(&at) => batched.has(i),
@@ -385,11 +377,7 @@ impl Primitive for Custom {
             .collect::<Result<_>>()?;
         let rule = close(
             |x| {
-                let made = vmap(
-                    |x| self.rule.run(&x.iter().collect::<Vec<_>>()),
-                    &x.iter().collect::<Vec<_>>(),
-                    mask,
-                )?;
+                let made = vmap(|x| self.rule.run(&x.iter().collect::<Vec<_>>()), x, mask)?;
                 // An input that all examples share gets the sum of their cotangents.
                 let summed = made.into_iter().enumerate().map(|(i, ct)| match self.way {
                     Way::Reverse if !batched.has(i) => ct.sum_dim(0),

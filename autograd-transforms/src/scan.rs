@@ -325,10 +325,7 @@ impl Primitive for Scan {
             given.push(x);
         }
         let mask = Mask::of(inputs.len(), |i| i < self.carried || batched.has(i));
-        let body = close(
-            |x| vmap(|x| self.body.run(&x.iter().collect::<Vec<_>>()), &x.iter().collect::<Vec<_>>(), mask),
-            &metas,
-        )?;
+        let body = close(|x| vmap(|x| self.body.run(&x.iter().collect::<Vec<_>>()), x, mask), &metas)?;
         let op = Self { body: Arc::new(body.program), ..self.clone() };
         let all: Vec<&TrackedTensor> = given.iter().chain(&body.captured).collect();
         let mut made = op.apply(&all)?;

@@ -81,9 +81,9 @@ fn the_list_belongs_to_the_version_in_use() {
 
 /// The source of that version in cargo's registry, if it is there.
 fn source() -> Option<PathBuf> {
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
-        Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo"))
-    })?;
+    let home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))?;
     let indices = std::fs::read_dir(home.join("registry/src")).ok()?;
     let found = indices.flatten().map(|index| index.path().join(format!("candle-core-{VERSION}/src")));
     found.into_iter().find(|path| path.is_dir())

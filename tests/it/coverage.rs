@@ -84,7 +84,8 @@ fn table(reports: &[(Op, Report)]) -> String {
             let mut gaps = report.gaps.iter().filter(|gap| gap.check == check);
             if let Some(gap) = gaps.next() {
                 // The line of the source would make the table stale with every edit.
-                let reason = gap.reason.rsplit_once(" (at ").map_or(gap.reason.as_str(), |(reason, _)| reason);
+                let reason =
+                    gap.reason.rsplit_once(" (at ").map_or(gap.reason.as_str(), |(reason, _)| reason);
                 let _ = writeln!(text, "- {}, {check}: {reason}", op.name);
             }
         }

@@ -1,12 +1,14 @@
 //! The integration tests: one binary.
 
+mod candle_defects;
 mod candle_methods;
 mod control;
+#[cfg(all(feature = "linalg", feature = "fft"))]
 mod coverage;
 mod deep;
 mod digits;
 mod errors;
-mod fixtures;
+mod known_figures;
 mod mission;
 mod modes;
 mod planted;

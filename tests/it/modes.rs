@@ -39,11 +39,11 @@ impl Modes for Workspace {
     ) -> Result<(Vec<TrackedTensor>, Vec<TrackedTensor>)> {
         let primals: Vec<&TrackedTensor> = primals.iter().collect();
         let tangents: Vec<&TrackedTensor> = tangents.iter().collect();
-        autograd_forward::jvp(f, &primals, &tangents)
+        autograd_forward::jvp(|x| f(x), &primals, &tangents)
     }
 
     fn vmap(&self, f: &Function<'_>, inputs: &[TrackedTensor], mapped: Mask) -> Result<Vec<TrackedTensor>> {
         let inputs: Vec<&TrackedTensor> = inputs.iter().collect();
-        autograd_transforms::vmap(f, &inputs, mapped)
+        autograd_transforms::vmap(|x| f(x), &inputs, mapped)
     }
 }

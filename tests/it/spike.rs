@@ -86,7 +86,7 @@ fn every_shape_through_every_interpreter() -> Result<()> {
         let other = draw(&[3, 4], 3)?;
         let both = TrackedTensor::stack(&[&x, &other], 0)?;
         let mapped = transforms::vmap(
-            |x| Ok(vec![scalar(f)(&x[0])?, transforms::grad(|x| scalar(f)(&x[0]), &[&x[0]])?.remove(0)]),
+            |x| Ok(vec![scalar(f)(&x[0])?, transforms::grad(|x| scalar(f)(x), &x[0])?]),
             &[&both],
             Mask::one(0),
         )?;
@@ -97,7 +97,7 @@ fn every_shape_through_every_interpreter() -> Result<()> {
 
         // Captured, with its gradient, and run again: equal to the bit.
         let program = capture(
-            |x| Ok(vec![scalar(f)(&x[0])?, transforms::grad(|x| scalar(f)(&x[0]), &[&x[0]])?.remove(0)]),
+            |x| Ok(vec![scalar(f)(&x[0])?, transforms::grad(|x| scalar(f)(x), &x[0])?]),
             &[x.meta()],
         )?;
         let replayed = program.run(&[&x])?;
@@ -116,12 +116,10 @@ fn every_shape_through_every_interpreter() -> Result<()> {
 
 /// H·v in the three nestings.
 fn hessian_products(f: Function, x: &TrackedTensor, v: &TrackedTensor) -> Result<[TrackedTensor; 3]> {
-    let gradient = |x: &[TrackedTensor]| transforms::grad(|x| scalar(f)(&x[0]), &[&x[0]]);
-    let forward_over_reverse = jvp(gradient, &[x], &[v])?.1.remove(0);
-    let slope = |x: &[TrackedTensor]| -> Result<TrackedTensor> {
-        Ok(jvp(|x| Ok(vec![scalar(f)(&x[0])?]), &[&x[0]], &[v])?.1.remove(0))
-    };
-    let reverse_over_forward = transforms::grad(slope, &[x])?.remove(0);
+    let gradient = |x: &TrackedTensor| transforms::grad(|x| scalar(f)(x), x);
+    let forward_over_reverse = jvp(gradient, x, v)?.1;
+    let slope = |x: &TrackedTensor| -> Result<TrackedTensor> { Ok(jvp(|x| scalar(f)(x), x, v)?.1) };
+    let reverse_over_forward = transforms::grad(slope, x)?;
     let tape = GradientTape::new().persistent();
     let variable = tape.variable(x);
     let first = tape.derivative(&scalar(f)(&variable)?, &variable)?;
@@ -168,16 +166,16 @@ fn second_order_reads_no_hint() -> Result<()> {
 #[test]
 fn perturbations_are_not_confused() -> Result<()> {
     let one = TrackedTensor::scalar(1.0);
-    let forward = |x: &[TrackedTensor]| -> Result<Vec<TrackedTensor>> {
-        let (_, inner) = jvp(|y| Ok(vec![x[0].add(&y[0])?]), &[&one], &[&one])?;
-        Ok(vec![x[0].mul(&inner[0])?])
+    let forward = |x: &TrackedTensor| -> Result<TrackedTensor> {
+        let (_, inner) = jvp(|y| x.add(y), &one, &one)?;
+        x.mul(&inner)
     };
-    assert_eq!(jvp(forward, &[&one], &[&one])?.1[0].to_scalar::<f64>()?, 1.0);
-    let reverse = |x: &[TrackedTensor]| -> Result<TrackedTensor> {
-        let inner = transforms::grad(|y| x[0].add(&y[0]), &[&one])?;
-        x[0].mul(&inner[0])
+    assert_eq!(jvp(forward, &one, &one)?.1.to_scalar::<f64>()?, 1.0);
+    let reverse = |x: &TrackedTensor| -> Result<TrackedTensor> {
+        let inner = transforms::grad(|y| x.add(y), &one)?;
+        x.mul(&inner)
     };
-    assert_eq!(transforms::grad(reverse, &[&one])?[0].to_scalar::<f64>()?, 1.0);
+    assert_eq!(transforms::grad(reverse, &one)?.to_scalar::<f64>()?, 1.0);
     Ok(())
 }
 
@@ -187,13 +185,13 @@ fn perturbations_are_not_confused() -> Result<()> {
 fn level_inversion_forward_over_reverse() -> Result<()> {
     let one = TrackedTensor::scalar(1.0);
     let tape = GradientTape::new();
-    let gradient = |x: &[TrackedTensor]| -> Result<Vec<TrackedTensor>> {
-        let v = tape.try_variable(&x[0])?;
-        let y = v.mul(&v)?.mul(&x[0])?; // the captured outer value takes part
-        Ok(vec![tape.derivative(&y, &v)?.mul(1.5)?])
+    let gradient = |x: &TrackedTensor| -> Result<TrackedTensor> {
+        let v = tape.try_variable(x)?;
+        let y = v.mul(&v)?.mul(x)?; // the captured outer value takes part
+        tape.derivative(&y, &v)?.mul(1.5)
     };
     // d/dx of 1.5 · 2x·x = 3x² is 6x.
-    assert_eq!(jvp(gradient, &[&one], &[&one])?.1[0].to_scalar::<f64>()?, 6.0);
+    assert_eq!(jvp(gradient, &one, &one)?.1.to_scalar::<f64>()?, 6.0);
     Ok(())
 }
 

@@ -18,12 +18,12 @@
 //! }
 //! ```
 
+use autograd_core::kernels::Slice;
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
     DType, Error, General, Grads, Mask, Meta, Prim, Primitive, Residual, Residuals, Result, Rule, Saved,
     Shape, Signature, SliceMut, TrackedTensor, Values, View, apply_one,
 };
-use autograd_core::kernels::Slice;
 use autograd_ops::TensorAutograd;
 use autograd_ops::registry::{Case, Family, Op, Sample};
 

@@ -37,12 +37,12 @@ impl Modes for All {
     ) -> Result<(Vec<TrackedTensor>, Vec<TrackedTensor>)> {
         let primals: Vec<&TrackedTensor> = primals.iter().collect();
         let tangents: Vec<&TrackedTensor> = tangents.iter().collect();
-        autograd_forward::jvp(f, &primals, &tangents)
+        autograd_forward::jvp(|x| f(x), &primals, &tangents)
     }
 
     fn vmap(&self, f: &Function<'_>, inputs: &[TrackedTensor], mapped: Mask) -> Result<Vec<TrackedTensor>> {
         let inputs: Vec<&TrackedTensor> = inputs.iter().collect();
-        vmap(f, &inputs, mapped)
+        vmap(|x| f(x), &inputs, mapped)
     }
 }
 
@@ -82,7 +82,8 @@ fn a_graph_holds_the_op_and_its_gradient() -> Result<()> {
 
 #[test]
 fn errors_name_the_op_and_the_line() -> Result<()> {
-    let (x, y) = (TrackedTensor::from_vec(vec![0f64; 4], &[2, 2])?, TrackedTensor::from_vec(vec![0f64; 3], &[1, 3])?);
+    let (x, y) =
+        (TrackedTensor::from_vec(vec![0f64; 4], &[2, 2])?, TrackedTensor::from_vec(vec![0f64; 3], &[1, 3])?);
     let error = squared_distances(&x, &y).expect_err("two and three features");
     assert!(error.to_string().starts_with("squared_distances: shapes"), "{error}");
     assert!(error.site().is_some_and(|site| site.file().ends_with("standing.rs")), "{error}");
