@@ -1,6 +1,7 @@
 //! Plain values: numbers in a buffer, seen through a layout; nobody watches them.
 
 use crate::error::{Error, Result};
+use crate::in_place::Obstacle;
 use crate::meta::{Meta, kind_of};
 use autograd_kernels::{Kind, Layout, Shape, Slice, SliceMut, View, bf16, f16, memory};
 use candle_core::{CpuStorage, DType, Device, DeviceLocation, Storage, Tensor};
@@ -51,7 +52,11 @@ macro_rules! buffer_kinds {
             /// Moves a whole buffer of `len` elements out into a candle tensor.
             fn into_tensor(mut self, shape: &[usize]) -> Result<Tensor> {
                 Ok(match &mut self {
-                    $(Buffer::$variant(v) => Tensor::from_vec(std::mem::take(v), shape, &Device::Cpu)?,)*
+                    $(Buffer::$variant(v) => {
+                        // The memory is candle's from here on.
+                        memory::release(v.capacity() * element_bytes(v));
+                        Tensor::from_vec(std::mem::take(v), shape, &Device::Cpu)?
+                    })*
                     Buffer::Candle(t, _) => t.clone(),
                 })
             }
@@ -66,6 +71,10 @@ macro_rules! buffer_kinds {
 }
 
 buffer_kinds!(F64, F32, BF16, F16, U8, U32, I64);
+
+fn element_bytes<T>(_: &[T]) -> usize {
+    size_of::<T>()
+}
 
 #[derive(Debug)]
 enum Memory {
@@ -238,6 +247,28 @@ impl Plain {
         }
     }
 
+    /// The elements in row-major order, to be written over where nobody else can see them: the
+    /// memory is this value's alone, or that of a view whose owner is gone.
+    pub(crate) fn writable(self: &mut Arc<Self>) -> Result<SliceMut<'_>, Obstacle> {
+        if !self.is_own() {
+            let cpu = self.device == DeviceLocation::Cpu;
+            return Err(if cpu { Obstacle::CandleMemory } else { Obstacle::NoKernel });
+        }
+        if !self.contiguous {
+            return Err(Obstacle::NoKernel);
+        }
+        let plain = Arc::get_mut(self).ok_or(Obstacle::Shared)?;
+        let (start, len) = (plain.layout.offset(), plain.layout.elements());
+        let whole = match &mut plain.memory {
+            Memory::Own(buffer) => buffer.slice_mut(),
+            Memory::Of(owner) => match &mut Arc::get_mut(owner).ok_or(Obstacle::Shared)?.memory {
+                Memory::Own(buffer) => buffer.slice_mut(),
+                Memory::Of(_) => None,
+            },
+        };
+        whole.and_then(|whole| whole.part(start..start + len)).ok_or(Obstacle::NoKernel)
+    }
+
     /// The value as a candle tensor: moved where nobody else has it, otherwise copied.
     pub(crate) fn into_tensor(self: Arc<Self>) -> Result<Tensor> {
         let whole = self.contiguous && self.layout.offset() == 0;
@@ -278,6 +309,7 @@ macro_rules! from_vec {
     ($($variant:ident $ty:ty),*) => {
         $(impl From<Vec<$ty>> for Buffer {
             fn from(data: Vec<$ty>) -> Self {
+                memory::adopt(data.capacity() * size_of::<$ty>());
                 Buffer::$variant(data)
             }
         })*

@@ -1,67 +1,82 @@
-//! Attribution by gradients at the input.
+//! Attribution by one gradient at the input.
 
-use autograd_core::algebra::{add, fill, mul, scale, sub};
-use autograd_core::{Error, Result, TrackedTensor};
+use crate::attribution::{Attribution, Method};
+use crate::function::{Function, check_inputs};
+use crate::slopes::slopes;
+use crate::target::Target;
+use autograd_core::algebra::mul;
+use autograd_core::{Result, Site, TrackedTensor};
 use autograd_ops::TensorAutograd;
-use autograd_transforms::grad;
 
-/// An attribution and how well it adds up.
-#[derive(Clone, Debug)]
-pub struct Attribution {
-    /// What each element of the input contributes.
-    pub values: TrackedTensor,
-    /// The sum of the contributions less the change of the output: 0 for a complete attribution.
-    pub delta: f64,
-    /// How many gradients were taken.
-    pub steps: usize,
+/// |∂y/∂x|: how much the output answers to each element (Simonyan et al. 2013).
+#[derive(Clone, Copy, Debug)]
+pub struct Saliency {
+    absolute: bool,
 }
 
-/// |∂f/∂x|: how much the output answers to each element (Simonyan et al. 2013). `f` gives one
-/// number.
+impl Default for Saliency {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Saliency {
+    /// Saliency as published: the size of the gradient.
+    pub fn new() -> Self {
+        Self { absolute: true }
+    }
+
+    /// The gradient with its sign.
+    #[must_use]
+    pub fn signed(mut self) -> Self {
+        self.absolute = false;
+        self
+    }
+}
+
+impl Method for Saliency {
+    fn name(&self) -> &'static str {
+        "saliency"
+    }
+
+    #[track_caller]
+    fn attribute(&self, f: &Function<'_>, inputs: &[TrackedTensor], target: &Target) -> Result<Attribution> {
+        let site = Site::caller();
+        check_inputs(self.name(), inputs, site)?;
+        let found = slopes(f, inputs, target).map_err(|e| e.or_at(site))?.gradients;
+        let values =
+            if self.absolute { found.iter().map(TensorAutograd::abs).collect::<Result<_>>()? } else { found };
+        Ok(Attribution::plain(values, 1))
+    }
+}
+
+/// x · ∂y/∂x (Shrikumar et al. 2016).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InputXGradient;
+
+impl Method for InputXGradient {
+    fn name(&self) -> &'static str {
+        "input × gradient"
+    }
+
+    #[track_caller]
+    fn attribute(&self, f: &Function<'_>, inputs: &[TrackedTensor], target: &Target) -> Result<Attribution> {
+        let site = Site::caller();
+        check_inputs(self.name(), inputs, site)?;
+        let found = slopes(f, inputs, target).map_err(|e| e.or_at(site))?.gradients;
+        let values = found.iter().zip(inputs).map(|(g, x)| mul(g, x)).collect::<Result<_>>()?;
+        Ok(Attribution::plain(values, 1))
+    }
+}
+
+/// |∂f/∂x| of a function of one number: [`Saliency`] in short.
 ///
 /// # Errors
-/// As `grad`, and what `f` reports.
+/// As [`Method::attribute`].
 #[track_caller]
 pub fn saliency(
-    f: impl FnOnce(&TrackedTensor) -> Result<TrackedTensor>,
-    x: &TrackedTensor,
-) -> Result<TrackedTensor> {
-    grad(f, x)?.abs()
-}
-
-/// (x − x₀) · ∫₀¹ ∂f/∂x(x₀ + t(x − x₀)) dt by the midpoint rule (Sundararajan et al. 2017);
-/// x₀ = 0 where no baseline is given. `f` gives one number.
-///
-/// # Errors
-/// [`Error::InvalidArgument`] for no steps; as `grad`, and what `f` reports.
-#[track_caller]
-pub fn integrated_gradients(
     f: impl Fn(&TrackedTensor) -> Result<TrackedTensor>,
     x: &TrackedTensor,
-    baseline: Option<&TrackedTensor>,
-    steps: usize,
-) -> Result<Attribution> {
-    if steps == 0 {
-        return Err(Error::argument("integrated_gradients", "at least one step is needed"));
-    }
-    let zero = fill(0.0, &x.meta(), x)?;
-    let start = baseline.unwrap_or(&zero);
-    let way = sub(x, start)?;
-    let mut total: Option<TrackedTensor> = None;
-    for step in 0..steps {
-        let t = (step as f64 + 0.5) / steps as f64;
-        let at = add(start, &scale(&way, t)?)?;
-        let slope = grad(&f, &at)?;
-        total = Some(match total {
-            Some(total) => add(&total, &slope)?,
-            None => slope,
-        });
-    }
-    let total = total.ok_or_else(|| Error::internal("integrated_gradients", "no step was taken"))?;
-    let values = mul(&way, &scale(&total, 1.0 / steps as f64)?)?;
-    let number = |y: &TrackedTensor| -> Result<f64> {
-        Ok(y.tensor()?.to_dtype(candle_core::DType::F64)?.sum_all()?.to_scalar::<f64>()?)
-    };
-    let delta = number(&values)? - (number(&f(x)?)? - number(&f(start)?)?);
-    Ok(Attribution { values, delta, steps })
+) -> Result<TrackedTensor> {
+    Ok(Saliency::new().explain(f, x, ())?.values.remove(0))
 }

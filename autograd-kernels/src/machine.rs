@@ -9,10 +9,12 @@
 
 mod accumulate;
 mod input;
+mod over;
 mod schedule;
 mod small;
 mod tile;
 
+pub use over::run_over;
 pub(crate) use schedule::Schedule;
 
 use crate::expr::{Binary, Node, Program, Unary};

@@ -30,6 +30,7 @@ pub mod extremum;
 #[cfg(feature = "fft")]
 pub mod fft;
 pub mod gradient;
+pub mod in_place;
 pub mod index;
 pub mod join;
 #[cfg(feature = "linalg")]
@@ -46,6 +47,7 @@ pub mod pool;
 pub mod product;
 #[cfg(test)]
 mod pull;
+pub mod put;
 pub mod random;
 pub mod rearrange;
 pub mod reduce;

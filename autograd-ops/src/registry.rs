@@ -213,6 +213,7 @@ pub fn all() -> Vec<Op> {
         crate::linalg::ops,
         #[cfg(feature = "fft")]
         crate::fft::ops,
+        crate::put::ops,
     ];
     families.iter().flat_map(|ops| ops()).collect()
 }

@@ -73,8 +73,8 @@ fn look(net: &Net, image: &TrackedTensor, label: usize) -> Result<Seen> {
 
     let probabilities = net.forward(image)?.softmax(1)?.to_flat::<f32>()?;
     let answer = (0..10).max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b])).unwrap_or(label);
-    let values = gradients.values.to_flat::<f32>()?;
-    let change = f64::from(values.iter().sum::<f32>()) - gradients.delta;
+    let values = gradients.value().to_flat::<f32>()?;
+    let change = f64::from(values.iter().sum::<f32>());
     Ok(Seen {
         label,
         answer,
@@ -82,7 +82,7 @@ fn look(net: &Net, image: &TrackedTensor, label: usize) -> Result<Seen> {
         image: image.to_flat()?,
         saliency: saliency.to_flat()?,
         gradients: values,
-        missed: (gradients.delta / change).abs(),
+        missed: (gradients.worst_delta() / change).abs(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! The integration tests: one binary.
 
+mod candle_code;
 mod candle_defects;
 mod candle_methods;
 mod control;
@@ -8,9 +9,11 @@ mod coverage;
 mod deep;
 mod digits;
 mod errors;
+mod in_place;
 mod known_figures;
 mod mission;
 mod modes;
 mod planted;
+mod porting;
 mod registry;
 mod spike;

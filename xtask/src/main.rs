@@ -8,6 +8,7 @@ mod ci;
 mod coverage;
 mod overhead;
 mod project;
+mod soak;
 mod tidy;
 
 use project::{Failure, Project};
@@ -21,7 +22,8 @@ struct Command {
     run: fn(&Project, lexopt::Parser) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 4] = [ci::COMMAND, tidy::COMMAND, coverage::COMMAND, overhead::COMMAND];
+const COMMANDS: [Command; 5] =
+    [ci::COMMAND, tidy::COMMAND, coverage::COMMAND, overhead::COMMAND, soak::COMMAND];
 
 fn main() -> ExitCode {
     match dispatch(lexopt::Parser::from_env()) {

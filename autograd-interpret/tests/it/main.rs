@@ -1,0 +1,9 @@
+//! Attribution held against figures from outside.
+
+mod captum;
+mod certificates;
+mod inputs;
+mod layers;
+mod misuse;
+mod models;
+mod quality;
