@@ -9,6 +9,7 @@ mod coverage;
 mod deep;
 mod digits;
 mod errors;
+mod fixtures;
 mod in_place;
 mod known_figures;
 mod mission;
@@ -16,4 +17,6 @@ mod modes;
 mod planted;
 mod porting;
 mod registry;
+#[cfg(all(feature = "linalg", feature = "fft"))]
+mod residuals;
 mod spike;
