@@ -222,6 +222,7 @@ impl Plain {
     }
 
     /// The same memory under another layout.
+    #[inline]
     pub(crate) fn view(self: &Arc<Self>, layout: Layout) -> Arc<Self> {
         let owner = match &self.memory {
             Memory::Own(_) => self.clone(),

@@ -6,7 +6,9 @@
 mod arrows;
 mod ci;
 mod coverage;
+mod gpu_check;
 mod overhead;
+mod peers;
 mod project;
 mod soak;
 mod tidy;
@@ -22,8 +24,15 @@ struct Command {
     run: fn(&Project, lexopt::Parser) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 5] =
-    [ci::COMMAND, tidy::COMMAND, coverage::COMMAND, overhead::COMMAND, soak::COMMAND];
+const COMMANDS: [Command; 7] = [
+    ci::COMMAND,
+    tidy::COMMAND,
+    coverage::COMMAND,
+    overhead::COMMAND,
+    peers::COMMAND,
+    soak::COMMAND,
+    gpu_check::COMMAND,
+];
 
 fn main() -> ExitCode {
     match dispatch(lexopt::Parser::from_env()) {
