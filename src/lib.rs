@@ -15,6 +15,7 @@
 //! | `linalg` | solvers, factorisations, determinants | |
 //! | `fft` | Fourier transforms | |
 //! | `full` | all of these | |
+//! | `sprs` | sparse Jacobians as matrices of the crate `sprs`, not in `full` | |
 //!
 //! ```
 //! use candle_autograd::{GradientTape, TensorAutograd};

@@ -78,6 +78,11 @@ const STEPS: [Step; 12] = [
         run: crate::coverage::check,
     },
     Step { name: "test", sentence: "all tests and doc tests pass", run: test },
+    Step {
+        name: "gpu",
+        sentence: "every CUDA kernel compiles and computes what the CPU does",
+        run: crate::gpu_check::step,
+    },
 ];
 
 /// The folders of the packages under `tests/outside`, sorted.

@@ -37,6 +37,15 @@ fn run(project: &Project, mut arguments: lexopt::Parser) -> Result<(), Failure> 
             other => return Err(other.unexpected().into()),
         }
     }
+    check(project, venv)
+}
+
+/// The step of `cargo xtask ci`.
+pub(crate) fn step(project: &Project) -> Result<(), Failure> {
+    check(project, None)
+}
+
+fn check(project: &Project, venv: Option<PathBuf>) -> Result<(), Failure> {
     let scratch = project.target()?.join("gpu");
     let venv = match venv {
         Some(venv) => venv,

@@ -17,7 +17,7 @@ struct Norm {
 }
 
 impl Norm {
-    fn load(config: &Config, vb: VarBuilder) -> Result<Self> {
+    fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
         let get = |new: &str, old: &str| {
             vb.get(config.hidden_size, if vb.contains_tensor(new) { new } else { old })
         };
@@ -33,7 +33,7 @@ impl Norm {
 }
 
 /// Words, positions and sentence numbers, summed and normalised.
-pub struct Embeddings {
+pub(crate) struct Embeddings {
     words: Embedding,
     positions: Embedding,
     kinds: Embedding,
@@ -41,23 +41,23 @@ pub struct Embeddings {
 }
 
 impl Embeddings {
-    pub fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
+    pub(crate) fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
         let size = config.hidden_size;
         Ok(Self {
             words: embedding(config.vocab_size, size, vb.pp("word_embeddings"))?,
             positions: embedding(config.max_position_embeddings, size, vb.pp("position_embeddings"))?,
             kinds: embedding(config.type_vocab_size, size, vb.pp("token_type_embeddings"))?,
-            norm: Norm::load(config, vb.pp("LayerNorm"))?,
+            norm: Norm::load(config, &vb.pp("LayerNorm"))?,
         })
     }
 
     /// The words' vectors, 1 × tokens × size: what the attribution is about.
-    pub fn words(&self, tokens: &[u32]) -> Result<Tensor> {
+    pub(crate) fn words(&self, tokens: &[u32]) -> Result<Tensor> {
         self.words.forward(&Tensor::new(tokens, self.words.embeddings().device())?.unsqueeze(0)?)
     }
 
     /// What the layers get, from the words' vectors.
-    pub fn complete(&self, words: &Tensor) -> Result<Tensor> {
+    pub(crate) fn complete(&self, words: &Tensor) -> Result<Tensor> {
         let device = words.device();
         let positions: Vec<u32> = (0..words.dim(1)? as u32).collect();
         let positions = self.positions.forward(&Tensor::new(positions, device)?)?;
@@ -68,7 +68,7 @@ impl Embeddings {
 
 /// One transformer layer.
 #[derive(Clone)]
-pub struct Layer {
+pub(crate) struct Layer {
     query: Linear,
     key: Linear,
     value: Linear,
@@ -81,22 +81,22 @@ pub struct Layer {
 }
 
 impl Layer {
-    pub fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
+    pub(crate) fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
         let (size, wide) = (config.hidden_size, config.intermediate_size);
         Ok(Self {
             query: linear(size, size, vb.pp("attention.self.query"))?,
             key: linear(size, size, vb.pp("attention.self.key"))?,
             value: linear(size, size, vb.pp("attention.self.value"))?,
             output: linear(size, size, vb.pp("attention.output.dense"))?,
-            attention_norm: Norm::load(config, vb.pp("attention.output.LayerNorm"))?,
+            attention_norm: Norm::load(config, &vb.pp("attention.output.LayerNorm"))?,
             up: linear(size, wide, vb.pp("intermediate.dense"))?,
             down: linear(wide, size, vb.pp("output.dense"))?,
-            norm: Norm::load(config, vb.pp("output.LayerNorm"))?,
+            norm: Norm::load(config, &vb.pp("output.LayerNorm"))?,
             heads: config.num_attention_heads,
         })
     }
 
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (n, l, size) = x.dims3()?;
         let split = |x: Tensor| x.reshape((n, l, self.heads, ()))?.transpose(1, 2)?.contiguous();
         let (q, k) = (split(self.query.forward(x)?)?, split(self.key.forward(x)?)?);

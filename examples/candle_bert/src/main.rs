@@ -164,7 +164,7 @@ fn main() -> Result<()> {
         candle(|x: &Tensor| similarity(x, &other), &[&output])
     };
     let found = integrated_gradients(score, &TrackedTensor::from(&vectors), None, options.steps)?;
-    let shares = found.values.tensor()?.squeeze(0)?.sum(1)?.to_vec1::<f32>()?;
+    let shares = found.value().tensor()?.squeeze(0)?.sum(1)?.to_vec1::<f32>()?;
     let shares: Vec<f64> = shares.into_iter().map(f64::from).collect();
     let similar = f64::from(similarity(&model.output(&vectors)?, &other)?.to_scalar::<f32>()?);
     let page = Page {
@@ -173,7 +173,7 @@ fn main() -> Result<()> {
         words: &words,
         shares: &shares,
         similarity: similar,
-        delta: found.delta,
+        delta: found.worst_delta(),
         steps: found.steps,
     };
     if let Some(folder) = options.out.parent() {

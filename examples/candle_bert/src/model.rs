@@ -11,18 +11,18 @@ use std::path::Path;
 use tokenizers::Tokenizer;
 
 /// BERT in both forms: candle-transformers' own, and layers that candle can differentiate.
-pub struct Model {
-    pub config: Config,
-    pub own: BertModel,
-    pub own_encoder: BertEncoder,
-    pub embeddings: Embeddings,
-    pub layers: Vec<Layer>,
+pub(crate) struct Model {
+    pub(crate) config: Config,
+    pub(crate) own: BertModel,
+    pub(crate) own_encoder: BertEncoder,
+    pub(crate) embeddings: Embeddings,
+    pub(crate) layers: Vec<Layer>,
     tokenizer: Option<Tokenizer>,
 }
 
 impl Model {
     /// Loads `config.json`, `model.safetensors` and `tokenizer.json`.
-    pub fn load(folder: &Path) -> Result<Self> {
+    pub(crate) fn load(folder: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = folder.join(name);
             std::fs::read(&path).map_err(|e| Error::msg(format!("{}: {e}", path.display())))
@@ -34,7 +34,7 @@ impl Model {
     }
 
     /// A model of MiniLM's size with random weights from a seed.
-    pub fn random(seed: u64) -> Result<Self> {
+    pub(crate) fn random(seed: u64) -> Result<Self> {
         let config = Config {
             hidden_size: 384,
             num_hidden_layers: 6,
@@ -110,7 +110,7 @@ impl Model {
 
     /// The tokens of a text, and how they are written. Without a tokenizer a word is a token, with
     /// a number made of its letters.
-    pub fn tokens(&self, text: &str) -> Result<(Vec<u32>, Vec<String>)> {
+    pub(crate) fn tokens(&self, text: &str) -> Result<(Vec<u32>, Vec<String>)> {
         let (ids, words) = match &self.tokenizer {
             Some(tokenizer) => {
                 let found = tokenizer.encode(text, true).map_err(Error::msg)?;
@@ -133,13 +133,13 @@ impl Model {
     }
 
     /// candle-transformers' own result for these tokens.
-    pub fn own_output(&self, tokens: &[u32]) -> Result<Tensor> {
+    pub(crate) fn own_output(&self, tokens: &[u32]) -> Result<Tensor> {
         let ids = Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)?;
         Ok(self.own.forward(&ids, &ids.zeros_like()?, None)?)
     }
 
     /// The result of the layers that candle can differentiate, from the words' vectors.
-    pub fn output(&self, words: &Tensor) -> candle_core::Result<Tensor> {
+    pub(crate) fn output(&self, words: &Tensor) -> candle_core::Result<Tensor> {
         self.layers.iter().try_fold(self.embeddings.complete(words)?, |x, layer| layer.forward(&x))
     }
 }

@@ -3,14 +3,14 @@
 use std::fmt::Write;
 
 /// What the page shows.
-pub struct Page<'a> {
-    pub title: &'a str,
-    pub other: &'a str,
-    pub words: &'a [String],
-    pub shares: &'a [f64],
-    pub similarity: f64,
-    pub delta: f64,
-    pub steps: usize,
+pub(crate) struct Page<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) other: &'a str,
+    pub(crate) words: &'a [String],
+    pub(crate) shares: &'a [f64],
+    pub(crate) similarity: f64,
+    pub(crate) delta: f64,
+    pub(crate) steps: usize,
 }
 
 fn escaped(text: &str) -> String {
@@ -19,7 +19,7 @@ fn escaped(text: &str) -> String {
 
 impl Page<'_> {
     /// The page as HTML: a token in green raises the similarity, in red lowers it.
-    pub fn html(&self) -> String {
+    pub(crate) fn html(&self) -> String {
         let largest = self.shares.iter().fold(1e-12f64, |largest, share| largest.max(share.abs()));
         let (mut tokens, mut rows) = (String::new(), String::new());
         for (word, share) in self.words.iter().zip(self.shares) {
@@ -30,9 +30,9 @@ impl Page<'_> {
                 tokens,
                 "<span title=\"{share:+.4}\" style=\"background: rgba({colour}, {strength:.3})\">{word}</span> "
             );
-            let _ = write!(
+            let _ = writeln!(
                 rows,
-                "<tr><td>{word}</td><td class=\"number\">{share:+.4}</td><td class=\"bar\"><div style=\"width: {width:.1}%; background: rgb({colour})\"></div></td></tr>\n"
+                "<tr><td>{word}</td><td class=\"number\">{share:+.4}</td><td class=\"bar\"><div style=\"width: {width:.1}%; background: rgb({colour})\"></div></td></tr>"
             );
         }
         let sum: f64 = self.shares.iter().sum();
