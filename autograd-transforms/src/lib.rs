@@ -21,8 +21,8 @@
 mod axes;
 mod batch;
 mod check;
-mod custom;
 pub mod curvature;
+mod custom;
 mod diagonal;
 mod estimate;
 mod hessian;

@@ -19,7 +19,8 @@ Options:
     run,
 };
 
-const LINE: &str = "test -p candle-autograd --features full,linalg,fft --test it the_coverage_table_is_fresh -- --nocapture";
+const LINE: &str =
+    "test -p candle-autograd --features full,linalg,fft --test it the_coverage_table_is_fresh -- --nocapture";
 
 fn run(project: &Project, mut arguments: lexopt::Parser) -> Result<(), Failure> {
     let mut write = true;
