@@ -7,6 +7,7 @@ mod arrows;
 mod ci;
 mod coverage;
 mod gpu_check;
+mod loom;
 mod overhead;
 mod peers;
 mod project;
@@ -24,10 +25,11 @@ struct Command {
     run: fn(&Project, lexopt::Parser) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 7] = [
+const COMMANDS: [Command; 8] = [
     ci::COMMAND,
     tidy::COMMAND,
     coverage::COMMAND,
+    loom::COMMAND,
     overhead::COMMAND,
     peers::COMMAND,
     soak::COMMAND,
