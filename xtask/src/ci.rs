@@ -37,7 +37,7 @@ struct Step {
     run: fn(&Project) -> Result<(), Failure>,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step { name: "tidy", sentence: "the habits that no compiler checks are kept", run: crate::tidy::check },
     Step { name: "fmt", sentence: "every file is formatted", run: fmt },
     Step {
