@@ -9,7 +9,6 @@ mod coverage;
 mod deep;
 mod digits;
 mod errors;
-mod fixtures;
 mod in_place;
 mod known_figures;
 mod mission;
@@ -17,6 +16,4 @@ mod modes;
 mod planted;
 mod porting;
 mod registry;
-#[cfg(all(feature = "linalg", feature = "fft"))]
-mod residuals;
 mod spike;
