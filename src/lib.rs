@@ -14,6 +14,8 @@
 //! | `checkpoint` | [`checkpoint`]: recomputation instead of memory | |
 //! | `interpret` | [`interpret`]: attribution | |
 //! | `pictures` | `interpret::picture`: heat maps, coloured text, time series | |
+//! | `linalg` | solvers, factorisations, determinants | |
+//! | `fft` | Fourier transforms | |
 //! | `full` | all of these | |
 //! | `sprs` | sparse Jacobians as matrices of the crate `sprs`, not in `full` | |
 //!

@@ -150,6 +150,9 @@ fn evaluate(op: &dyn Primitive, inputs: &[&TrackedTensor], aux: bool, site: Site
         let outputs = opaque.forward(inputs)?;
         return Ok(Applied { outputs, aux: Values::new() });
     }
+    if let Some(composed) = op.composed() {
+        return Ok(Applied { outputs: composed.run(inputs)?, aux: Values::new() });
+    }
     let metas: SmallVec<[Meta; 4]> = plains.iter().map(|p| p.meta()).collect();
     let signature = op.infer(&metas)?;
     if let [output] = signature.outputs[..]
@@ -263,7 +266,7 @@ fn unwatched(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Option<Result<Tra
         views.push(View { data: plain.buffer().slice()?, layout: plain.layout() });
         metas.push(plain.meta());
     }
-    if inputs.is_empty() || matches!(op.rule(), Rule::Opaque(_)) {
+    if inputs.is_empty() || matches!(op.rule(), Rule::Opaque(_)) || op.composed().is_some() {
         return None;
     }
     let signature = match op.infer(&metas) {

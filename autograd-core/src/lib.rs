@@ -18,6 +18,7 @@
 
 pub mod algebra;
 mod apply;
+mod closure;
 mod custom;
 mod drawing;
 mod error;
@@ -47,6 +48,7 @@ pub use apply::{apply, apply_call, apply_one, apply_single, heard, on_behalf_of,
 pub use autograd_kernels as kernels;
 pub use autograd_kernels::{Layout, MAX_RANK, Shape, SliceMut, View};
 pub use candle_core::{DType, Device, DeviceLocation, Tensor};
+pub use closure::{Closure, close, eval_composed};
 pub use custom::{CustomOp, custom};
 pub use drawing::{Drawing, DrawnNode, Look, bytes_in_words, meta_in_words};
 pub use error::{At, Error, Result, Site};
@@ -60,7 +62,7 @@ pub use memory::with_buffers;
 pub use meta::{Meta, is_float, kind_of, resolve_dim};
 pub use plain::{Buffer, Plain};
 pub use pointwise::{Definition, Params, Pointwise, ReducedPointwise, pointwise, pointwise_with};
-pub use primitive::{Prim, Primitive, Signature, SumOver};
+pub use primitive::{Composed, Prim, Primitive, Signature, SumOver};
 pub use program::{Instruction, Operand, Program};
 pub use provenance::{Cut, CutKind};
 pub use rule::{Cotangents, General, Grads, Opaque, Residual, Residuals, Rule, Saved, Transpose};

@@ -7,6 +7,9 @@ use std::fmt;
 pub struct Mask(u64);
 
 impl Mask {
+    /// Numbers below this can be in a set.
+    pub const CAPACITY: usize = 64;
+
     /// Nothing.
     pub const EMPTY: Mask = Mask(0);
 

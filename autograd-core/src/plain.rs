@@ -173,6 +173,25 @@ impl Plain {
         }))
     }
 
+    /// A value of a copy of what a kernel sees, contiguous.
+    pub(crate) fn copy_of(view: View<'_>) -> Arc<Self> {
+        let dtype = match view.kind() {
+            Kind::F64 => DType::F64,
+            Kind::F32 => DType::F32,
+            Kind::BF16 => DType::BF16,
+            Kind::F16 => DType::F16,
+            Kind::U8 => DType::U8,
+            Kind::U32 => DType::U32,
+            Kind::I64 => DType::I64,
+        };
+        let meta = Meta { shape: *view.layout.shape(), dtype, device: DeviceLocation::Cpu };
+        let mut buffer = Buffer::take(view.kind(), meta.elements());
+        if let Some(out) = buffer.slice_mut() {
+            autograd_kernels::copy::copy(view, out);
+        }
+        Self::own(buffer, meta)
+    }
+
     /// The layout.
     pub fn layout(&self) -> &Layout {
         &self.layout

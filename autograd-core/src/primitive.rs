@@ -138,6 +138,12 @@ pub trait Primitive: Debug + Send + Sync + 'static {
     /// Values that the op cannot take (an index out of range), or a type without a kernel.
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()>;
 
+    /// The op as a run of other ops, for one that holds a program: evaluators prefer it to
+    /// [`eval_into`](Self::eval_into), which must then be [`eval_composed`](crate::eval_composed).
+    fn composed(&self) -> Option<&dyn Composed> {
+        None
+    }
+
     /// Computes the only output over the first input, whose elements lie in `x` in row-major
     /// order and have the shape and type of the output. `Ok(false)`: there is no way to, and
     /// nothing was written. What can fail is checked before the first write.
@@ -170,6 +176,15 @@ pub trait Primitive: Debug + Send + Sync + 'static {
         let _ = inputs;
         Ok(None)
     }
+}
+
+/// An op that is evaluated by other ops: a loop, a function with a rule of its own.
+pub trait Composed {
+    /// The outputs, from values that nobody watches.
+    ///
+    /// # Errors
+    /// Whatever the ops that it applies report.
+    fn run(&self, inputs: &[&TrackedTensor]) -> Result<Values>;
 }
 
 /// A primitive to keep: recorded on a tape or in a program.

@@ -97,6 +97,66 @@ impl Program {
         Ok(self.outputs.iter().map(|o| self.read(*o, inputs, &results).clone()).collect())
     }
 
+    /// Leaves out the steps that no output needs.
+    pub(crate) fn drop_unused(&mut self) {
+        let mut needed = vec![false; self.instructions.len()];
+        let mark = |operand: &Operand, needed: &mut Vec<bool>| {
+            if let Operand::Result { instruction, .. } = *operand {
+                needed[instruction] = true;
+            }
+        };
+        self.outputs.iter().for_each(|operand| mark(operand, &mut needed));
+        for at in (0..self.instructions.len()).rev() {
+            if needed[at] {
+                self.instructions[at].operands.iter().for_each(|operand| mark(operand, &mut needed));
+            }
+        }
+        // Where each step stands when the others are gone.
+        let places: Vec<usize> = needed
+            .iter()
+            .scan(0, |next, &kept| {
+                let place = *next;
+                *next += usize::from(kept);
+                Some(place)
+            })
+            .collect();
+        let moved = |operand: &mut Operand| {
+            if let Operand::Result { instruction, .. } = operand {
+                *instruction = places[*instruction];
+            }
+        };
+        let mut kept = needed.iter();
+        self.instructions.retain(|_| kept.next().copied().unwrap_or_default());
+        self.instructions.iter_mut().flat_map(|step| &mut step.operands).for_each(moved);
+        self.outputs.iter_mut().for_each(moved);
+    }
+
+    /// The meta of an operand.
+    pub fn meta_of(&self, operand: Operand) -> Meta {
+        match operand {
+            Operand::Input(i) => self.inputs[i],
+            Operand::Constant(i) => self.constants[i].meta(),
+            Operand::Result { instruction, output } => self.instructions[instruction].outputs[output],
+        }
+    }
+
+    /// The outputs' metas.
+    pub fn output_metas(&self) -> Vec<Meta> {
+        self.outputs.iter().map(|operand| self.meta_of(*operand)).collect()
+    }
+
+    /// The inputs that some step or output reads.
+    pub fn reads(&self) -> Vec<bool> {
+        let mut read = vec![false; self.inputs.len()];
+        let operands = self.instructions.iter().flat_map(|step| &step.operands).chain(&self.outputs);
+        for operand in operands {
+            if let Operand::Input(i) = *operand {
+                read[i] = true;
+            }
+        }
+        read
+    }
+
     fn read<'a>(
         &'a self,
         operand: Operand,

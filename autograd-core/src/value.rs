@@ -2,10 +2,10 @@
 
 use crate::error::{At, Error, Result, Site};
 use crate::meta::{Meta, resolve_dim};
-use crate::plain::{Buffer, Plain};
+use crate::plain::{Buffer, Plain, open};
 use crate::provenance::{Cut, CutKind};
 use crate::tracer::Tracer;
-use autograd_kernels::Shape;
+use autograd_kernels::{Shape, SliceMut, View, copy};
 use candle_core::{DType, Device, DeviceLocation, Tensor, WithDType};
 use std::fmt;
 use std::sync::Arc;
@@ -59,6 +59,20 @@ impl TrackedTensor {
     pub fn from_candle(tensor: &Tensor) -> Result<Self> {
         let site = Site::caller();
         Plain::from_candle(tensor).map(Self::from_plain).map_err(|e| e.or_at(site))
+    }
+
+    /// A value of a copy of what a kernel sees.
+    pub(crate) fn from_view(view: View<'_>) -> Self {
+        Self::from_plain(Plain::copy_of(view))
+    }
+
+    /// Copies the numbers of a value that nobody watches into a kernel's output.
+    pub(crate) fn copy_into(&self, out: SliceMut<'_>) -> Result<()> {
+        let plain = self.plain().ok_or_else(|| Error::internal("copy_into", "the value is watched"))?;
+        open("copy_into", &[plain], |views| {
+            copy::copy(views[0], out);
+            Ok(())
+        })
     }
 
     /// A value that a transform watches.

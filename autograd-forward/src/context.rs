@@ -178,6 +178,23 @@ impl Lowered for (TrackedTensor, TrackedTensor) {
     }
 }
 
+impl Lowered for (TrackedTensor, TrackedTensor, TrackedTensor) {
+    type Dual = (DualTensor, DualTensor, DualTensor);
+
+    fn lowered(self, context: &ForwardADContext) -> Result<Self::Dual> {
+        Ok((context.lower(&self.0)?, context.lower(&self.1)?, context.lower(&self.2)?))
+    }
+}
+
+impl Lowered for autograd_ops::norm::BatchNormed {
+    /// The normalised values; running statistics carry no tangent.
+    type Dual = (DualTensor, TrackedTensor, TrackedTensor);
+
+    fn lowered(self, context: &ForwardADContext) -> Result<Self::Dual> {
+        Ok((context.lower(&self.output)?, self.running_mean, self.running_var))
+    }
+}
+
 autograd_ops::for_each_family!(context_methods!);
 
 impl ForwardADContext {

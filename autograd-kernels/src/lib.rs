@@ -35,9 +35,13 @@ pub mod attention;
 pub mod conv2d;
 pub mod copy;
 pub mod expr;
+#[cfg(feature = "fft")]
+pub mod fft;
 mod float;
 pub mod index;
 mod lanes;
+#[cfg(feature = "linalg")]
+pub mod linalg;
 pub mod machine;
 pub mod math;
 pub mod matmul;

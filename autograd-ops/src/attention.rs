@@ -55,6 +55,54 @@ pub fn scaled_dot_product_attention(
     reshape(&y, &shape(&dims)?)
 }
 
+/// How attention weighs keys.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AttentionOptions<'a> {
+    /// What is not seen (u8, 0), or what is added to the scores.
+    pub mask: Option<&'a TrackedTensor>,
+    /// Query i sees the keys 0 ..= i alone.
+    pub causal: bool,
+    /// The factor of the scores; 1/√D where none is given.
+    pub scale: Option<f64>,
+    /// A key of [`random`](crate::random) and the probability with which a weight is dropped; the
+    /// others are divided by one minus it.
+    pub dropout: Option<(&'a TrackedTensor, f64)>,
+}
+
+/// [`scaled_dot_product_attention`] with its parameters by name, and with dropout of weights,
+/// which keeps the matrix of weights for the backward pass.
+///
+/// # Errors
+/// As [`scaled_dot_product_attention`], and as [`dropout`](crate::random::dropout).
+#[track_caller]
+pub fn attention_with(
+    q: &TrackedTensor,
+    k: &TrackedTensor,
+    v: &TrackedTensor,
+    options: &AttentionOptions<'_>,
+) -> Result<TrackedTensor> {
+    let &AttentionOptions { mask, causal, scale, dropout } = options;
+    let Some((key, rate)) = dropout else {
+        return scaled_dot_product_attention(q, k, v, mask, causal, scale);
+    };
+    let site = Site::caller();
+    for x in [Some(q), Some(k), Some(v), Some(key), mask].into_iter().flatten() {
+        sound(x)?;
+    }
+    let seen = Seen::new(q, k, v).map_err(|e| e.or_at(site))?;
+    let mask = mask.map(|mask| seen.mask(mask).map_err(|e| e.or_at(site))).transpose()?;
+    let shape = |dims: &[usize]| checked_shape(NAME, dims).map_err(|e| e.or_at(site));
+    let q5 = reshape(q, &shape(&seen.grouped(seen.l, seen.d))?)?;
+    let scale = scale.unwrap_or(1.0 / (seen.d.max(1) as f64).sqrt());
+    let attend = Attend { scale, causal, masked: mask.is_some() };
+    let weights = attend.weights(&q5, k, mask.as_ref()).map_err(|e| e.or_at(site))?;
+    let kept = crate::random::dropout(&weights, key, rate)?;
+    let y = matmul(&together(&kept)?, v)?;
+    let mut dims: SmallVec<[usize; 8]> = SmallVec::from_slice(q.dims());
+    dims[q.rank() - 1] = v.dims()[v.rank() - 1];
+    reshape(&y, &shape(&dims)?)
+}
+
 const NAME: &str = "scaled_dot_product_attention";
 
 /// The extents of an attention, heads of q in groups that share keys and values.
@@ -444,6 +492,11 @@ pub fn ops() -> Vec<Op> {
                     with(inputs(&[2, 2, 3, 2], &[2, 2, 4, 2], &[2, 2, 4, 2]), Sample::mask(&[2, 1, 3, 4])),
                     move |v| plain(v, false, None),
                 ),
+                Case::new("dropped weights", inputs(&[2, 4, 3], &[2, 4, 3], &[2, 4, 2]), |v| {
+                    let key = crate::random::key(7);
+                    let options = AttentionOptions { dropout: Some((&key, 0.5)), ..Default::default() };
+                    attention_with(&v[0], &v[1], &v[2], &options)
+                }),
                 Case::new("no queries", inputs(&[2, 0, 3], &[2, 3, 3], &[2, 3, 2]), move |v| {
                     plain(v, false, None)
                 }),
@@ -463,6 +516,8 @@ macro_rules! attention_methods {
             other {
                 /// softmax(q·kᵀ·scale + mask)·v for the queries q.
                 scaled_dot_product_attention(k: &TrackedTensor, v: &TrackedTensor, mask: Option<&TrackedTensor>, causal: bool, scale: Option<f64>) -> TrackedTensor = $crate::attention::scaled_dot_product_attention;
+                /// The same with its parameters by name, and with dropout of weights.
+                attention_with(k: &TrackedTensor, v: &TrackedTensor, options: &$crate::attention::AttentionOptions<'_>) -> TrackedTensor = $crate::attention::attention_with;
             }
         }
     };

@@ -408,6 +408,10 @@ macro_rules! conv_methods {
             other {
                 /// The convolution of N×C×H×W with a kernel O×(C/groups)×KH×KW.
                 conv2d(kernel: &TrackedTensor, padding: usize, stride: usize, dilation: usize, groups: usize) -> TrackedTensor = $crate::conv::conv2d;
+                /// The same with parameters that differ between rows and columns.
+                conv2d_with(kernel: &TrackedTensor, options: &$crate::conv::ConvOptions) -> TrackedTensor = $crate::conv::conv2d_with;
+                /// The convolution of N×C×H×W with a number added to each output channel.
+                conv2d_bias(kernel: &TrackedTensor, bias: &TrackedTensor, padding: usize, stride: usize, dilation: usize, groups: usize) -> TrackedTensor = $crate::conv::conv2d_bias;
                 /// The convolution of N×C×L with a kernel O×(C/groups)×K.
                 conv1d(kernel: &TrackedTensor, padding: usize, stride: usize, dilation: usize, groups: usize) -> TrackedTensor = $crate::conv::conv1d;
                 /// The transposed convolution of N×O×H×W with a kernel O×C×KH×KW.

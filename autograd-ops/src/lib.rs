@@ -21,14 +21,20 @@ pub mod attention;
 mod batched;
 pub mod compare;
 pub mod conv;
+pub mod conv3d;
 pub mod cross_entropy;
 pub mod cut;
 pub mod einsum;
 pub mod elementwise;
 pub mod extremum;
+#[cfg(feature = "fft")]
+pub mod fft;
+pub mod gradient;
 pub mod in_place;
 pub mod index;
 pub mod join;
+#[cfg(feature = "linalg")]
+pub mod linalg;
 pub mod loss;
 pub mod matrix;
 mod methods;

@@ -9,7 +9,9 @@ use crate::softmax::existing;
 use autograd_core::algebra::{broadcast_to, mul, reshape, scale, sum_to};
 use autograd_core::kernels::expr::{Binary, Builder, Reg, Unary};
 use autograd_core::smallvec::SmallVec;
-use autograd_core::{Definition, Error, Result, ScalarExpr, Shape, Site, TrackedTensor, pointwise_with};
+use autograd_core::{
+    Definition, Error, Result, ScalarExpr, Shape, Site, TrackedTensor, pointwise, pointwise_with,
+};
 use std::sync::LazyLock;
 
 /// What becomes of the losses of the elements or rows.
@@ -179,6 +181,74 @@ losses! {
     };
 }
 
+/// [`kl_div`] with the logarithms of the target's probabilities:
+/// e^target · (target − x), where a target of −∞ counts 0.
+///
+/// # Errors
+/// Shapes or types that differ.
+#[track_caller]
+pub fn kl_div_log_target(
+    x: &TrackedTensor,
+    target: impl Into<TrackedTensor>,
+    reduction: Reduction,
+) -> Result<TrackedTensor> {
+    static TERM: LazyLock<Definition> = LazyLock::new(|| {
+        let expr = ScalarExpr::build(2, 0, |b, x, _| {
+            let (zero, low) = (b.constant(0.0), b.constant(f64::NEG_INFINITY));
+            let off = b.binary(Binary::Eq, x[1], low);
+            // The part that is not taken must have no infinite derivative.
+            let safe = b.select(off, zero, x[1]);
+            let p = b.unary(Unary::Exp, safe);
+            let difference = b.binary(Binary::Sub, safe, x[0]);
+            let term = b.binary(Binary::Mul, p, difference);
+            b.select(off, zero, term)
+        });
+        Definition::new("kl_div", expr)
+    });
+    loss(&TERM, &[], x, &target.into(), reduction)
+}
+
+/// [`binary_cross_entropy_with_logits`] in which positives count `pos_weight` times, a number
+/// for each class that broadcasts to x: −(w·t·ln σ(x) + (1 − t)·ln(1 − σ(x))).
+///
+/// # Errors
+/// Shapes or types that differ; weights that do not broadcast to x.
+#[track_caller]
+pub fn binary_cross_entropy_with_logits_weighted(
+    x: &TrackedTensor,
+    target: impl Into<TrackedTensor>,
+    pos_weight: impl Into<TrackedTensor>,
+    reduction: Reduction,
+) -> Result<TrackedTensor> {
+    // (1 − t)·x + (1 + (w − 1)·t)·ln(1 + e⁻ˣ).
+    static TERM: LazyLock<Definition> = LazyLock::new(|| {
+        let expr = ScalarExpr::build(3, 0, |b, x, _| {
+            let one = b.constant(1.0);
+            let (logit, t, w) = (x[0], x[1], x[2]);
+            let more = b.binary(Binary::Sub, w, one);
+            let more = b.binary(Binary::Mul, more, t);
+            let weight = b.binary(Binary::Add, one, more);
+            let negative = b.unary(Unary::Neg, logit);
+            let softplus = b.unary(Unary::Softplus, negative);
+            let weighted = b.binary(Binary::Mul, weight, softplus);
+            let rest = b.binary(Binary::Sub, one, t);
+            let rest = b.binary(Binary::Mul, rest, logit);
+            b.binary(Binary::Add, rest, weighted)
+        });
+        Definition::new("binary_cross_entropy_with_logits", expr)
+    });
+    let (target, weight) = (target.into(), pos_weight.into());
+    if let Some(error) = x.failure().or_else(|| target.failure()).or_else(|| weight.failure()) {
+        return Err(error.clone());
+    }
+    if target.shape() != x.shape() || x.shape().broadcast(weight.shape()) != Some(*x.shape()) {
+        let shapes = [*x.shape(), *target.shape(), *weight.shape()];
+        let reason = "the target has x's shape, and the weight broadcasts to it";
+        return Err(Error::shape("binary_cross_entropy_with_logits", &shapes, reason).or_at(Site::caller()));
+    }
+    reduced(&pointwise(&TERM, &[x, &target, &weight])?, reduction)
+}
+
 /// x · y / (max(‖x‖, eps) · max(‖y‖, eps)) over a dimension, which the result lacks. The gradient
 /// of a zero vector's norm is 0.
 ///
@@ -270,10 +340,23 @@ pub fn ops() -> Vec<Op> {
             reductions!(binary_cross_entropy_with(), probabilities)
         }),
         op("binary_cross_entropy_with_logits", "ln(1 + eˣ) − t · x, reduced", || {
-            reductions!(binary_cross_entropy_with_logits_with(), probabilities)
+            let mut cases = reductions!(binary_cross_entropy_with_logits_with(), probabilities);
+            let inputs = vec![
+                Sample::float(&[2, 3]),
+                Sample::between(&[2, 3], 0.1, 0.9),
+                Sample::between(&[3], 0.5, 2.0),
+            ];
+            cases.push(Case::new("weights of positives", inputs, |x| {
+                binary_cross_entropy_with_logits_weighted(&x[0], &x[1], &x[2], Reduction::Mean)
+            }));
+            cases
         }),
         op("kl_div", "t · (ln t − x), reduced; 0 where t = 0", || {
-            reductions!(kl_div_with(), probabilities)
+            let mut cases = reductions!(kl_div_with(), probabilities);
+            cases.push(Case::new("logarithms", vec![Sample::float(&[2, 3]), Sample::float(&[2, 3])], |x| {
+                kl_div_log_target(&x[0], &x[1], Reduction::Sum)
+            }));
+            cases
         }),
         op("cosine_similarity", "x · y / (‖x‖ · ‖y‖) over a dimension", || {
             let case = |label, a: &[usize], b: &[usize], dim| {
@@ -319,6 +402,10 @@ macro_rules! loss_methods {
                 binary_cross_entropy_with_logits(target: impl Into<autograd_core::TrackedTensor>) -> autograd_core::TrackedTensor = $crate::loss::binary_cross_entropy_with_logits;
                 /// The mean of target · (ln target − x) for log-probabilities x.
                 kl_div(target: impl Into<autograd_core::TrackedTensor>) -> autograd_core::TrackedTensor = $crate::loss::kl_div;
+                /// The same with the logarithms of the target, and a reduction.
+                kl_div_log_target(target: impl Into<autograd_core::TrackedTensor>, reduction: $crate::loss::Reduction) -> autograd_core::TrackedTensor = $crate::loss::kl_div_log_target;
+                /// Binary cross entropy of sigmoid(x) in which positives count `pos_weight` times.
+                binary_cross_entropy_with_logits_weighted(target: impl Into<autograd_core::TrackedTensor>, pos_weight: impl Into<autograd_core::TrackedTensor>, reduction: $crate::loss::Reduction) -> autograd_core::TrackedTensor = $crate::loss::binary_cross_entropy_with_logits_weighted;
                 /// x · y / (max(‖x‖, eps) · max(‖y‖, eps)) over a dimension.
                 cosine_similarity(y: impl Into<autograd_core::TrackedTensor>, dim: isize, eps: f64) -> autograd_core::TrackedTensor = $crate::loss::cosine_similarity;
             }
@@ -330,6 +417,30 @@ macro_rules! loss_methods {
 mod tests {
     use super::*;
     use crate::pull::{close, kept_bytes, pull, slopes, vector};
+
+    /// −(w·t·ln σ(x) + (1 − t)·ln(1 − σ(x))) at x = 0.5, t = 0.25, w = 3, and its slope
+    /// (1 − t)·σ(x) − w·t·(1 − σ(x)).
+    #[test]
+    fn positives_that_weigh_more() -> Result<()> {
+        let loss = |x: &TrackedTensor| {
+            binary_cross_entropy_with_logits_weighted(x, vector(&[0.25]), vector(&[3.0]), Reduction::Sum)
+        };
+        let s = 1.0 / (1.0 + (-0.5f64).exp());
+        let want = -(3.0 * 0.25 * s.ln() + 0.75 * (1.0 - s).ln());
+        close(&[loss(&vector(&[0.5]))?.to_scalar()?], &[want]);
+        close(&slopes(&[0.5], loss)?, &[0.75 * s - 3.0 * 0.25 * (1.0 - s)]);
+        Ok(())
+    }
+
+    /// A class that the target excludes counts 0 and spoils nothing.
+    #[test]
+    fn targets_of_minus_infinity() -> Result<()> {
+        let target = || vector(&[0.0, f64::NEG_INFINITY]);
+        let loss = |x: &TrackedTensor| kl_div_log_target(x, target(), Reduction::Sum);
+        assert_eq!(loss(&vector(&[-0.5, -3.0]))?.to_scalar::<f64>()?, 0.5);
+        assert_eq!(slopes(&[-0.5, -3.0], loss)?, [-1.0, 0.0]);
+        Ok(())
+    }
 
     #[test]
     fn l1_has_slope_zero_where_both_are_equal() -> Result<()> {

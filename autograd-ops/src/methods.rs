@@ -38,6 +38,7 @@ macro_rules! for_each_family {
         $crate::softmax_methods!($($callback)*);
         $crate::loss_methods!($($callback)*);
         $crate::conv_methods!($($callback)*);
+        $crate::conv3d_methods!($($callback)*);
         $crate::pool_methods!($($callback)*);
         $crate::norm_methods!($($callback)*);
         $crate::attention_methods!($($callback)*);
@@ -47,8 +48,26 @@ macro_rules! for_each_family {
         $crate::resample_methods!($($callback)*);
         $crate::scatter_methods!($($callback)*);
         $crate::unfold_methods!($($callback)*);
+        $crate::gradient_methods!($($callback)*);
+        $crate::linalg_methods!($($callback)*);
+        $crate::fft_methods!($($callback)*);
         $crate::put_methods!($($callback)*);
     };
+}
+
+/// Families that a feature leaves out have no methods.
+#[cfg(not(feature = "linalg"))]
+#[macro_export]
+#[doc(hidden)]
+macro_rules! linalg_methods {
+    ($($callback:tt)*) => {};
+}
+
+#[cfg(not(feature = "fft"))]
+#[macro_export]
+#[doc(hidden)]
+macro_rules! fft_methods {
+    ($($callback:tt)*) => {};
 }
 
 macro_rules! trait_methods {

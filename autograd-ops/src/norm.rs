@@ -437,6 +437,8 @@ macro_rules! norm_methods {
                 group_norm(groups: usize, weight: Option<&TrackedTensor>, bias: Option<&TrackedTensor>, eps: f64) -> TrackedTensor = $crate::norm::group_norm;
                 /// (x − mean)/√(variance + eps) · weight + bias over each channel of each example of N×C×….
                 instance_norm(weight: Option<&TrackedTensor>, bias: Option<&TrackedTensor>, eps: f64) -> TrackedTensor = $crate::norm::instance_norm;
+                /// Batch normalisation of N×C×… in training: the values, and new running statistics.
+                batch_norm_train(running_mean: &TrackedTensor, running_var: &TrackedTensor, weight: Option<&TrackedTensor>, bias: Option<&TrackedTensor>, momentum: f64, eps: f64) -> $crate::norm::BatchNormed = $crate::norm::batch_norm_train;
                 /// Batch normalisation of N×C×… with given statistics.
                 batch_norm_eval(mean: &TrackedTensor, variance: &TrackedTensor, weight: Option<&TrackedTensor>, bias: Option<&TrackedTensor>, eps: f64) -> TrackedTensor = $crate::norm::batch_norm_eval;
             }

@@ -22,6 +22,10 @@ pub enum Family {
     Loss,
     /// Linear algebra.
     LinearAlgebra,
+    /// Fourier transforms.
+    Fourier,
+    /// Loops, custom rules, and the identity with another derivative.
+    Control,
 }
 
 /// An op of the registry.
@@ -193,6 +197,7 @@ pub fn all() -> Vec<Op> {
         crate::cross_entropy::ops,
         crate::loss::ops,
         crate::conv::ops,
+        crate::conv3d::ops,
         crate::pool::ops,
         crate::norm::ops,
         crate::attention::ops,
@@ -203,6 +208,11 @@ pub fn all() -> Vec<Op> {
         crate::resample::ops,
         crate::scatter::ops,
         crate::unfold::ops,
+        crate::gradient::ops,
+        #[cfg(feature = "linalg")]
+        crate::linalg::ops,
+        #[cfg(feature = "fft")]
+        crate::fft::ops,
         crate::put::ops,
     ];
     families.iter().flat_map(|ops| ops()).collect()

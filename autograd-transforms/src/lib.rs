@@ -1,4 +1,5 @@
-//! Composable transforms of functions on values: `vmap`, `grad`, `vjp`, and forward mode's `jvp`.
+//! Composable transforms of functions on values: `vmap`, `grad`, `vjp`, forward mode's `jvp`;
+//! loops (`scan`) and functions with rules of their own (`custom_vjp`, `custom_jvp`).
 //!
 //! Every transform takes a closure over [`TrackedTensor`](autograd_core::TrackedTensor)s and can
 //! be nested in every other one, since each works at a level of its own.
@@ -21,15 +22,19 @@ mod axes;
 mod batch;
 mod check;
 pub mod curvature;
+mod custom;
 mod diagonal;
 mod estimate;
 mod hessian;
 pub mod implicit;
 mod jacobian;
+mod linearity;
 mod linearize;
 pub mod operators;
 mod ravel;
+pub mod registry;
 mod reverse;
+mod scan;
 mod single;
 pub mod sparse;
 
@@ -37,6 +42,7 @@ pub use autograd_forward::{Laplacian, derivatives, jet, jvp, laplacian, laplacia
 pub use axes::Axes;
 pub use batch::{Vmap, vmap};
 pub use check::{Comparison, GradCheck, Report, Scheme, gradcheck, gradgradcheck, jacobian_check};
+pub use custom::{custom_jvp, custom_vjp};
 pub use diagonal::hessian_diagonal;
 pub use estimate::{Estimate, estimate_hessian_diagonal, forward_gradient};
 pub use hessian::{hessian, hvp, inner_product, mixed_partials, vhp};
@@ -44,3 +50,4 @@ pub use jacobian::{Jacobian, jacfwd, jacobian, jacrev};
 pub use linearize::{Linearized, Pullback, linearize, pullback};
 pub use ravel::{Ravel, ravel};
 pub use reverse::{grad, grad_aux, value_and_grad, value_and_grad_aux, vjp};
+pub use scan::{ScanOptions, Step, scan, scan_with};

@@ -1,10 +1,16 @@
 //! The integration tests: one binary.
 
 mod candle_code;
+mod candle_defects;
+mod candle_methods;
+mod control;
+#[cfg(all(feature = "linalg", feature = "fft"))]
+mod coverage;
 mod deep;
 mod digits;
 mod errors;
 mod in_place;
+mod known_figures;
 mod mission;
 mod modes;
 mod planted;

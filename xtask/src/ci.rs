@@ -37,7 +37,7 @@ struct Step {
     run: fn(&Project) -> Result<(), Failure>,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step { name: "tidy", sentence: "the habits that no compiler checks are kept", run: crate::tidy::check },
     Step { name: "fmt", sentence: "every file is formatted", run: fmt },
     Step {
@@ -71,6 +71,11 @@ const STEPS: [Step; 12] = [
         name: "outside",
         sentence: "crates outside the workspace build from single layers",
         run: outside::check,
+    },
+    Step {
+        name: "coverage",
+        sentence: "the table of ops says what the harness finds",
+        run: crate::coverage::check,
     },
     Step { name: "test", sentence: "all tests and doc tests pass", run: test },
     Step {

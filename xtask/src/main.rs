@@ -5,6 +5,7 @@
 
 mod arrows;
 mod ci;
+mod coverage;
 mod gpu_check;
 mod loom;
 mod overhead;
@@ -24,9 +25,10 @@ struct Command {
     run: fn(&Project, lexopt::Parser) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 7] = [
+const COMMANDS: [Command; 8] = [
     ci::COMMAND,
     tidy::COMMAND,
+    coverage::COMMAND,
     loom::COMMAND,
     overhead::COMMAND,
     peers::COMMAND,

@@ -38,7 +38,8 @@ mod subsets;
 pub use report::{Check, Failure, Gap, Reason, Report};
 
 use crate::registry::{Case, Op};
-use autograd_core::{DType, Error, Mask, Result, TrackedTensor};
+use autograd_core::testing::count_evaluations;
+use autograd_core::{DType, Error, Mask, Result, TrackedTensor, is_float};
 use report::Stop;
 use subject::Subject;
 
@@ -80,6 +81,41 @@ pub trait Modes {
     fn vmap(&self, f: &Function<'_>, inputs: &[TrackedTensor], mapped: Mask) -> Result<Vec<TrackedTensor>>;
 }
 
+/// The numbers with which a case is checked, always the same: for comparisons with other
+/// frameworks.
+#[derive(Clone, Debug)]
+pub struct Numbers {
+    /// All inputs.
+    pub inputs: Vec<TrackedTensor>,
+    /// A direction for each float input.
+    pub tangents: Vec<TrackedTensor>,
+    /// A cotangent for each float output.
+    pub cotangents: Vec<TrackedTensor>,
+}
+
+impl Numbers {
+    /// The numbers of a case of an op.
+    ///
+    /// # Errors
+    /// What the case reports.
+    pub fn of(op: &'static str, case: &Case) -> Result<Self> {
+        let purpose = |what| [what, op, case.label.as_str(), "0"];
+        let inputs: Vec<TrackedTensor> = case
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(i, sample)| sample::draw(sample, &purpose("input"), i))
+            .collect::<Result<_>>()?;
+        let like = |what, values: &[TrackedTensor]| -> Result<Vec<TrackedTensor>> {
+            let floats = values.iter().filter(|x| is_float(x.dtype())).enumerate();
+            floats.map(|(i, x)| sample::draw_like(x, &purpose(what), i)).collect()
+        };
+        let tangents = like("fixture tangent", &inputs)?;
+        let cotangents = like("fixture cotangent", &(case.run)(&inputs)?)?;
+        Ok(Self { inputs, tangents, cotangents })
+    }
+}
+
 /// Runs every check on every case of an op.
 ///
 /// # Errors
@@ -100,6 +136,9 @@ pub fn check_case(op: &Op, case: &Case, modes: &dyn Modes) -> Result<Report, Box
     let mut report = Report::of_one_case();
     let failure = |check, stop| Box::new(Failure::new(op.name, case, check, stop));
     let subject = Subject::new(op.name, case, modes).map_err(|stop| failure(Check::Values, stop))?;
+    if subject.inputs.iter().any(|x| x.elem_count() > 0) {
+        report.kernels = Some(count_evaluations(|| (case.run)(&subject.inputs)).1);
+    }
     for check in Check::ALL {
         match run(check, &subject) {
             Ok(Outcome::Checked) => report.count(check),

@@ -77,6 +77,8 @@ pub struct Report {
     pub flat: usize,
     /// What was not covered.
     pub gaps: Vec<Gap>,
+    /// The kernels that the forward pass of the simplest case runs: 0 for a view, 1 for a fused op.
+    pub kernels: Option<usize>,
     executed: [usize; Check::ALL.len()],
 }
 
@@ -115,6 +117,7 @@ impl Report {
         self.cases += other.cases;
         self.flat += other.flat;
         self.gaps.extend(other.gaps);
+        self.kernels = [self.kernels, other.kernels].into_iter().flatten().min();
         for (sum, n) in self.executed.iter_mut().zip(other.executed) {
             *sum += n;
         }
