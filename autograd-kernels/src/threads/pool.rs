@@ -193,16 +193,22 @@ impl Pool {
         loop {
             let changed = || look(&self.epoch) != seen;
             if !changed() && !spin(changed) {
-                asleep.store(true, Ordering::SeqCst);
-                while !changed() {
+                loop {
+                    // Before each look: who woke this worker late, for a job that it had seen
+                    // already, took the flag down, and nobody would wake it again.
+                    asleep.store(true, Ordering::SeqCst);
+                    if changed() {
+                        break;
+                    }
                     thread::park();
                 }
                 asleep.store(false, Ordering::SeqCst);
             }
+            // Read first: a pool that is closed in between has another epoch than the one seen.
+            seen = self.epoch.load(Ordering::SeqCst);
             if self.closed.load(Ordering::SeqCst) {
                 return;
             }
-            seen = self.epoch.load(Ordering::SeqCst);
             if id + 1 < self.threads() && self.enter() {
                 self.work();
                 self.leave();
