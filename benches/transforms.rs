@@ -1,4 +1,5 @@
-//! What transforms cost: `cargo bench --bench transforms`.
+//! What transforms cost: `cargo bench --bench transforms`, or `-- hessian` for what has that in its
+//! name.
 //!
 //! Workloads in f32 as other libraries' benches have them: a Hessian-vector product of an MLP
 //! against its own gradient, the Hessian of a small net, Jacobians of a square net by both modes,
@@ -147,13 +148,20 @@ fn main() -> Result<()> {
             }),
         ),
     ];
+    if let Some(part) = std::env::args().skip(1).find(|argument| !argument.starts_with('-')) {
+        contenders.retain(|(name, _)| name.contains(&part));
+    }
     let found = medians(20, &mut contenders)?;
     println!("medians of 20 rounds, f32, ms");
     for ((name, _), ms) in contenders.iter().zip(&found) {
         println!("  {name:<28} {ms:8.2}");
     }
-    println!("  hvp_mlp / gradient           {:8.2}   (the operations alone: 2.27)", found[1] / found[0]);
-    let probe = found[found.len() - 1];
-    println!("  probe                        {:8.1} GFLOP/s", 2.0 * 1024f64.powi(3) / probe / 1e6);
+    let of = |part: &str| contenders.iter().position(|(name, _)| name.contains(part)).map(|i| found[i]);
+    if let (Some(hvp), Some(gradient)) = (of("hvp"), of("gradient of")) {
+        println!("  hvp_mlp / gradient           {:8.2}   (the operations alone: 2.27)", hvp / gradient);
+    }
+    if let Some(probe) = of("probe") {
+        println!("  probe                        {:8.1} GFLOP/s", 2.0 * 1024f64.powi(3) / probe / 1e6);
+    }
     Ok(())
 }

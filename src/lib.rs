@@ -40,7 +40,7 @@ pub use autograd_ops as ops;
 pub use autograd_ops::{Operand, TensorAutograd, registry};
 
 #[cfg(feature = "checkpoint")]
-pub use autograd_checkpoint as checkpoint;
+pub use autograd_checkpoint::{self as checkpoint, CheckpointManager};
 #[cfg(feature = "forward")]
 pub use autograd_forward::{self as forward, DualTensor, ForwardADContext, jvp};
 #[cfg(feature = "graph")]
@@ -58,3 +58,8 @@ pub use autograd_transforms as transforms;
 #[cfg(all(doctest, feature = "full"))]
 #[doc = include_str!("../README.md")]
 pub struct Readme;
+
+/// The porting guide's code, run as tests.
+#[cfg(all(doctest, feature = "full"))]
+#[doc = include_str!("../docs/porting.md")]
+pub struct Porting;

@@ -42,22 +42,25 @@ impl Plan {
     #[track_caller]
     pub fn two_level(cost: &ChainCost, budget: usize, offload: OffloadCost) -> Result<Self> {
         let site = Site::caller();
-        if !(offload.work_per_byte.is_finite() && offload.work_per_byte >= 0.0) {
-            let reason = format!("work of {} a byte is no amount", offload.work_per_byte);
-            return Err(Error::argument("plan", reason).or_at(site));
-        }
-        let n = cost.len();
-        let fronts = Fronts::new(cost);
-        let suffixes = suffixes(cost, &fronts, budget, offload);
-        let best = suffixes[0].iter().enumerate().min_by(|(_, a), (_, b)| a.work.total_cmp(&b.work));
-        let parts = best.and_then(|(first, _)| parts(cost, &fronts, budget, &suffixes, first));
-        let parts = parts.ok_or_else(|| Error::Budget {
-            budget,
-            least: least(cost, &fronts, offload),
-            at: At::from(site),
-        })?;
-        Self::made("two-level", n, parts).within(budget).with_cost(cost.clone())
+        over_two_levels(cost, budget, offload).map_err(|e| e.or_at(site))
     }
+}
+
+pub(crate) fn over_two_levels(cost: &ChainCost, budget: usize, offload: OffloadCost) -> Result<Plan> {
+    if !(offload.work_per_byte.is_finite() && offload.work_per_byte >= 0.0) {
+        let reason = format!("work of {} a byte is no amount", offload.work_per_byte);
+        return Err(Error::argument("plan", reason));
+    }
+    let fronts = Fronts::new(cost);
+    let suffixes = suffixes(cost, &fronts, budget, offload);
+    let best = suffixes[0].iter().enumerate().min_by(|(_, a), (_, b)| a.work.total_cmp(&b.work));
+    let parts = best.and_then(|(first, _)| parts(cost, &fronts, budget, &suffixes, first));
+    let parts = parts.ok_or_else(|| Error::Budget {
+        budget,
+        least: least(cost, &fronts, offload),
+        at: At::default(),
+    })?;
+    Plan::made("two-level", cost.len(), parts).within(budget).with_cost(cost.clone())
 }
 
 /// For each first layer, the ways to do the chain from there on that no other is better than in

@@ -19,16 +19,25 @@
 //! ```
 
 mod cost;
+mod disk;
 mod levels;
+mod manager;
 mod optimal;
 mod plan;
+mod policy;
 mod predict;
 mod region;
+mod sequential;
 mod uniform;
 
+pub use autograd_tape::{Fate, Store, Stowed};
 pub use cost::{ChainCost, LayerCost};
+pub use disk::{DiskStore, HostStore};
 pub use levels::OffloadCost;
+pub use manager::{CheckpointManager, CheckpointStats, Costs};
 pub use plan::{Part, Plan};
+pub use policy::{Policy, checkpoint_with};
 pub use predict::Prediction;
 pub use region::checkpoint;
+pub use sequential::checkpoint_sequential;
 pub use uniform::binomial_recomputations;

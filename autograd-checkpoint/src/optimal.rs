@@ -205,6 +205,14 @@ fn thinned(front: Front, most: usize) -> Front {
     (0..most).map(|i| front[i * last / (most - 1)]).collect()
 }
 
+pub(crate) fn in_memory(cost: &ChainCost, budget: usize) -> Result<Plan> {
+    let n = cost.len();
+    let fronts = Fronts::new(cost);
+    let parts = fronts.parts(0..n, budget);
+    let parts = parts.ok_or(Error::Budget { budget, least: fronts.least(0..n), at: At::default() })?;
+    Plan::made("optimal", n, parts).within(budget).with_cost(cost.clone())
+}
+
 impl Plan {
     /// The plan of least extra work whose predicted peak is within `budget` bytes.
     ///
@@ -212,11 +220,8 @@ impl Plan {
     /// [`Error::Budget`] where no plan fits; it states the least budget that one fits.
     #[track_caller]
     pub fn optimal(cost: &ChainCost, budget: usize) -> Result<Self> {
-        let (n, site) = (cost.len(), Site::caller());
-        let fronts = Fronts::new(cost);
-        let parts = fronts.parts(0..n, budget);
-        let parts = parts.ok_or(Error::Budget { budget, least: fronts.least(0..n), at: At::from(site) })?;
-        Self::made("optimal", n, parts).within(budget).with_cost(cost.clone())
+        let site = Site::caller();
+        in_memory(cost, budget).map_err(|e| e.or_at(site))
     }
 
     /// The least budget that [`optimal`](Self::optimal) can meet.

@@ -247,6 +247,11 @@ fn check(parts: &[Part], layers: Range<usize>) -> Result<()> {
         }
         next = covered.end;
         if let Part::Recompute { layers, parts, .. } = part {
+            let nested = |part: &Part| matches!(part, Part::Recompute { offload: true, .. });
+            if parts.iter().any(nested) {
+                let reason = "only the input of an outermost part can be offloaded";
+                return Err(Error::argument("plan", reason));
+            }
             check(parts, layers.clone())?;
         }
     }

@@ -8,12 +8,25 @@ use autograd_tape::{RegionOptions, region};
 /// of course. A checkpoint inside a checkpoint nests: a replay of the outer one leaves the inner
 /// one to be replayed in its turn.
 ///
+/// Nodes are replayed, not the closure: `f` runs once, whatever it captures gets its gradients,
+/// random ops repeat their numbers, and running statistics are not updated twice. A
+/// [`CustomOp`](autograd_core::CustomOp) inside is a node: its forward function runs again, unless
+/// a policy keeps its result.
+///
 /// # Errors
 /// What `f` reports.
 pub fn checkpoint(
     f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
     inputs: &[&TrackedTensor],
 ) -> Result<Vec<TrackedTensor>> {
+    run(RegionOptions::new(), f, inputs)
+}
+
+pub(crate) fn run(
+    options: RegionOptions,
+    f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
+    inputs: &[&TrackedTensor],
+) -> Result<Vec<TrackedTensor>> {
     let inputs: Vec<TrackedTensor> = inputs.iter().map(|x| (*x).clone()).collect();
-    region(RegionOptions::new(), || f(&inputs))
+    region(options, || f(&inputs))
 }

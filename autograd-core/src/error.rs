@@ -1,5 +1,6 @@
 //! The one error type of the workspace: what failed, with op, shapes or dtypes, and where.
 
+use crate::in_place::Obstacle;
 use crate::meta::Meta;
 use autograd_kernels::Shape;
 use candle_core::{DType, DeviceLocation};
@@ -249,6 +250,28 @@ pub enum Error {
         /// The user's line.
         at: At,
     },
+    /// An op in place that would need memory of its own, where that was forbidden.
+    #[error("{op} in place: {obstacle}{at}")]
+    InPlaceCopy {
+        /// The op.
+        op: &'static str,
+        /// Why the memory cannot be reused.
+        obstacle: Obstacle,
+        /// The user's line.
+        at: At,
+    },
+    /// A candle tensor that an op saved for the backward pass has other numbers now.
+    #[error(
+        "{op} saved a candle tensor of shape {shape} for its backward pass, and its numbers changed since (Var::set, slice_set or an optimiser step before the gradient?); take the gradient first, or record a copy{at}"
+    )]
+    MutatedInput {
+        /// The op that saved it.
+        op: &'static str,
+        /// The tensor's shape.
+        shape: Shape,
+        /// The line of that op.
+        at: At,
+    },
     /// A long computation that its progress callback ended.
     #[error("{op}: cancelled after {done} of {total} evaluations{at}")]
     Cancelled {
@@ -389,6 +412,8 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+            | Self::InPlaceCopy { at, .. }
+            | Self::MutatedInput { at, .. }
             | Self::Cancelled { at, .. }
             | Self::Budget { at, .. }
             | Self::Offload { at, .. }
@@ -419,6 +444,8 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+            | Self::InPlaceCopy { at, .. }
+            | Self::MutatedInput { at, .. }
             | Self::Cancelled { at, .. }
             | Self::Budget { at, .. }
             | Self::Offload { at, .. }

@@ -20,6 +20,9 @@ pub mod algebra;
 mod apply;
 mod custom;
 mod error;
+mod extents;
+mod fingerprint;
+mod in_place;
 mod level;
 mod mask;
 mod meta;
@@ -42,6 +45,10 @@ pub use autograd_kernels::{Layout, MAX_RANK, Shape, SliceMut, View};
 pub use candle_core::{DType, Device, DeviceLocation, Tensor};
 pub use custom::{CustomOp, custom};
 pub use error::{At, Error, Result, Site};
+pub use fingerprint::Fingerprint;
+pub use in_place::{
+    InPlaceStatistics, Obstacle, Rewrite, Rewritten, apply_in_place, count_in_place, rewrite, strict_in_place,
+};
 pub use level::{Level, Pauses, is_recording, no_grad, pause_level};
 pub use mask::Mask;
 pub use meta::{Meta, is_float, kind_of, resolve_dim};

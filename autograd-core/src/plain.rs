@@ -1,6 +1,7 @@
 //! Plain values: numbers in a buffer, seen through a layout; nobody watches them.
 
 use crate::error::{Error, Result};
+use crate::in_place::Obstacle;
 use crate::meta::{Meta, kind_of};
 use autograd_kernels::{Kind, Layout, Shape, Slice, SliceMut, View, bf16, f16, memory};
 use candle_core::{CpuStorage, DType, Device, DeviceLocation, Storage, Tensor};
@@ -51,7 +52,11 @@ macro_rules! buffer_kinds {
             /// Moves a whole buffer of `len` elements out into a candle tensor.
             fn into_tensor(mut self, shape: &[usize]) -> Result<Tensor> {
                 Ok(match &mut self {
-                    $(Buffer::$variant(v) => Tensor::from_vec(std::mem::take(v), shape, &Device::Cpu)?,)*
+                    $(Buffer::$variant(v) => {
+                        // The memory is candle's from here on.
+                        memory::release(v.capacity() * element_bytes(v));
+                        Tensor::from_vec(std::mem::take(v), shape, &Device::Cpu)?
+                    })*
                     Buffer::Candle(t, _) => t.clone(),
                 })
             }
@@ -66,6 +71,10 @@ macro_rules! buffer_kinds {
 }
 
 buffer_kinds!(F64, F32, BF16, F16, U8, U32, I64);
+
+fn element_bytes<T>(_: &[T]) -> usize {
+    size_of::<T>()
+}
 
 #[derive(Debug)]
 enum Memory {
@@ -194,6 +203,7 @@ impl Plain {
     }
 
     /// The same memory under another layout.
+    #[inline]
     pub(crate) fn view(self: &Arc<Self>, layout: Layout) -> Arc<Self> {
         let owner = match &self.memory {
             Memory::Own(_) => self.clone(),
@@ -217,6 +227,28 @@ impl Plain {
             Memory::Own(buffer) if whole => buffer.slice_mut(),
             _ => None,
         }
+    }
+
+    /// The elements in row-major order, to be written over where nobody else can see them: the
+    /// memory is this value's alone, or that of a view whose owner is gone.
+    pub(crate) fn writable(self: &mut Arc<Self>) -> Result<SliceMut<'_>, Obstacle> {
+        if !self.is_own() {
+            let cpu = self.device == DeviceLocation::Cpu;
+            return Err(if cpu { Obstacle::CandleMemory } else { Obstacle::NoKernel });
+        }
+        if !self.contiguous {
+            return Err(Obstacle::NoKernel);
+        }
+        let plain = Arc::get_mut(self).ok_or(Obstacle::Shared)?;
+        let (start, len) = (plain.layout.offset(), plain.layout.elements());
+        let whole = match &mut plain.memory {
+            Memory::Own(buffer) => buffer.slice_mut(),
+            Memory::Of(owner) => match &mut Arc::get_mut(owner).ok_or(Obstacle::Shared)?.memory {
+                Memory::Own(buffer) => buffer.slice_mut(),
+                Memory::Of(_) => None,
+            },
+        };
+        whole.and_then(|whole| whole.part(start..start + len)).ok_or(Obstacle::NoKernel)
     }
 
     /// The value as a candle tensor: moved where nobody else has it, otherwise copied.
@@ -259,6 +291,7 @@ macro_rules! from_vec {
     ($($variant:ident $ty:ty),*) => {
         $(impl From<Vec<$ty>> for Buffer {
             fn from(data: Vec<$ty>) -> Self {
+                memory::adopt(data.capacity() * size_of::<$ty>());
                 Buffer::$variant(data)
             }
         })*

@@ -314,6 +314,14 @@ impl Primitive for Pointwise {
         Ok(())
     }
 
+    fn eval_over(&self, x: SliceMut<'_>, shape: &Shape, rest: &[View<'_>]) -> Result<bool> {
+        if self.definition().to_mask || self.expr().program().outputs().len() != 1 {
+            return Ok(false);
+        }
+        machine::run_over(self.expr().program(), &self.params, x, shape, rest);
+        Ok(true)
+    }
+
     fn rule(&self) -> Rule<'_> {
         if self.definition().flat { Rule::Flat } else { Rule::Pointwise(self) }
     }

@@ -7,7 +7,7 @@ use crate::pointwise::Pointwise;
 use crate::rule::Rule;
 use crate::tracer::Values;
 use crate::value::TrackedTensor;
-use autograd_kernels::{Layout, SliceMut, View};
+use autograd_kernels::{Layout, Shape, SliceMut, View};
 use smallvec::SmallVec;
 use std::fmt::Debug;
 use std::ops::Deref;
@@ -97,6 +97,17 @@ pub trait Primitive: Debug + Send + Sync + 'static {
     /// # Errors
     /// Values that the op cannot take (an index out of range), or a type without a kernel.
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()>;
+
+    /// Computes the only output over the first input, whose elements lie in `x` in row-major
+    /// order and have the shape and type of the output. `Ok(false)`: there is no way to, and
+    /// nothing was written. What can fail is checked before the first write.
+    ///
+    /// # Errors
+    /// As [`eval_into`](Self::eval_into).
+    fn eval_over(&self, x: SliceMut<'_>, shape: &Shape, rest: &[View<'_>]) -> Result<bool> {
+        let _ = (x, shape, rest);
+        Ok(false)
+    }
 
     /// How to differentiate it.
     fn rule(&self) -> Rule<'_>;

@@ -1,6 +1,7 @@
 //! What it takes to watch values.
 
 use crate::error::{Result, Site};
+use crate::in_place::{Obstacle, Rewrite, Rewritten};
 use crate::level::Level;
 use crate::primitive::Primitive;
 use crate::value::TrackedTensor;
@@ -68,6 +69,17 @@ pub trait Tracer: Any + Debug + Send + Sync {
     /// # Errors
     /// Whatever the op or the levels below report.
     fn process(&self, call: &Call<'_>) -> Result<Applied>;
+
+    /// Applies an op whose first input is this value, which nobody else holds, and binds the value
+    /// to the result, reusing the memory below where nothing needs its old content. The other
+    /// inputs are of this level or lower ones. The default declines: the op is applied as any other.
+    ///
+    /// # Errors
+    /// Whatever the op or the levels below report; the value is then as it was.
+    fn process_in_place(&mut self, call: &Rewrite<'_>) -> Result<Rewritten> {
+        let _ = call;
+        Ok(Rewritten::Declined(Obstacle::OtherMode))
+    }
 
     /// This tracer, to be recognised by the transform that made it.
     fn as_any(&self) -> &dyn Any;

@@ -46,6 +46,7 @@ mod operand;
 mod output;
 pub mod place;
 pub mod pool2d;
+pub mod probe;
 pub mod random;
 pub mod reduce;
 pub mod resample;

@@ -9,10 +9,12 @@
 
 mod accumulate;
 mod input;
+mod over;
 mod schedule;
 mod small;
 mod tile;
 
+pub use over::run_over;
 pub(crate) use schedule::Schedule;
 
 use crate::expr::{Binary, Node, Program, Unary};
@@ -37,7 +39,7 @@ const TILE: usize = 512;
 const MIN_CHUNK: usize = 16 * 1024;
 
 /// Below this many bytes of output one thread does what is cheaper than waking another.
-const CHEAP_ALONE: usize = 384 * 1024;
+const CHEAP_ALONE: usize = 192 * 1024;
 
 /// Rows shorter than this are not worked on one by one: tiles go across them.
 const MIN_ROW: usize = 128;

@@ -32,6 +32,9 @@ pub struct MemoryStats {
     pub fresh: usize,
 }
 
+/// Buffers from this size on are counted: those that threads share.
+const COUNTED_FROM: usize = bucket_bytes(SHARED_FROM);
+
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 static REUSED: AtomicUsize = AtomicUsize::new(0);
@@ -123,11 +126,17 @@ pub fn give<T: Element>(v: Vec<T>) {
 /// Counts `bytes` that leave the pool's care without [`give`]: a buffer moved into a tensor of
 /// another library.
 pub fn release(bytes: usize) {
+    if bytes < COUNTED_FROM {
+        return;
+    }
     let _ = LIVE.fetch_update(Relaxed, Relaxed, |live| Some(live.saturating_sub(bytes)));
 }
 
 /// Counts `bytes` that come into the pool's care without [`take`].
 pub fn adopt(bytes: usize) {
+    if bytes < COUNTED_FROM {
+        return;
+    }
     let live = LIVE.fetch_add(bytes, Relaxed) + bytes;
     if live > PEAK.load(Relaxed) {
         PEAK.fetch_max(live, Relaxed);

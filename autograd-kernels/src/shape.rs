@@ -235,6 +235,15 @@ impl Layout {
         out
     }
 
+    /// Dimensions a and b exchanged.
+    #[inline]
+    pub fn exchange(&self, a: usize, b: usize) -> Self {
+        let mut out = *self;
+        out.shape.dims.swap(a, b);
+        out.strides.swap(a, b);
+        out
+    }
+
     /// The elements `start .. start + len` of dimension `dim`.
     pub fn narrow(&self, dim: usize, start: usize, len: usize) -> Self {
         let mut out = *self;

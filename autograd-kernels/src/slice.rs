@@ -98,6 +98,11 @@ macro_rules! kinds {
                 match self { $(SliceMut::$variant(s) => SliceMut::$variant(s),)* }
             }
 
+            /// The elements of a range; `None` where they are not all there.
+            pub fn part(self, range: std::ops::Range<usize>) -> Option<Self> {
+                Some(match self { $(SliceMut::$variant(s) => SliceMut::$variant(s.get_mut(range)?),)* })
+            }
+
             /// The same memory to read.
             pub fn as_slice(&self) -> Slice<'_> {
                 match self { $(SliceMut::$variant(s) => Slice::$variant(s),)* }

@@ -1,7 +1,14 @@
-//! At home with candle: variables in, gradient stores out.
+//! At home with candle: models as they are, variables in, gradient stores out, and layers to port
+//! models to.
 //!
-//! [`Parameters`] puts candle's variables on a tape, and hands gradients back as the `GradStore`
-//! that candle-nn's optimisers step on. Saving, loading and initialising stay candle's.
+//! - [`CandleOps::candle`] puts existing candle code on a tape as one op; [`diagnose()`] finds the
+//!   layer whose gradient candle gets wrong or drops.
+//! - [`Parameters`] puts candle's variables on a tape, and hands gradients back as the `GradStore`
+//!   that candle-nn's optimisers step on. They load and save safetensors, and are those of a
+//!   `VarMap` where there is one.
+//! - [`layers`] are candle-nn's over values; [`ValueBuilder`] gives them their parameters.
+//!
+//! It is not a training framework: loops, data and schedules stay yours and candle's.
 //!
 //! ```
 //! use autograd_core::Result;
@@ -28,6 +35,17 @@
 //! }
 //! ```
 
+mod builder;
+mod candle_op;
+mod diagnose;
+mod function;
+pub mod layers;
 mod parameters;
+mod watched;
 
-pub use parameters::{Parameters, Watched};
+pub use builder::ValueBuilder;
+pub use candle_op::{CandleOps, candle, candle_checkpointed};
+pub use diagnose::{Diagnosis, Finding, Layer, LayerFinding, diagnose};
+pub use function::CandleFunction;
+pub use parameters::Parameters;
+pub use watched::Watched;

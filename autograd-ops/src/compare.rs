@@ -4,8 +4,10 @@ use crate::elementwise::{binary_cases, kink, unary_cases};
 use crate::operand::Operand;
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::kernels::expr::{Binary, Builder, Reg};
+use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    Definition, Error, Result, ScalarExpr, Site, TrackedTensor, is_float, pointwise, pointwise_with,
+    Definition, Error, Pointwise, Result, ScalarExpr, Site, TrackedTensor, apply_one, is_float, pointwise,
+    pointwise_with,
 };
 use std::sync::LazyLock;
 
@@ -69,6 +71,18 @@ crate::elementwise::binary! {
 /// Shapes that do not broadcast; types or devices that differ.
 #[track_caller]
 pub fn clamp(x: &TrackedTensor, low: impl Into<Operand>, high: impl Into<Operand>) -> Result<TrackedTensor> {
+    let (op, bounds) = clamped(x, low.into(), high.into())?;
+    let inputs: SmallVec<[&TrackedTensor; 3]> = std::iter::once(x).chain(&bounds).collect();
+    apply_one(&op, &inputs)
+}
+
+/// The op of [`clamp`], and its inputs after x.
+#[track_caller]
+pub(crate) fn clamped(
+    x: &TrackedTensor,
+    low: Operand,
+    high: Operand,
+) -> Result<(Pointwise, SmallVec<[TrackedTensor; 2]>)> {
     fn expression(b: &mut Builder, x: Reg, low: Reg, high: Reg) -> Reg {
         let below = b.binary(Binary::Lt, x, low);
         let raised = b.select(below, low, x);
@@ -81,11 +95,10 @@ pub fn clamp(x: &TrackedTensor, low: impl Into<Operand>, high: impl Into<Operand
     static NUMBERS: LazyLock<Definition> = LazyLock::new(|| {
         Definition::new("clamp", ScalarExpr::build(1, 2, |b, x, p| expression(b, x[0], p[0], p[1])))
     });
-    let (low, high) = (low.into(), high.into());
     if let (Some(low), Some(high)) = (low.number(), high.number()) {
-        return pointwise_with(&NUMBERS, &[low, high], &[x]);
+        return Ok((Pointwise::with(&NUMBERS, &[low, high]), SmallVec::new()));
     }
-    pointwise(&VALUES, &[x, &low.value(x)?, &high.value(x)?])
+    Ok((Pointwise::of(&VALUES), smallvec![low.value(x)?, high.value(x)?]))
 }
 
 /// A mask made of integers as it is, of floats as "not 0": a choice has no derivative in it.

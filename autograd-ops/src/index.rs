@@ -21,8 +21,8 @@ struct IndexSelect {
 
 /// x with src[.., j, ..] added at [.., indices[j], ..]; inputs x, indices, src.
 #[derive(Clone, Copy, Debug)]
-struct IndexAdd {
-    dim: usize,
+pub(crate) struct IndexAdd {
+    pub(crate) dim: usize,
 }
 
 /// out[p] = x[p with its coordinate along `dim` replaced by indices[p]]; inputs x, indices.
@@ -33,8 +33,8 @@ pub(crate) struct Gather {
 
 /// x with src[p] added where [`Gather`] would read for p; inputs x, indices, src.
 #[derive(Clone, Copy, Debug)]
-struct ScatterAdd {
-    dim: usize,
+pub(crate) struct ScatterAdd {
+    pub(crate) dim: usize,
 }
 
 /// Slices of x along `dim`, in the order of the indices (rank 1): x.dims with their number in place
@@ -269,6 +269,11 @@ impl Primitive for IndexAdd {
         kernel::index_add(outputs[0].reborrow(), shape, self.dim, inputs[1], inputs[2]);
         Ok(())
     }
+    fn eval_over(&self, x: SliceMut<'_>, shape: &Shape, rest: &[View<'_>]) -> Result<bool> {
+        check_range("index_add", rest[0], shape.dims()[self.dim])?;
+        kernel::index_add(x, shape, self.dim, rest[0], rest[1]);
+        Ok(true)
+    }
     fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
         let dim = self.dim + 1;
         let x = with_batch(inputs[0], batched.has(0), size)?;
@@ -341,6 +346,11 @@ impl Primitive for ScatterAdd {
         copy::copy(inputs[0], outputs[0].reborrow());
         kernel::scatter_add(outputs[0].reborrow(), shape, self.dim, inputs[1], inputs[2]);
         Ok(())
+    }
+    fn eval_over(&self, x: SliceMut<'_>, shape: &Shape, rest: &[View<'_>]) -> Result<bool> {
+        check_range("scatter_add", rest[0], shape.dims()[self.dim])?;
+        kernel::scatter_add(x, shape, self.dim, rest[0], rest[1]);
+        Ok(true)
     }
     fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
         let all = all_batched(batched, inputs, size)?;

@@ -26,6 +26,7 @@ pub mod cut;
 pub mod einsum;
 pub mod elementwise;
 pub mod extremum;
+pub mod in_place;
 pub mod index;
 pub mod join;
 pub mod loss;
@@ -40,6 +41,7 @@ pub mod pool;
 pub mod product;
 #[cfg(test)]
 mod pull;
+pub mod put;
 pub mod random;
 pub mod rearrange;
 pub mod reduce;

@@ -12,6 +12,7 @@
 use crate::operand::Operand;
 use autograd_core::{Result, TrackedTensor};
 use std::borrow::Borrow;
+use std::ops::RangeBounds;
 
 /// Calls a macro with the methods of each family: the one list of families.
 #[macro_export]
@@ -46,6 +47,7 @@ macro_rules! for_each_family {
         $crate::resample_methods!($($callback)*);
         $crate::scatter_methods!($($callback)*);
         $crate::unfold_methods!($($callback)*);
+        $crate::put_methods!($($callback)*);
     };
 }
 
@@ -88,13 +90,59 @@ macro_rules! trait_methods {
     };
 }
 
+/// `add_(rhs: ..);` stands for a method that calls [`crate::in_place::add_`] and gives the value
+/// again, so that calls chain: `x.add_(&y)?.relu_()?`.
+macro_rules! in_place_methods {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*);)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Errors
+        #[doc = concat!("As [`crate::in_place::", stringify!($name), "`].")]
+        #[track_caller]
+        fn $name(&mut self, $($arg: $ty),*) -> Result<&mut TrackedTensor> {
+            crate::in_place::$name(self.as_value_mut(), $($arg),*)?;
+            Ok(self.as_value_mut())
+        }
+    )*};
+}
+
 /// Every op as a method. Implemented for [`TrackedTensor`] only: candle's own methods on `Tensor`
 /// would win silently.
 pub trait TensorAutograd {
     /// The value itself.
     fn as_value(&self) -> &TrackedTensor;
 
+    /// The value itself, to be bound to another by ops in place.
+    fn as_value_mut(&mut self) -> &mut TrackedTensor;
+
     crate::for_each_family!(trait_methods!);
+
+    in_place_methods! {
+        /// x = x + y in place: over x's memory where nothing needs its old content.
+        add_(rhs: impl Into<Operand>);
+        /// x = x − y in place.
+        sub_(rhs: impl Into<Operand>);
+        /// x = x · y in place.
+        mul_(rhs: impl Into<Operand>);
+        /// x = x / y in place.
+        div_(rhs: impl Into<Operand>);
+        /// x = −x in place.
+        neg_();
+        /// x = max(x, 0) in place.
+        relu_();
+        /// x within bounds, in place.
+        clamp_(low: impl Into<Operand>, high: impl Into<Operand>);
+        /// x with `src` written over the part that the ranges cut out, in place.
+        slice_assign_(ranges: &[impl RangeBounds<usize>], src: impl Into<TrackedTensor>);
+        /// x with the slices of `src` added at the indices, in place.
+        index_add_(indices: impl Into<TrackedTensor>, src: impl Into<TrackedTensor>, dim: isize);
+        /// x with the elements of `src` added at the indices, in place.
+        scatter_add_(indices: impl Into<TrackedTensor>, src: impl Into<TrackedTensor>, dim: isize);
+        /// x with the elements of `src` written at the indices, in place.
+        scatter_(indices: impl Into<TrackedTensor>, src: impl Into<TrackedTensor>, dim: isize);
+        /// x with slices written or added at indices of its first dimensions, in place.
+        index_put_(indices: &[&TrackedTensor], values: impl Into<TrackedTensor>, accumulate: bool);
+    }
 
     /// Values joined along a dimension that they have.
     ///
@@ -117,6 +165,10 @@ pub trait TensorAutograd {
 
 impl TensorAutograd for TrackedTensor {
     fn as_value(&self) -> &TrackedTensor {
+        self
+    }
+
+    fn as_value_mut(&mut self) -> &mut TrackedTensor {
         self
     }
 }

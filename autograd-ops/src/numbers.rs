@@ -1,7 +1,7 @@
 //! Lists of whole numbers as arguments: extents of a shape, or dimensions.
 
 use autograd_core::smallvec::SmallVec;
-use autograd_core::{Error, Mask, Result, Shape, Site, TrackedTensor, checked_shape, resolve_dim};
+use autograd_core::{Error, MAX_RANK, Mask, Result, Shape, Site, TrackedTensor, checked_shape, resolve_dim};
 
 /// A few whole numbers.
 pub type List = SmallVec<[isize; 8]>;
@@ -185,17 +185,18 @@ pub(crate) fn shape_of(op: &'static str, extents: &[isize], elements: usize) -> 
     };
     let mut hole = None;
     let mut known = 1usize;
-    let mut dims: SmallVec<[usize; 8]> = SmallVec::new();
+    let Some(zeros) = [0; MAX_RANK].get(..extents.len()) else {
+        return Err(fail("it has too many dimensions"));
+    };
+    let mut shape = Shape::new(zeros);
+    let dims = shape.dims_mut();
     for (i, &extent) in extents.iter().enumerate() {
         match usize::try_from(extent) {
             Ok(extent) => {
                 known = known.checked_mul(extent).ok_or_else(|| fail("it is too large"))?;
-                dims.push(extent);
+                dims[i] = extent;
             }
-            Err(_) if extent == -1 && hole.is_none() => {
-                hole = Some(i);
-                dims.push(0);
-            }
+            Err(_) if extent == -1 && hole.is_none() => hole = Some(i),
             Err(_) => return Err(fail("only one extent may be left open, as −1")),
         }
     }
@@ -205,7 +206,7 @@ pub(crate) fn shape_of(op: &'static str, extents: &[isize], elements: usize) -> 
         }
         dims[i] = elements / known;
     }
-    checked_shape(op, &dims).map_err(|e| e.or_at(site))
+    Ok(shape)
 }
 
 /// `dims` of x with one of them replaced.

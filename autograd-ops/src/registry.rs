@@ -203,6 +203,7 @@ pub fn all() -> Vec<Op> {
         crate::resample::ops,
         crate::scatter::ops,
         crate::unfold::ops,
+        crate::put::ops,
     ];
     families.iter().flat_map(|ops| ops()).collect()
 }

@@ -15,8 +15,8 @@ use std::sync::{Arc, LazyLock};
 
 /// x with src[p] written where gather would read for p; inputs x, indices, src.
 #[derive(Clone, Copy, Debug)]
-struct Scatter {
-    dim: usize,
+pub(crate) struct Scatter {
+    pub(crate) dim: usize,
 }
 
 /// x with the elements of `src` written where [`gather`](crate::index::gather) would read them. Of equal indices the last
@@ -53,6 +53,11 @@ impl Primitive for Scatter {
         copy::copy(inputs[0], outputs[0].reborrow());
         kernel::scatter(outputs[0].reborrow(), shape, self.dim, inputs[1], inputs[2]);
         Ok(())
+    }
+    fn eval_over(&self, x: SliceMut<'_>, shape: &Shape, rest: &[View<'_>]) -> Result<bool> {
+        check_range("scatter", rest[0], shape.dims()[self.dim])?;
+        kernel::scatter(x, shape, self.dim, rest[0], rest[1]);
+        Ok(true)
     }
     fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
         let all = all_batched(batched, inputs, size)?;

@@ -85,7 +85,7 @@ struct Read(Part);
 
 /// Its first input with the second written over a part.
 #[derive(Clone, Debug)]
-struct Write(Part);
+pub(crate) struct Write(Part);
 
 impl Primitive for Read {
     fn name(&self) -> &'static str {
@@ -151,6 +151,10 @@ impl Primitive for Write {
         let part = self.0.of(&Layout::contiguous(*inputs[0].layout.shape()));
         place::place(inputs[1], outputs[0].reborrow(), &part);
         Ok(())
+    }
+    fn eval_over(&self, x: SliceMut<'_>, shape: &Shape, rest: &[View<'_>]) -> Result<bool> {
+        place::place(rest[0], x, &self.0.of(&Layout::contiguous(*shape)));
+        Ok(true)
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::first(2), self)
@@ -317,6 +321,12 @@ pub fn slice_assign<R: RangeBounds<usize>>(
     ranges: &[R],
     src: impl Into<TrackedTensor>,
 ) -> Result<TrackedTensor> {
+    apply_one(&assignment(x, ranges)?, &[x, &src.into()])
+}
+
+/// Writing over the part of x that the ranges cut out.
+#[track_caller]
+pub(crate) fn assignment<R: RangeBounds<usize>>(x: &TrackedTensor, ranges: &[R]) -> Result<Write> {
     sound(x)?;
     let site = Site::caller();
     if ranges.len() != x.rank() {
@@ -333,7 +343,7 @@ pub fn slice_assign<R: RangeBounds<usize>>(
         }
         steps[d] = (start, end - start, 1);
     }
-    apply_one(&Write(Part::Steps(steps)), &[x, &src.into()])
+    Ok(Write(Part::Steps(steps)))
 }
 
 /// The first element of a range in a dimension of `extent`, and the one behind its last.

@@ -20,19 +20,24 @@
 //! }
 //! ```
 
+mod in_place;
 mod inspect;
 mod node;
+mod probe;
 mod record;
 mod region;
 mod replay;
 mod rules;
+mod saved;
 mod stow;
 mod sweep;
 mod tape;
 mod tracer;
+mod variables;
 
 pub use autograd_core::no_grad;
 pub use inspect::{Operation, TapeNode};
+pub use probe::{Probe, probe};
 pub use region::{Fate, RegionOptions, ReplayCount, region};
 pub use rules::{BackwardRule, Choice, RuleSet, own_backward};
 pub use stow::{Store, Stowed};

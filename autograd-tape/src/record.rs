@@ -3,6 +3,8 @@
 use crate::node::{Node, Slot, Step};
 use crate::region::{Region, RegionEntry, entries};
 use crate::rules::RuleSet;
+use crate::saved::{Fingerprints, Watchfulness};
+use crate::variables::Variables;
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{Level, Meta, Site};
 use parking_lot::Mutex;
@@ -26,6 +28,7 @@ pub(crate) struct Shared {
     /// 0 until the first variable.
     level: AtomicU64,
     pub(crate) record: Mutex<Record>,
+    pub(crate) watchfulness: Watchfulness,
     /// Backward passes that stand in for the ops' own.
     pub(crate) rules: Option<RuleSet>,
 }
@@ -39,14 +42,25 @@ pub(crate) struct Record {
     /// Where the first variable was taken.
     pub(crate) started_at: Option<Site>,
     pub(crate) spent_at: Option<Site>,
+    /// Fingerprints of candle tensors among the kept values of a node.
+    pub(crate) prints: HashMap<u32, Fingerprints>,
+    pub(crate) variables: Variables,
 }
 
 impl Shared {
     pub(crate) fn new(rules: Option<RuleSet>) -> Self {
         let (nodes, constants) = SPARE.take();
-        let regions = HashMap::new();
-        let record = Mutex::new(Record { nodes, constants, regions, started_at: None, spent_at: None });
-        Self { state: AtomicU8::new(0), level: AtomicU64::new(0), record, rules }
+        let record = Mutex::new(Record {
+            nodes,
+            constants,
+            regions: HashMap::new(),
+            started_at: None,
+            spent_at: None,
+            prints: HashMap::new(),
+            variables: Variables::new(),
+        });
+        let (state, level, watchfulness) = (AtomicU8::new(0), AtomicU64::new(0), Watchfulness::new());
+        Self { state, level, record, watchfulness, rules }
     }
 
     pub(crate) fn state(&self) -> State {

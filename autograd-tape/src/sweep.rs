@@ -4,6 +4,7 @@
 use crate::node::{Node, Slot, Source, Step, residuals};
 use crate::record::{Record, Shared};
 use crate::replay::{Reached, Replays};
+use crate::saved::verify;
 use crate::stow::recalled;
 use crate::tracer::TapeTracer;
 use autograd_core::algebra::{accumulate, add};
@@ -125,6 +126,7 @@ pub(crate) fn sweep(
         if wanted.is_empty() {
             continue;
         }
+        verify(op.name(), &visit.node, &nodes.with(|record| record.prints_of(id)))?;
         if visit.node.region != 0 {
             let reached = Reached { id, node: &visit.node, op: &op, low, depends: &depends, cts: &cts };
             let again = replays.residuals(&nodes, &reached).map_err(|e| e.or_at(visit.node.site))?;

@@ -73,6 +73,14 @@ impl GradientTape {
         self.persistent
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(crate) fn shared_handle(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
     pub(crate) fn with_record<R>(&self, f: impl FnOnce(&Record) -> R) -> R {
         f(&self.shared.record.lock())
     }
@@ -114,8 +122,13 @@ impl GradientTape {
             handles: 1,
             consumers: 0,
         };
-        let node = self.shared.record.lock().push(node);
-        let tracer = TapeTracer { tape: self.shared.clone(), level, slot: Slot { node, output: 0 }, value };
+        let slot = {
+            let mut record = self.shared.record.lock();
+            let slot = Slot { node: record.push(node), output: 0 };
+            record.note_variable(slot, &value);
+            slot
+        };
+        let tracer = TapeTracer { tape: self.shared.clone(), level, slot, value };
         Ok(TrackedTensor::from_tracer(Arc::new(tracer)))
     }
 

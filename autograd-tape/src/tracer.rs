@@ -6,8 +6,9 @@ use crate::region::{Fate, Region, open_region};
 use crate::rules::{Choice, Replaced};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    Applied, Call, Error, Level, Mask, Meta, Pointwise, Prim, Primitive, Residual, Result, Rule, Shape,
-    Tracer, TrackedTensor, Values, apply_call, apply_single, is_float, is_recording, on_behalf_of,
+    Applied, Call, Error, Level, Mask, Meta, Pointwise, Prim, Primitive, Residual, Result, Rewrite,
+    Rewritten, Rule, Shape, Tracer, TrackedTensor, Values, apply_call, apply_single, is_float, is_recording,
+    on_behalf_of,
 };
 use candle_core::{DType, DeviceLocation};
 use std::any::Any;
@@ -69,6 +70,10 @@ impl Tracer for TapeTracer {
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+
+    fn process_in_place(&mut self, call: &Rewrite<'_>) -> Result<Rewritten> {
+        self.record_in_place(call)
     }
 
     fn process(&self, call: &Call<'_>) -> Result<Applied> {
@@ -156,6 +161,7 @@ impl Tracer for TapeTracer {
         let metas: SmallVec<[Meta; 1]> = made.outputs.iter().map(TrackedTensor::meta).collect();
         let handles = metas.iter().filter(|m| is_float(m.dtype)).count() as u32;
         let step = Step::Apply(replaced.map_or_else(|| op.keep(), |replaced| Prim::Shared(replaced)));
+        let prints = self.tape.fingerprints(&kept);
         let id = {
             let mut record = self.tape.record.lock();
             if self.tape.state() != State::Live {
@@ -172,16 +178,10 @@ impl Tracer for TapeTracer {
             if let Some(region) = &region {
                 record.enter(region, self.level);
             }
-            record.push(Node {
-                step,
-                inputs: sources,
-                outputs: metas,
-                kept,
-                site,
-                region: region.as_ref().map_or(0, |region| region.id),
-                handles,
-                consumers: 0,
-            })
+            let region = region.as_ref().map_or(0, |region| region.id);
+            let node =
+                Node { step, inputs: sources, outputs: metas, kept, site, region, handles, consumers: 0 };
+            record.push_saved(node, prints)
         };
         let outputs = made.outputs.into_iter().enumerate().map(|(output, value)| {
             if !is_float(value.dtype()) {
@@ -225,6 +225,7 @@ impl TapeTracer {
         outputs.push(y.meta());
         let step = Step::Apply(op.keep());
         let mut inputs: SmallVec<[Source; 2]> = SmallVec::with_capacity(slots.len());
+        let prints = self.tape.fingerprints(&kept);
         let id = {
             let mut record = self.tape.record.lock();
             if self.tape.state() != State::Live {
@@ -236,16 +237,9 @@ impl TapeTracer {
                     None => Source::Constant(record.constant(value.meta())),
                 });
             }
-            record.push(Node {
-                step,
-                inputs,
-                outputs,
-                kept,
-                site: call.site,
-                region: 0,
-                handles: 1,
-                consumers: 0,
-            })
+            let site = call.site;
+            let node = Node { step, inputs, outputs, kept, site, region: 0, handles: 1, consumers: 0 };
+            record.push_saved(node, prints)
         };
         let slot = Slot { node: id, output: 0 };
         let tracer = Self { tape: self.tape.clone(), level: self.level, slot, value: y };

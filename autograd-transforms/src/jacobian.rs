@@ -142,7 +142,11 @@ impl Jacobian {
         if self.mode == Some(Mode::Forward) {
             return self.by_columns(&f, primals, site);
         }
-        let tape = GradientTape::new().persistent();
+        // In one chunk the tape is read once, and gives its memory back on the way.
+        let tape = match self.chunk_size {
+            Some(_) => GradientTape::new().persistent(),
+            None => GradientTape::new(),
+        };
         let variables = variables(&tape, primals, site)?;
         let y = f(&variables)?;
         if let Some(error) = y.failure() {

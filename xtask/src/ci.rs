@@ -37,7 +37,7 @@ struct Step {
     run: fn(&Project) -> Result<(), Failure>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 12] = [
     Step { name: "tidy", sentence: "the habits that no compiler checks are kept", run: crate::tidy::check },
     Step { name: "fmt", sentence: "every file is formatted", run: fmt },
     Step {
@@ -51,6 +51,11 @@ const STEPS: [Step; 10] = [
         run: duplicates::check,
     },
     Step { name: "clippy", sentence: "clippy has no remark on any target", run: clippy },
+    Step {
+        name: "candle-bert",
+        sentence: "the example that builds candle-transformers compiles, without a remark",
+        run: candle_bert,
+    },
     Step {
         name: "features",
         sentence: "the facade compiles with each feature, and each crate alone",
@@ -68,6 +73,11 @@ const STEPS: [Step; 10] = [
         run: outside::check,
     },
     Step { name: "test", sentence: "all tests and doc tests pass", run: test },
+    Step {
+        name: "gpu",
+        sentence: "every CUDA kernel compiles and computes what the CPU does",
+        run: crate::gpu_check::step,
+    },
 ];
 
 /// The folders of the packages under `tests/outside`, sorted.
@@ -98,13 +108,20 @@ fn fmt(project: &Project) -> Result<(), Failure> {
 
 fn clippy(project: &Project) -> Result<(), Failure> {
     project
-        .cargo("clippy --workspace --all-targets --features full -- -D warnings")
+        .cargo("clippy --workspace --exclude candle_bert --all-targets --features full -- -D warnings")
         .pass_or("the compiler or clippy has a remark")
+}
+
+/// A step of its own: candle-transformers is checked, and never built in full.
+fn candle_bert(project: &Project) -> Result<(), Failure> {
+    project
+        .cargo("clippy -p candle_bert --all-targets -- -D warnings")
+        .pass_or("the compiler or clippy has a remark on the example")
 }
 
 fn doc(project: &Project) -> Result<(), Failure> {
     project
-        .cargo("doc --workspace --no-deps --features full")
+        .cargo("doc --workspace --exclude candle_bert --no-deps --features full")
         .env("RUSTDOCFLAGS", "-D warnings")
         .pass_or("rustdoc has a remark")
 }
@@ -112,7 +129,7 @@ fn doc(project: &Project) -> Result<(), Failure> {
 /// Doc tests run too: cargo adds them where no target is named.
 fn test(project: &Project) -> Result<(), Failure> {
     project
-        .cargo("test --workspace --features full --no-fail-fast")
+        .cargo("test --workspace --exclude candle_bert --features full --no-fail-fast")
         .pass_or("a test or doc test fails, or does not compile")
 }
 

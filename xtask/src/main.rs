@@ -5,8 +5,11 @@
 
 mod arrows;
 mod ci;
+mod gpu_check;
 mod overhead;
+mod peers;
 mod project;
+mod soak;
 mod tidy;
 
 use project::{Failure, Project};
@@ -20,7 +23,8 @@ struct Command {
     run: fn(&Project, lexopt::Parser) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 3] = [ci::COMMAND, tidy::COMMAND, overhead::COMMAND];
+const COMMANDS: [Command; 6] =
+    [ci::COMMAND, tidy::COMMAND, overhead::COMMAND, peers::COMMAND, soak::COMMAND, gpu_check::COMMAND];
 
 fn main() -> ExitCode {
     match dispatch(lexopt::Parser::from_env()) {

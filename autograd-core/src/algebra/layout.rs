@@ -88,6 +88,14 @@ pub fn reshape(x: &TrackedTensor, shape: &Shape) -> Result<TrackedTensor> {
     if x.shape() == shape && x.failure().is_none() {
         return Ok(x.clone());
     }
+    // Nobody watches and nothing moves: the way through the op would cost more than the view.
+    if let Some(plain) = x.plain()
+        && plain.is_contiguous()
+        && plain.layout().elements() == shape.elements()
+        && let Some(layout) = plain.layout().reshape(*shape)
+    {
+        return Ok(TrackedTensor::from_plain(plain.view(layout)));
+    }
     apply_one(&Reshape(*shape), &[x])
 }
 
@@ -107,6 +115,11 @@ pub fn permute(x: &TrackedTensor, order: &[usize]) -> Result<TrackedTensor> {
 /// [`Error::InvalidArgument`] where there is no such dimension.
 #[track_caller]
 pub fn transpose(x: &TrackedTensor, a: usize, b: usize) -> Result<TrackedTensor> {
+    if let Some(plain) = x.plain()
+        && a.max(b) < plain.layout().rank()
+    {
+        return Ok(TrackedTensor::from_plain(plain.view(plain.layout().exchange(a, b))));
+    }
     let mut order: Order = (0..x.rank()).collect();
     if a >= order.len() || b >= order.len() {
         return Err(Error::argument(

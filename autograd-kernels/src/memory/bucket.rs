@@ -7,7 +7,7 @@ const FIRST: usize = 6;
 pub(super) const SHARED_FROM: usize = (12 - FIRST) * 4;
 
 /// The bytes of a bucket: (4 + r)/4 · 2ᵏ.
-pub(super) fn bucket_bytes(bucket: usize) -> usize {
+pub(super) const fn bucket_bytes(bucket: usize) -> usize {
     (4 + bucket % 4) << (FIRST - 2 + bucket / 4)
 }
 

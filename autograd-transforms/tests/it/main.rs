@@ -6,4 +6,5 @@ mod checks;
 mod figures;
 mod models;
 mod nesting;
+mod registry;
 mod series;

@@ -36,15 +36,16 @@ fn agree<M: Tree<Owned = M>>(
         seed += 1;
         draw(x.dims(), seed)
     })?;
-    let forward_over_reverse = hvp(&loss, model, &v)?;
+    let (_, forward_over_reverse) = jvp(|x| grad(&loss, x), model, &v)?;
     let reverse_over_reverse = vhp(&loss, model, &v)?;
-    close_trees(&forward_over_reverse, &reverse_over_reverse, &format!("{name}: hvp and vhp"))?;
+    close_trees(&forward_over_reverse, &reverse_over_reverse, &format!("{name}: jvp of grad and vhp"))?;
     let slope = |x: &M| Ok(jvp(&loss, x, &v)?.1);
     let reverse_over_forward = grad(slope, model)?;
-    close_trees(&forward_over_reverse, &reverse_over_forward, &format!("{name}: hvp and grad of jvp"))?;
+    close_trees(&forward_over_reverse, &reverse_over_forward, &format!("{name}: jvp of grad, grad of jvp"))?;
+    close_trees(&forward_over_reverse, &hvp(&loss, model, &v)?, &format!("{name}: jvp of grad and hvp"))?;
     let along = |x: &M| inner_product(&grad(&loss, x)?, &v);
     let grad_of_grad = grad(along, model)?;
-    close_trees(&forward_over_reverse, &grad_of_grad, &format!("{name}: hvp and grad of grad"))?;
+    close_trees(&forward_over_reverse, &grad_of_grad, &format!("{name}: jvp of grad, grad of grad"))?;
     let (_, forward_over_forward) = jvp(slope, model, &v)?;
     let product = inner_product(&v, &forward_over_reverse)?;
     close(&forward_over_forward, &product, &format!("{name}: jvp of jvp"))?;

@@ -53,9 +53,10 @@ pub(super) fn check(path: &str, text: &str) -> Vec<Finding> {
     findings
 }
 
-/// Packages that are no members, to show that the crates can be used from outside.
+/// Packages that are no members: those that show that the crates can be used from outside, and a
+/// peer that only its bench builds.
 fn stands_outside(path: &str) -> bool {
-    path.starts_with("tests/outside/")
+    path.starts_with("tests/outside/") || path.starts_with("benches/peers/")
 }
 
 fn package_name<'m>(manifest: &'m DeTable<'_>) -> Option<&'m str> {

@@ -1,0 +1,80 @@
+//! Compilation to PTX by NVRTC, which needs no GPU.
+
+use crate::Source;
+use cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts, sys};
+use std::fmt;
+
+/// A virtual architecture to compile for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// Ampere.
+    Sm80,
+    /// Ada.
+    Sm89,
+    /// Hopper.
+    Sm90,
+}
+
+impl Architecture {
+    fn option(self) -> &'static str {
+        match self {
+            Architecture::Sm80 => "compute_80",
+            Architecture::Sm89 => "compute_89",
+            Architecture::Sm90 => "compute_90",
+        }
+    }
+}
+
+/// Why a source could not be compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// The library libnvrtc is not on this machine, or the loader does not find it.
+    NoCompiler,
+    /// The compiler refuses the source.
+    Rejected {
+        /// The source's name.
+        name: String,
+        /// What the compiler says.
+        log: String,
+    },
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CompileError::NoCompiler => f.write_str(
+                "libnvrtc was not found; install NVIDIA's CUDA toolkit or name its folder in LD_LIBRARY_PATH",
+            ),
+            CompileError::Rejected { name, log } => {
+                write!(f, "the kernel source `{name}` does not compile: {log}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for CompileError {}
+
+/// The PTX of a source.
+///
+/// # Errors
+/// [`CompileError`]: no compiler on this machine, or a source that it refuses.
+pub fn compile(source: &Source, architecture: Architecture) -> Result<Ptx, CompileError> {
+    // SAFETY: it looks for the library and loads it, whose initialisers are the vendor's own.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(CompileError::NoCompiler);
+    }
+    let options = CompileOptions {
+        arch: Some(architecture.option()),
+        options: vec!["--std=c++17".into(), "-default-device".into()],
+        name: Some(source.name().to_owned()),
+        ..CompileOptions::default()
+    };
+    compile_ptx_with_opts(source.text(), options).map_err(|error| {
+        let log = match error {
+            cudarc::nvrtc::CompileError::CompileError { log, .. } => log.to_string_lossy().into_owned(),
+            other => other.to_string(),
+        };
+        CompileError::Rejected { name: source.name().to_owned(), log }
+    })
+}

@@ -1,0 +1,1 @@
+//! Holds nothing: the example is `cargo run --release --example candle_bert`.
