@@ -14,6 +14,7 @@
 //! | `interpret` | [`interpret`]: attribution | |
 //! | `pictures` | `interpret::picture`: heat maps, coloured text, time series | |
 //! | `full` | all of these | |
+//! | `sprs` | sparse Jacobians as matrices of the crate `sprs`, not in `full` | |
 //!
 //! ```
 //! use candle_autograd::{GradientTape, TensorAutograd};

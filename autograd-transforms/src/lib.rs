@@ -20,13 +20,18 @@
 mod axes;
 mod batch;
 mod check;
+pub mod curvature;
 mod diagonal;
 mod estimate;
 mod hessian;
+pub mod implicit;
 mod jacobian;
 mod linearize;
+pub mod operators;
 mod ravel;
 mod reverse;
+mod single;
+pub mod sparse;
 
 pub use autograd_forward::{Laplacian, derivatives, jet, jvp, laplacian, laplacian_along};
 pub use axes::Axes;
