@@ -51,7 +51,7 @@ pub use autograd_interpret as interpret;
 #[cfg(feature = "nn")]
 pub use autograd_nn as nn;
 #[cfg(feature = "tape")]
-pub use autograd_tape::{self as tape, GradientTape, Operation, TapeNode};
+pub use autograd_tape::{self as tape, GradientAccumulator, GradientTape, LossScaler, Operation, TapeNode};
 #[cfg(feature = "transforms")]
 pub use autograd_transforms as transforms;
 

@@ -4,6 +4,7 @@ use crate::error::{At, Error, Result, Site};
 use crate::meta::{Meta, is_float, kind_of};
 use crate::plain::{Buffer, Plain, open};
 use crate::primitive::Primitive;
+use crate::provenance::Cut;
 use crate::rule::Rule;
 use crate::testing;
 use crate::tracer::{Applied, Call, Tracer, Values};
@@ -94,6 +95,7 @@ pub fn apply_call(op: &dyn Primitive, inputs: &[&TrackedTensor], aux: bool, site
     let site = ON_BEHALF.get().unwrap_or(site);
     if silent {
         let heard: SmallVec<[&TrackedTensor; 4]> = inputs.iter().map(|x| heard(x)).collect();
+        note_silence(op, inputs, &heard, site);
         return apply_call(op, &heard, aux, site);
     }
     match top {
@@ -113,6 +115,18 @@ pub fn heard(x: &TrackedTensor) -> &TrackedTensor {
         value = lower;
     }
     value
+}
+
+/// Notes, on the numbers of values that nobody hears, why that is so.
+fn note_silence(op: &dyn Primitive, inputs: &[&TrackedTensor], heard: &[&TrackedTensor], site: Site) {
+    for (x, heard) in inputs.iter().zip(heard) {
+        if let (Some(tracer), Some(plain)) = (x.tracer(), heard.plain())
+            && plain.cut().is_none()
+            && let Some(kind) = tracer.silence()
+        {
+            plain.set_cut(&Arc::new(Cut::through(&[*x], kind, op.name(), site)));
+        }
+    }
 }
 
 /// The highest level that watches `x` now.
@@ -166,7 +180,11 @@ fn evaluate(op: &dyn Primitive, inputs: &[&TrackedTensor], aux: bool, site: Site
         testing::poison(&mut slices[count..]);
         Ok(())
     })?;
-    let mut values = buffers.into_iter().map(|(b, meta)| TrackedTensor::from_plain(Plain::own(b, meta)));
+    let mut values = buffers.into_iter().map(|(buffer, meta)| {
+        let plain = Plain::own(buffer, meta);
+        plain.inherit(plains.iter().copied());
+        TrackedTensor::from_plain(plain)
+    });
     let outputs: Values = values.by_ref().take(count).collect();
     Ok(Applied { outputs, aux: values.collect() })
 }
@@ -225,7 +243,11 @@ fn elementwise(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Option<Result<T
         }),
     };
     testing::note_evaluation();
-    Some(ran.map(|()| TrackedTensor::from_plain(Plain::own_like(buffer, first))))
+    Some(ran.map(|()| {
+        let made = Plain::own_like(buffer, first);
+        made.inherit(plains.iter().copied());
+        TrackedTensor::from_plain(made)
+    }))
 }
 
 /// The short way of other ops of one output on memory of our own. `None` where it does not apply.
@@ -260,7 +282,11 @@ fn unwatched(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Option<Result<Tra
         Some(out) => op.eval_into(&views, &mut [out]),
         None => return None,
     };
-    Some(ran.map(|()| TrackedTensor::from_plain(Plain::own(buffer, output))))
+    Some(ran.map(|()| {
+        let made = Plain::own(buffer, output);
+        made.inherit(inputs.iter().filter_map(|x| x.plain()).map(|plain| &**plain));
+        TrackedTensor::from_plain(made)
+    }))
 }
 
 /// The most inputs of an expression on the short way.

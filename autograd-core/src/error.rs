@@ -243,11 +243,27 @@ pub enum Error {
         at: At,
     },
     /// A source that the target does not depend on, where that was forbidden.
-    #[error("the target does not depend on source {index}{at}")]
+    #[error("the target does not depend on source {index}: {reason}{at}")]
     NoPath {
         /// Which source, from 0.
         index: usize,
+        /// What cut the path, where it is known.
+        reason: String,
         /// The user's line.
+        at: At,
+    },
+    /// NaN or infinity where a tape looks for them: the op that made them of finite numbers.
+    #[error("{op}: {found} in its {pass} pass: {reason}{at}")]
+    Anomaly {
+        /// The op.
+        op: &'static str,
+        /// "forward" or "backward".
+        pass: &'static str,
+        /// What arose, and how often.
+        found: String,
+        /// What the op was given.
+        reason: String,
+        /// The user's line on which the op was applied.
         at: At,
     },
     /// An op in place that would need memory of its own, where that was forbidden.
@@ -412,6 +428,7 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+            | Self::Anomaly { at, .. }
             | Self::InPlaceCopy { at, .. }
             | Self::MutatedInput { at, .. }
             | Self::Cancelled { at, .. }
@@ -444,6 +461,7 @@ impl Error {
             | Self::Mismatch { at, .. }
             | Self::ReadWhileCapturing { at }
             | Self::NoPath { at, .. }
+            | Self::Anomaly { at, .. }
             | Self::InPlaceCopy { at, .. }
             | Self::MutatedInput { at, .. }
             | Self::Cancelled { at, .. }

@@ -3,10 +3,11 @@
 use crate::error::{Error, Result};
 use crate::in_place::Obstacle;
 use crate::meta::{Meta, kind_of};
+use crate::provenance::Cut;
 use autograd_kernels::{Kind, Layout, Shape, Slice, SliceMut, View, bf16, f16, memory};
 use candle_core::{CpuStorage, DType, Device, DeviceLocation, Storage, Tensor};
 use smallvec::SmallVec;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Memory with numbers in it. Dropping it returns the memory to the pool.
 #[derive(Debug)]
@@ -92,6 +93,8 @@ pub struct Plain {
     dtype: DType,
     device: DeviceLocation,
     memory: Memory,
+    /// Why the numbers are not watched, where they come from watched ones.
+    cut: OnceLock<Arc<Cut>>,
 }
 
 impl Plain {
@@ -103,6 +106,7 @@ impl Plain {
             dtype: meta.dtype,
             device: meta.device,
             memory: Memory::Own(buffer),
+            cut: OnceLock::new(),
         })
     }
 
@@ -114,13 +118,19 @@ impl Plain {
             _ => Layout::contiguous(*like.layout.shape()),
         };
         let (dtype, device) = (like.dtype, like.device);
-        Arc::new(Self { layout, contiguous: true, dtype, device, memory: Memory::Own(buffer) })
+        let (memory, cut) = (Memory::Own(buffer), OnceLock::new());
+        Arc::new(Self { layout, contiguous: true, dtype, device, memory, cut })
     }
 
     /// Whether the elements lie one after the other in row-major order.
     #[inline]
     pub fn is_contiguous(&self) -> bool {
         self.contiguous
+    }
+
+    /// Whether the elements are those of the buffer in its order, from its start.
+    fn is_whole(&self) -> bool {
+        self.contiguous && self.layout.offset() == 0
     }
 
     /// A value made of given elements.
@@ -157,6 +167,7 @@ impl Plain {
             dtype,
             device,
             memory: Memory::Own(Buffer::Candle(tensor, identity)),
+            cut: OnceLock::new(),
         }))
     }
 
@@ -216,6 +227,42 @@ impl Plain {
             dtype: self.dtype,
             device: self.device,
             memory: Memory::Of(owner),
+            cut: self.cut.clone(),
+        })
+    }
+
+    /// The cut behind which the numbers lie.
+    #[inline]
+    pub fn cut(&self) -> Option<&Arc<Cut>> {
+        self.cut.get()
+    }
+
+    /// Notes the cut behind which the numbers lie; a value that has one keeps it.
+    pub(crate) fn set_cut(&self, cut: &Arc<Cut>) {
+        let _ = self.cut.set(cut.clone());
+    }
+
+    /// Carries the cut of operands on to a value computed from them.
+    #[inline]
+    pub(crate) fn inherit<'a>(&self, operands: impl IntoIterator<Item = &'a Self>) {
+        if let Some(cut) = operands.into_iter().find_map(|plain| plain.cut.get()) {
+            self.set_cut(cut);
+        }
+    }
+
+    /// The same memory as a value of its own, for another cut.
+    pub(crate) fn without_cut(self: &Arc<Self>) -> Arc<Self> {
+        let owner = match &self.memory {
+            Memory::Own(_) => self.clone(),
+            Memory::Of(owner) => owner.clone(),
+        };
+        Arc::new(Self {
+            layout: self.layout,
+            contiguous: self.contiguous,
+            dtype: self.dtype,
+            device: self.device,
+            memory: Memory::Of(owner),
+            cut: OnceLock::new(),
         })
     }
 
@@ -259,6 +306,12 @@ impl Plain {
                 if whole && buffer.slice().is_some_and(|s| s.len() == layout.elements()) =>
             {
                 buffer.into_tensor(layout.dims())
+            }
+            // The last one to see the whole of an owner's memory.
+            Ok(Self { layout, memory: Memory::Of(owner), .. })
+                if whole && owner.is_whole() && layout.elements() == owner.layout.elements() =>
+            {
+                owner.into_tensor()?.reshape(layout.dims()).map_err(Error::from)
             }
             Ok(plain) => plain.to_tensor(),
             Err(shared) => shared.to_tensor(),

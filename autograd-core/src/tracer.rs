@@ -4,6 +4,7 @@ use crate::error::{Result, Site};
 use crate::in_place::{Obstacle, Rewrite, Rewritten};
 use crate::level::Level;
 use crate::primitive::Primitive;
+use crate::provenance::CutKind;
 use crate::value::TrackedTensor;
 use autograd_kernels::Shape;
 use candle_core::{DType, DeviceLocation};
@@ -69,6 +70,16 @@ pub trait Tracer: Any + Debug + Send + Sync {
     /// # Errors
     /// Whatever the op or the levels below report.
     fn process(&self, call: &Call<'_>) -> Result<Applied>;
+
+    /// The transform's own number for the value, where it has one: what a cut is remembered by.
+    fn number(&self) -> Option<usize> {
+        None
+    }
+
+    /// Why the transform does not watch the value now; `None` while it does.
+    fn silence(&self) -> Option<CutKind> {
+        None
+    }
 
     /// Applies an op whose first input is this value, which nobody else holds, and binds the value
     /// to the result, reusing the memory below where nothing needs its old content. The other

@@ -3,6 +3,7 @@
 use crate::error::{At, Error, Result, Site};
 use crate::meta::{Meta, resolve_dim};
 use crate::plain::{Buffer, Plain};
+use crate::provenance::{Cut, CutKind};
 use crate::tracer::Tracer;
 use autograd_kernels::Shape;
 use candle_core::{DType, Device, DeviceLocation, Tensor, WithDType};
@@ -178,7 +179,7 @@ impl TrackedTensor {
     }
 
     /// The numbers below all watchers; `None` while they are being captured or never were.
-    fn bottom(&self) -> Option<&Arc<Plain>> {
+    pub(crate) fn bottom(&self) -> Option<&Arc<Plain>> {
         let mut value = self;
         loop {
             match &value.0 {
@@ -187,6 +188,12 @@ impl TrackedTensor {
                 Repr::Failed(_) => return None,
             }
         }
+    }
+
+    /// The numbers without any watcher, for looking at them: unlike [`detach`](Self::detach) it is
+    /// no step of the user's function. `None` while they are being captured or batched.
+    pub fn beneath(&self) -> Option<Self> {
+        self.bottom().map(|plain| Self::from_plain(plain.clone()))
     }
 
     fn bottom_or(&self, site: Site) -> Result<&Arc<Plain>> {
@@ -202,7 +209,14 @@ impl TrackedTensor {
     /// [`Error::ReadWhileCapturing`] while a graph is being captured.
     #[track_caller]
     pub fn detach(&self) -> Result<Self> {
-        Ok(Self::from_plain(self.bottom_or(Site::caller())?.clone()))
+        let site = Site::caller();
+        let plain = self.bottom_or(site)?;
+        if !self.is_tracked() {
+            return Ok(Self::from_plain(plain.clone()));
+        }
+        // A value of its own: the numbers of the watched one do not lie behind this cut.
+        let cut = Cut::through(&[self], CutKind::Detached, "detach", site);
+        Ok(Self::from_plain(plain.without_cut()).behind(cut))
     }
 
     /// The numbers as a candle tensor in memory of its own.

@@ -57,6 +57,7 @@ mod simd;
 mod slice;
 pub mod softmax;
 pub mod sort;
+pub mod statistics;
 pub mod threads;
 pub mod triangle;
 

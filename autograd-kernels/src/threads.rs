@@ -24,7 +24,7 @@ use std::ops::Range;
 /// A panic in a task is thrown again here, after the running tasks have ended; the pool goes on
 /// working.
 pub fn parallel_for(tasks: usize, f: &(dyn Fn(usize) + Sync)) {
-    #[cfg(feature = "parallel")]
+    #[cfg(all(feature = "parallel", not(loom)))]
     if tasks > 1 && pool::shared().run(tasks, f) {
         return;
     }
@@ -33,18 +33,18 @@ pub fn parallel_for(tasks: usize, f: &(dyn Fn(usize) + Sync)) {
 
 /// How many threads work on one call.
 pub fn threads() -> usize {
-    #[cfg(feature = "parallel")]
+    #[cfg(all(feature = "parallel", not(loom)))]
     return pool::shared().threads();
-    #[cfg(not(feature = "parallel"))]
+    #[cfg(any(not(feature = "parallel"), loom))]
     1
 }
 
 /// Sets how many threads work on one call; 0 means all that the machine has. Without the feature
 /// `parallel` it does nothing.
 pub fn set_threads(n: usize) {
-    #[cfg(feature = "parallel")]
+    #[cfg(all(feature = "parallel", not(loom)))]
     pool::shared().set_threads(n);
-    #[cfg(not(feature = "parallel"))]
+    #[cfg(any(not(feature = "parallel"), loom))]
     let _ = n;
 }
 

@@ -1,6 +1,7 @@
 //! Writing over a value on the tape: the node is recorded as the functional op's, and the handle
 //! moves on to it.
 
+use crate::anomaly::Check;
 use crate::node::{Kept, Node, Slot, Source, Step, differentiable, residuals};
 use crate::record::State;
 use crate::region::open_region;
@@ -25,8 +26,9 @@ impl TapeTracer {
             others.push(mine.map_or(*input, |t| &t.value));
         }
         let rule = op.rule();
-        if self.tape.rules.is_some() {
-            // A backward pass that stands in for the op's own may read what it likes.
+        if self.tape.rules.is_some() || self.tape.check() != Check::Off {
+            // A backward pass that stands in for the op's own may read what it likes, and so does a
+            // look for anomalies.
             return Ok(Rewritten::Declined(Obstacle::ReadByRule));
         }
         match rule {
@@ -62,7 +64,7 @@ impl TapeTracer {
             for (slot, value) in slots[1..].iter().zip(&others) {
                 inputs.push(match slot {
                     Some(slot) => Source::Slot(*slot),
-                    None => Source::Constant(record.constant(value.meta())),
+                    None => Source::Constant(record.constant(value)),
                 });
             }
             let node = Node { step, inputs, outputs, kept, site, region: 0, handles: 1, consumers: 0 };

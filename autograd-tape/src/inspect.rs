@@ -102,23 +102,18 @@ impl GradientTape {
         text
     }
 
-    /// The tape as a graph in the DOT language.
+    /// The tape as a graph in the DOT language; see [`drawing`](Self::drawing).
     pub fn to_dot(&self) -> String {
-        let mut dot = String::from("digraph tape {\n  node [shape=box, fontname=monospace];\n");
-        for node in self.nodes() {
-            let shape = node.outputs.first().map_or_else(String::new, |m| m.shape.to_string());
-            let style = if node.operation == Operation::Variable { ", style=bold" } else { "" };
-            let _ = writeln!(dot, "  n{} [label=\"{} {shape}\"{style}];", node.id, label(&node.operation));
-            for (id, _) in node.inputs.iter().flatten() {
-                let _ = writeln!(dot, "  n{id} -> n{};", node.id);
-            }
-        }
-        dot.push_str("}\n");
-        dot
+        self.drawing().to_dot()
+    }
+
+    /// The tape as an SVG picture; see [`drawing`](Self::drawing).
+    pub fn to_svg(&self) -> String {
+        self.drawing().to_svg()
     }
 }
 
-fn label(operation: &Operation) -> &'static str {
+pub(crate) fn label(operation: &Operation) -> &'static str {
     match operation {
         Operation::Variable => "variable",
         Operation::Primitive(name) | Operation::Custom(name) => name,

@@ -20,25 +20,46 @@
 //! }
 //! ```
 
+mod accumulator;
+mod anomaly;
+mod clip;
+mod diagnostics;
+mod draw;
+mod explain;
+mod hooks;
 mod in_place;
 mod inspect;
 mod node;
+mod noise;
+mod norm;
 mod probe;
 mod record;
 mod region;
 mod replay;
 mod rules;
 mod saved;
+mod scaler;
+mod statistics;
 mod stow;
 mod sweep;
 mod tape;
 mod tracer;
 mod variables;
+mod watch;
 
+pub use accumulator::GradientAccumulator;
 pub use autograd_core::no_grad;
+pub use clip::{clip_adaptive, clip_by_global_norm, clip_by_norm, clip_by_value};
+pub use diagnostics::{GradientReport, LayerReport, Limits, Trouble, dead_units};
+pub use explain::{Cause, Explanation, PathStep, Place, Verdict};
+pub use hooks::{Hook, NamedGradients};
 pub use inspect::{Operation, TapeNode};
+pub use noise::GradientNoise;
+pub use norm::global_norm;
 pub use probe::{Probe, probe};
 pub use region::{Fate, RegionOptions, ReplayCount, region};
 pub use rules::{BackwardRule, Choice, RuleSet, own_backward};
+pub use scaler::{LossScaler, LossScalerState};
+pub use statistics::Statistics;
 pub use stow::{Store, Stowed};
 pub use tape::GradientTape;

@@ -59,6 +59,15 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// The op's name.
+    pub(crate) fn name(&self) -> &'static str {
+        match &self.step {
+            Step::Variable => "variable",
+            Step::Apply(op) => op.name(),
+            Step::Released => "released",
+        }
+    }
+
     /// The inputs whose gradients a recorded application can be asked for.
     pub(crate) fn differentiable(&self) -> Mask {
         match &self.step {

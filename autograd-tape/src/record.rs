@@ -1,15 +1,17 @@
 //! The record of a tape, and the small header that its values share.
 
+use crate::anomaly::Check;
 use crate::node::{Node, Slot, Step};
 use crate::region::{Region, RegionEntry, entries};
 use crate::rules::RuleSet;
 use crate::saved::{Fingerprints, Watchfulness};
 use crate::variables::Variables;
 use autograd_core::smallvec::SmallVec;
-use autograd_core::{Level, Meta, Site};
+use autograd_core::{Buffer, Cut, Level, Meta, Site, TrackedTensor};
 use parking_lot::Mutex;
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Whether a tape still watches.
@@ -27,16 +29,41 @@ pub(crate) struct Shared {
     state: AtomicU8,
     /// 0 until the first variable.
     level: AtomicU64,
+    /// Which numbers are anomalies; see [`Check`].
+    check: AtomicU8,
     pub(crate) record: Mutex<Record>,
     pub(crate) watchfulness: Watchfulness,
     /// Backward passes that stand in for the ops' own.
     pub(crate) rules: Option<RuleSet>,
 }
 
+/// An operand that is a constant to the tape.
+#[derive(Clone, Debug)]
+pub(crate) struct Constant {
+    pub(crate) meta: Meta,
+    /// The cut behind which its numbers lie.
+    pub(crate) cut: Option<Arc<Cut>>,
+    /// Which plain value it was.
+    pub(crate) address: Option<usize>,
+    pub(crate) from_candle: bool,
+}
+
+impl Constant {
+    pub(crate) fn of(value: &TrackedTensor) -> Self {
+        let plain = value.plain();
+        Self {
+            meta: value.meta(),
+            cut: value.cut().cloned(),
+            address: plain.map(|plain| Arc::as_ptr(plain).addr()),
+            from_candle: plain.is_some_and(|plain| matches!(plain.buffer(), Buffer::Candle(..))),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     pub(crate) nodes: Vec<Node>,
-    pub(crate) constants: Vec<Meta>,
+    pub(crate) constants: Vec<Constant>,
     /// The regions that nodes are in.
     pub(crate) regions: HashMap<u32, RegionEntry>,
     /// Where the first variable was taken.
@@ -60,7 +87,16 @@ impl Shared {
             variables: Variables::new(),
         });
         let (state, level, watchfulness) = (AtomicU8::new(0), AtomicU64::new(0), Watchfulness::new());
-        Self { state, level, record, watchfulness, rules }
+        Self { state, level, check: AtomicU8::new(0), record, watchfulness, rules }
+    }
+
+    /// Which numbers are anomalies.
+    pub(crate) fn check(&self) -> Check {
+        Check::from_number(self.check.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_check(&self, check: Check) {
+        self.check.store(check as u8, Ordering::Relaxed);
     }
 
     pub(crate) fn state(&self) -> State {
@@ -71,13 +107,25 @@ impl Shared {
         }
     }
 
-    /// Ends the tape; the nodes come out so that they are dropped outside of any lock.
-    pub(crate) fn end(&self, state: State, site: Option<Site>) -> Record {
+    /// Spends the tape: the nodes come out to be taken apart. `None` where another thread was first.
+    pub(crate) fn spend(&self, site: Site) -> Option<Record> {
         let mut record = self.record.lock();
-        self.state.store(if state == State::Spent { 1 } else { 2 }, Ordering::Release);
+        if self.state() != State::Live {
+            return None;
+        }
+        self.state.store(1, Ordering::Release);
         let taken = std::mem::take(&mut *record);
         record.started_at = taken.started_at;
-        record.spent_at = site.or(taken.spent_at);
+        record.spent_at = Some(site);
+        Some(taken)
+    }
+
+    /// Drops the tape; the nodes come out so that they are dropped outside of any lock.
+    pub(crate) fn end(&self) -> Record {
+        let mut record = self.record.lock();
+        self.state.store(2, Ordering::Release);
+        let taken = std::mem::take(&mut *record);
+        (record.started_at, record.spent_at) = (taken.started_at, taken.spent_at);
         taken
     }
 
@@ -141,9 +189,9 @@ impl Record {
         }
     }
 
-    pub(crate) fn constant(&mut self, meta: Meta) -> u32 {
+    pub(crate) fn constant(&mut self, value: &TrackedTensor) -> u32 {
         let id = u32::try_from(self.constants.len()).expect("a tape has fewer than 2^32 constants");
-        self.constants.push(meta);
+        self.constants.push(Constant::of(value));
         id
     }
 
@@ -154,7 +202,7 @@ impl Record {
             .iter()
             .map(|input| match *input {
                 Source::Slot(slot) => self.nodes[slot.node as usize].outputs[slot.output as usize],
-                Source::Constant(id) => self.constants[id as usize],
+                Source::Constant(id) => self.constants[id as usize].meta,
             })
             .collect()
     }
@@ -166,7 +214,7 @@ const SPARE_NODES: usize = 1 << 16;
 thread_local! {
     /// Memory of an earlier tape: a training step records as many nodes as the one before, and
     /// growing to them again costs more than recording them.
-    static SPARE: Cell<(Vec<Node>, Vec<Meta>)> = const { Cell::new((Vec::new(), Vec::new())) };
+    static SPARE: Cell<(Vec<Node>, Vec<Constant>)> = const { Cell::new((Vec::new(), Vec::new())) };
 }
 
 impl Drop for Record {

@@ -7,6 +7,7 @@ use crate::replay::{Reached, Replays};
 use crate::saved::verify;
 use crate::stow::recalled;
 use crate::tracer::TapeTracer;
+use crate::watch::{Passage, Watch};
 use autograd_core::algebra::{accumulate, add};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
@@ -80,11 +81,13 @@ impl Nodes<'_> {
     }
 }
 
-/// Pulls cotangents back from `seeds` to `sources`; `None` where there is no path.
+/// Pulls cotangents back from `seeds` to `sources`; `None` where there is no path. The watches see
+/// what passes.
 pub(crate) fn sweep(
     mut nodes: Nodes<'_>,
     seeds: Vec<(Slot, TrackedTensor)>,
     sources: &[Slot],
+    watches: &mut [&mut dyn Watch],
 ) -> Result<Vec<Option<TrackedTensor>>> {
     let mut results: Vec<Option<TrackedTensor>> = vec![None; sources.len()];
     let (Some(low), Some(high)) =
@@ -104,19 +107,22 @@ pub(crate) fn sweep(
     }
     let mut replays = Replays::default();
     for id in (low..=high).rev() {
-        let ct = std::mem::take(&mut cts[id - low]);
+        let mut ct = std::mem::take(&mut cts[id - low]);
         if let Nodes::Taken(record) = &mut nodes {
             record.nodes.truncate(id + 1);
         }
         if !depends[id - low] || ct.iter().all(Option::is_none) {
             continue;
         }
+        let mut visit = nodes.visit(id);
+        for watch in watches.iter_mut() {
+            watch.arrive(id, &visit.node, &mut ct)?;
+        }
         for (result, source) in results.iter_mut().zip(sources) {
             if source.node as usize == id {
                 *result = ct.get(source.output as usize).cloned().flatten();
             }
         }
-        let mut visit = nodes.visit(id);
         let reached = |source: &Source| {
             source.slot().is_some_and(|s| (s.node as usize) >= low && depends[s.node as usize - low])
         };
@@ -133,8 +139,16 @@ pub(crate) fn sweep(
             visit.node.kept = again;
         }
         let site = visit.node.site;
+        let seen = (!watches.is_empty()).then(|| (ct.clone(), visit.node.kept.clone()));
         let grads = on_behalf_of(site, || pull(&nodes, &*op, id, recorded, wanted, ct, &mut visit))
             .map_err(|error| error.or_at(site))?;
+        if let Some((cts, kept)) = &seen {
+            let (node, metas) = (&visit.node, &visit.metas[..]);
+            let passage = Passage { id, op: &op, node, metas, recorded, wanted, kept, cts, grads: &grads };
+            for watch in watches.iter_mut() {
+                watch.pass(&passage)?;
+            }
+        }
         for (i, grad) in grads.into_iter().enumerate() {
             let (Some(grad), Source::Slot(slot), true) = (grad, visit.node.inputs[i], wanted.has(i)) else {
                 continue;

@@ -1,10 +1,13 @@
 //! The gradient tape.
 
+use crate::anomaly::{self, Backward, Check};
+use crate::hooks::Hooks;
 use crate::node::{Node, Slot, Step};
 use crate::record::{Record, Shared, State};
 use crate::rules::RuleSet;
 use crate::sweep::{Nodes, sweep};
 use crate::tracer::TapeTracer;
+use crate::watch::Watch;
 use autograd_core::algebra::{fill, ones_like};
 use autograd_core::smallvec::smallvec;
 use autograd_core::{
@@ -31,8 +34,9 @@ use std::sync::Arc;
 /// ```
 #[derive(Debug)]
 pub struct GradientTape {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     persistent: bool,
+    pub(crate) hooks: Hooks,
 }
 
 impl Default for GradientTape {
@@ -43,21 +47,25 @@ impl Default for GradientTape {
 
 impl Drop for GradientTape {
     fn drop(&mut self) {
-        drop(self.shared.end(State::Dropped, None));
+        drop(self.shared.end());
     }
 }
 
 impl GradientTape {
     /// A tape for one gradient.
     pub fn new() -> Self {
-        Self { shared: Arc::new(Shared::new(None)), persistent: false }
+        Self::of(None)
+    }
+
+    fn of(rules: Option<RuleSet>) -> Self {
+        Self { shared: Arc::new(Shared::new(rules)), persistent: false, hooks: Hooks::default() }
     }
 
     /// A tape on which other backward passes stand in for those of chosen ops. They are fixed
     /// before recording. What a rule gives is no derivative that could be differentiated again: a
     /// gradient is never recorded here, even if the tape is [`persistent`](Self::persistent).
     pub fn with_rules(rules: RuleSet) -> Self {
-        Self { shared: Arc::new(Shared::new(Some(rules))), persistent: false }
+        Self::of(Some(rules))
     }
 
     /// The tape kept after a gradient: further ones can be asked, and since the backward pass is
@@ -110,6 +118,9 @@ impl GradientTape {
             return Err(Error::NotDifferentiable { dtype: value.dtype(), at: At::from(site) });
         }
         self.check_live(site)?;
+        if self.shared.check() != Check::Off {
+            anomaly::variable(self.shared.check(), &value).map_err(|e| e.or_at(site))?;
+        }
         let level = self.level_for(&value, site)?;
         let meta = value.meta();
         let node = Node {
@@ -153,7 +164,7 @@ impl GradientTape {
         }
     }
 
-    fn check_live(&self, site: Site) -> Result<()> {
+    pub(crate) fn check_live(&self, site: Site) -> Result<()> {
         if self.shared.state() == State::Live {
             return Ok(());
         }
@@ -243,7 +254,7 @@ impl GradientTape {
     }
 
     /// As [`gradient`](Self::gradient), with an error where the target does not depend on a
-    /// source.
+    /// source, which says why (see [`explain`](Self::explain)); the tape is not spent then.
     ///
     /// # Errors
     /// [`Error::NoPath`], and as [`gradient`](Self::gradient).
@@ -254,12 +265,19 @@ impl GradientTape {
         sources: &[&TrackedTensor],
     ) -> Result<Vec<TrackedTensor>> {
         let site = Site::caller();
+        let no_path = |index: usize, reason: String| Error::NoPath { index, reason, at: At::from(site) };
+        if let Ok(to) = self.find(target, "target", site) {
+            for (index, source) in sources.iter().enumerate() {
+                let from = self.find(source, "source", site)?;
+                if let Some(reason) = self.why_no_path(to, from) {
+                    return Err(no_path(index, reason));
+                }
+            }
+        }
         let found = self.pull_paths(&[target], None, sources, self.persistent, site)?;
-        found
-            .into_iter()
-            .enumerate()
-            .map(|(index, grad)| grad.ok_or(Error::NoPath { index, at: At::from(site) }))
-            .collect()
+        let zero = "no rule on the path passes anything on";
+        let strict = |(index, grad): (usize, Option<_>)| grad.ok_or_else(|| no_path(index, zero.to_owned()));
+        found.into_iter().enumerate().map(strict).collect()
     }
 
     fn pull(
@@ -287,7 +305,6 @@ impl GradientTape {
         site: Site,
     ) -> Result<Vec<Option<TrackedTensor>>> {
         self.check_live(site)?;
-        let recording = recording && self.shared.rules.is_none();
         if let Some(seeds) = seeds
             && seeds.len() != targets.len()
         {
@@ -314,17 +331,55 @@ impl GradientTape {
         }
         let sources: Vec<Slot> =
             sources.iter().map(|s| Ok(self.find(s, "source", site)?.slot)).collect::<Result<_>>()?;
+        self.pull_slots(pulled, &sources, recording, site)
+    }
+
+    /// Runs the sweep from seeded slots to slots, under the tape's hooks and checks.
+    pub(crate) fn pull_slots(
+        &self,
+        seeds: Vec<(Slot, TrackedTensor)>,
+        sources: &[Slot],
+        recording: bool,
+        site: Site,
+    ) -> Result<Vec<Option<TrackedTensor>>> {
+        let recording = recording && self.shared.rules.is_none();
+        let check = self.shared.check();
+        let mut hooks = self.hooks.begin();
+        let mut checks = Backward::new(check, site);
+        let mut watches: Vec<&mut dyn Watch> = Vec::new();
+        watches.extend(hooks.as_mut().map(|hooks| hooks as &mut dyn Watch));
+        if check != Check::Off {
+            watches.push(&mut checks);
+        }
         let level = self.shared.level().unwrap_or_else(Level::fresh);
         let nodes = if self.persistent {
             Nodes::Shared { tape: &self.shared, level, recording }
         } else {
-            Nodes::Taken(self.shared.end(State::Spent, Some(site)))
+            let Some(record) = self.shared.spend(site) else {
+                // Another thread took its gradient since this one looked.
+                self.check_live(site)?;
+                return Err(
+                    Error::internal("gradient", "a tape that is not live cannot be spent").or_at(site)
+                );
+            };
+            Nodes::Taken(record)
         };
-        sweep(nodes, pulled, &sources)
+        match check {
+            Check::Off => sweep(nodes, seeds, sources, &mut watches),
+            // The sweep's own ops are blamed on the op whose rule applies them.
+            Check::Nan | Check::NotFinite => {
+                anomaly::unchecked(|| sweep(nodes, seeds, sources, &mut watches))
+            }
+        }
     }
 
     /// The tracer of a value on this tape, or the error that says why there is none.
-    fn find<'a>(&self, value: &'a TrackedTensor, role: &'static str, site: Site) -> Result<&'a TapeTracer> {
+    pub(crate) fn find<'a>(
+        &self,
+        value: &'a TrackedTensor,
+        role: &'static str,
+        site: Site,
+    ) -> Result<&'a TapeTracer> {
         let at = At::from(site);
         let mut seen = value;
         let mut reason = Error::Untracked { role, at };
@@ -332,7 +387,11 @@ impl GradientTape {
             if let Some(error) = seen.failure() {
                 return Err(error.clone());
             }
-            let Some(tracer) = seen.tracer() else { return Err(reason) };
+            let Some(tracer) = seen.tracer() else {
+                // Computed after another thread spent the tape: that is the reason.
+                self.check_live(site)?;
+                return Err(reason);
+            };
             let Some(tape) = TapeTracer::of(seen) else {
                 // A dual, a batch or a graph wraps the value: it is younger than this tape.
                 let tape_at = self.with_record(|r| r.started_at).unwrap_or(site);

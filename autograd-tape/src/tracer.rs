@@ -1,14 +1,15 @@
 //! Values that a tape watches, and how it records.
 
+use crate::anomaly::{self, Check};
 use crate::node::{Kept, Node, Slot, Source, Step, differentiable, residuals};
 use crate::record::{Shared, State};
 use crate::region::{Fate, Region, open_region};
 use crate::rules::{Choice, Replaced};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    Applied, Call, Error, Level, Mask, Meta, Pointwise, Prim, Primitive, Residual, Result, Rewrite,
-    Rewritten, Rule, Shape, Tracer, TrackedTensor, Values, apply_call, apply_single, is_float, is_recording,
-    on_behalf_of,
+    Applied, Call, Cut, CutKind, Error, Level, Mask, Meta, Pointwise, Prim, Primitive, Residual, Result,
+    Rewrite, Rewritten, Rule, Shape, Tracer, TrackedTensor, Values, apply_call, apply_single, is_float,
+    is_recording, on_behalf_of,
 };
 use candle_core::{DType, DeviceLocation};
 use std::any::Any;
@@ -68,6 +69,19 @@ impl Tracer for TapeTracer {
         self.tape.state() == State::Live && is_recording(self.level)
     }
 
+    fn number(&self) -> Option<usize> {
+        Some(self.slot.node as usize)
+    }
+
+    fn silence(&self) -> Option<CutKind> {
+        match self.tape.state() {
+            State::Live if is_recording(self.level) => None,
+            State::Live => Some(CutKind::Paused),
+            State::Spent => Some(CutKind::Spent(self.tape.record.lock().spent_at)),
+            State::Dropped => Some(CutKind::Dropped),
+        }
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -121,7 +135,11 @@ impl Tracer for TapeTracer {
             }
         };
         if wanted.is_empty() {
-            return apply_call(op, &inner, aux, site);
+            // Whoever asks why a gradient is missing is told of this line.
+            let Applied { outputs, aux } = apply_call(op, &inner, aux, site)?;
+            let cut = Cut::through(inputs, CutKind::Flat, op.name(), site);
+            let outputs = outputs.into_iter().map(|y| y.behind(cut.clone())).collect();
+            return Ok(Applied { outputs, aux });
         }
         let region = open_region(self.level);
         if let (Rule::Pointwise(pointwise), None, false) = (rule, &region, aux)
@@ -138,6 +156,9 @@ impl Tracer for TapeTracer {
         };
         let hints = reads_hints && fate != Fate::Recompute;
         let made = apply_call(op, &inner, aux || hints, site)?;
+        if self.tape.check() != Check::Off {
+            anomaly::forward(self.tape.check(), op, &slots, &inner, &made.outputs)?;
+        }
         let reads = if made.outputs.len() == 1 {
             early
         } else {
@@ -172,7 +193,7 @@ impl Tracer for TapeTracer {
             for (slot, value) in slots.iter().zip(&inner) {
                 sources.push(match slot {
                     Some(slot) => Source::Slot(*slot),
-                    None => Source::Constant(record.constant(value.meta())),
+                    None => Source::Constant(record.constant(value)),
                 });
             }
             if let Some(region) = &region {
@@ -210,6 +231,9 @@ impl TapeTracer {
         inner: &[&TrackedTensor],
     ) -> Result<Applied> {
         let y = apply_single(op, inner, call.site)?;
+        if self.tape.check() != Check::Off {
+            anomaly::forward(self.tape.check(), op, slots, inner, std::slice::from_ref(&y))?;
+        }
         let kept: Kept = op.expr().reverse(wanted, Mask::one(0), |reverse| {
             let mut kept = Kept::with_capacity(reverse.residuals.len());
             for residual in &reverse.residuals {
@@ -234,7 +258,7 @@ impl TapeTracer {
             for (slot, value) in slots.iter().zip(inner) {
                 inputs.push(match slot {
                     Some(slot) => Source::Slot(*slot),
-                    None => Source::Constant(record.constant(value.meta())),
+                    None => Source::Constant(record.constant(value)),
                 });
             }
             let site = call.site;

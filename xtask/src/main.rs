@@ -6,6 +6,7 @@
 mod arrows;
 mod ci;
 mod gpu_check;
+mod loom;
 mod overhead;
 mod peers;
 mod project;
@@ -23,8 +24,15 @@ struct Command {
     run: fn(&Project, lexopt::Parser) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 6] =
-    [ci::COMMAND, tidy::COMMAND, overhead::COMMAND, peers::COMMAND, soak::COMMAND, gpu_check::COMMAND];
+const COMMANDS: [Command; 7] = [
+    ci::COMMAND,
+    tidy::COMMAND,
+    loom::COMMAND,
+    overhead::COMMAND,
+    peers::COMMAND,
+    soak::COMMAND,
+    gpu_check::COMMAND,
+];
 
 fn main() -> ExitCode {
     match dispatch(lexopt::Parser::from_env()) {

@@ -6,9 +6,11 @@
 //! that never woke up is not waited for. So the job, which borrows from the caller's stack, is
 //! only ever read between entering and leaving.
 
-use super::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, Thread, UnsafeCell, spin, thread};
+use super::sync::{
+    Arc, AtomicBool, AtomicUsize, Mutex, Ordering, Thread, UnsafeCell, is_inside, look, set_inside, spin,
+    thread,
+};
 use std::any::Any;
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// The pool of the process.
@@ -16,11 +18,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 pub(super) fn shared() -> &'static Arc<Pool> {
     static POOL: std::sync::LazyLock<Arc<Pool>> = std::sync::LazyLock::new(|| Arc::new(Pool::new()));
     &POOL
-}
-
-thread_local! {
-    /// Whether this thread is working on a job: calls from inside one run inline.
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Set in the gate while workers may enter; the rest of it counts them in steps of [`ENTRANT`].
@@ -102,7 +99,7 @@ impl Pool {
     /// should run them alone.
     pub(super) fn run(self: &Arc<Self>, tasks: usize, f: &(dyn Fn(usize) + Sync)) -> bool {
         let helpers = self.threads().saturating_sub(1).min(tasks - 1);
-        if helpers == 0 || INSIDE.get() || self.busy.swap(true, Ordering::Acquire) {
+        if helpers == 0 || is_inside() || self.busy.swap(true, Ordering::Acquire) {
             return false;
         }
         if self.started.load(Ordering::Relaxed) < helpers {
@@ -119,9 +116,9 @@ impl Pool {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         self.wake(helpers);
 
-        INSIDE.set(true);
+        set_inside(true);
         self.work();
-        INSIDE.set(false);
+        set_inside(false);
         self.gate.fetch_and(!OPEN, Ordering::SeqCst);
         self.wait_until_empty();
 
@@ -154,7 +151,7 @@ impl Pool {
     }
 
     fn wait_until_empty(&self) {
-        let empty = || self.gate.load(Ordering::SeqCst) == 0;
+        let empty = || look(&self.gate) == 0;
         if empty() || spin(empty) {
             return;
         }
@@ -191,10 +188,10 @@ impl Pool {
 
     /// A worker's life.
     fn serve(&self, id: usize, asleep: &AtomicBool) {
-        INSIDE.set(true);
+        set_inside(true);
         let mut seen = self.epoch.load(Ordering::SeqCst).wrapping_sub(1);
         loop {
-            let changed = || self.epoch.load(Ordering::SeqCst) != seen;
+            let changed = || look(&self.epoch) != seen;
             if !changed() && !spin(changed) {
                 asleep.store(true, Ordering::SeqCst);
                 while !changed() {
@@ -272,5 +269,82 @@ mod tests {
             barrier.wait();
         }));
         pool.close();
+    }
+}
+
+/// Every interleaving of a caller and its workers, as far as two preemptions go. Run by
+/// `cargo xtask loom`.
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use loom::sync::atomic::AtomicUsize as Counter;
+
+    fn check(f: impl Fn() + Sync + Send + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        model.check(f);
+    }
+
+    #[test]
+    fn every_task_runs_once_and_its_writes_are_seen() {
+        check(|| {
+            let pool = Arc::new(Pool::new());
+            pool.set_threads(2);
+            let counts = [Counter::new(0), Counter::new(0)];
+            let ran = pool.run(2, &|i| {
+                counts[i].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(ran, "nobody else uses this pool");
+            // The caller sees what the tasks wrote, without an ordering of theirs.
+            assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+            pool.close();
+        });
+    }
+
+    #[test]
+    fn a_second_job_finds_the_worker_awake_or_asleep() {
+        check(|| {
+            let pool = Arc::new(Pool::new());
+            pool.set_threads(2);
+            for _ in 0..2 {
+                let count = Counter::new(0);
+                assert!(pool.run(2, &|_| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }));
+                assert_eq!(count.load(Ordering::Relaxed), 2);
+            }
+            pool.close();
+        });
+    }
+
+    #[test]
+    fn two_callers_do_not_wait_for_each_other() {
+        check(|| {
+            let pool = Arc::new(Pool::new());
+            pool.set_threads(2);
+            let other = {
+                let pool = Arc::clone(&pool);
+                loom::thread::spawn(move || {
+                    let count = Counter::new(0);
+                    let task = |_| {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    };
+                    if !pool.run(2, &task) {
+                        (0..2).for_each(task);
+                    }
+                    assert_eq!(count.load(Ordering::Relaxed), 2);
+                })
+            };
+            let count = Counter::new(0);
+            let task = |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            };
+            if !pool.run(2, &task) {
+                (0..2).for_each(task);
+            }
+            assert_eq!(count.load(Ordering::Relaxed), 2);
+            assert!(other.join().is_ok());
+            pool.close();
+        });
     }
 }

@@ -34,6 +34,7 @@ macro_rules! fails {
 fn what_is_not_a_scalar_needs_a_cotangent() -> Result<()> {
     let x = vector()?;
     fails!(grad(|x| x.sqr(), &x), Error::NonScalarTarget { .. });
+    fails!(hvp(|x| x.sqr(), &x, &x), Error::NonScalarTarget { .. });
     // A constant that is not a scalar is refused too.
     fails!(grad(|_| vector(), &x), Error::NonScalarTarget { .. });
     fails!(forward_gradient(|x| x.sqr(), &x, 4, &random::key(0)), Error::NonScalarTarget { .. });
