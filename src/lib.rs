@@ -9,7 +9,8 @@
 //! | `transforms` | [`transforms`]: `grad`, `vmap`, Jacobians, Hessians, checks on closures over trees of values | yes |
 //! | `nn` | [`nn`]: candle's variables, gradient stores and optimisers | yes |
 //! | `parallel` | kernels on one pool of threads | yes |
-//! | `graph` | [`graph`]: functions captured as programs | |
+//! | `graph` | [`graph`]: functions captured, optimised and compiled; `jit(f)` | |
+//! | `jit` | machine code for what graphs fuse (x86-64; tiles elsewhere) | |
 //! | `checkpoint` | [`checkpoint`]: recomputation instead of memory | |
 //! | `interpret` | [`interpret`]: attribution | |
 //! | `pictures` | `interpret::picture`: heat maps, coloured text, time series | |

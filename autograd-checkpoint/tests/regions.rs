@@ -242,6 +242,21 @@ fn closures_run_once_whatever_is_replayed() -> Result<()> {
 }
 
 #[test]
+fn random_numbers_are_those_of_the_forward_pass() -> Result<()> {
+    let key = autograd_ops::random::key(3);
+    let run = |again: bool| -> Result<Vec<u64>> {
+        let tape = GradientTape::new();
+        let x = tape.variable(value(12, &[40]));
+        let f = |x: &TrackedTensor| -> Result<TrackedTensor> { x.tanh()?.dropout(&key, 0.5)?.exp() };
+        let y = if again { checkpointed(f, &x)? } else { f(&x)? };
+        let gradient = tape.derivative(&y.sum()?, &x)?;
+        Ok(bits(&[y, gradient]))
+    };
+    assert_eq!(run(true)?, run(false)?);
+    Ok(())
+}
+
+#[test]
 fn errors_and_pauses_pass_through() -> Result<()> {
     let tape = GradientTape::new();
     let x = tape.variable(value(11, &[3]));

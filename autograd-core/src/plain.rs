@@ -82,6 +82,8 @@ enum Memory {
     Own(Buffer),
     /// A view: the owner's buffer under another layout. Owners are never views themselves.
     Of(Arc<Plain>),
+    /// A view of the one element that `fill` made: a number that the program itself wrote.
+    Fill(Arc<Plain>),
 }
 
 /// A value that nobody watches.
@@ -203,8 +205,19 @@ impl Plain {
     pub fn buffer(&self) -> &Buffer {
         match &self.memory {
             Memory::Own(buffer) => buffer,
-            Memory::Of(owner) => owner.buffer(),
+            Memory::Of(owner) | Memory::Fill(owner) => owner.buffer(),
         }
+    }
+
+    /// The number that [`fill`](crate::algebra::fill) made this of: what a program may treat as
+    /// known. Closed-over values are never literals, even where all their elements are equal.
+    pub fn literal(&self) -> Option<f64> {
+        let Memory::Fill(owner) = &self.memory else { return None };
+        let slice = owner.buffer().slice().filter(|slice| slice.len() == 1)?;
+        let one = Layout::contiguous(Shape::new(&[1]));
+        let mut number = [0.0f64];
+        autograd_kernels::copy::copy(View { data: slice, layout: &one }, SliceMut::F64(&mut number));
+        Some(number[0])
     }
 
     /// Whether the memory is ours: not a candle tensor's.
@@ -216,9 +229,10 @@ impl Plain {
     /// The same memory under another layout.
     #[inline]
     pub(crate) fn view(self: &Arc<Self>, layout: Layout) -> Arc<Self> {
-        let owner = match &self.memory {
-            Memory::Own(_) => self.clone(),
-            Memory::Of(owner) => owner.clone(),
+        let memory = match &self.memory {
+            Memory::Own(_) => Memory::Of(self.clone()),
+            Memory::Of(owner) => Memory::Of(owner.clone()),
+            Memory::Fill(owner) => Memory::Fill(owner.clone()),
         };
         let contiguous = layout.is_contiguous();
         Arc::new(Self {
@@ -226,7 +240,7 @@ impl Plain {
             contiguous,
             dtype: self.dtype,
             device: self.device,
-            memory: Memory::Of(owner),
+            memory,
             cut: self.cut.clone(),
         })
     }
@@ -252,18 +266,26 @@ impl Plain {
 
     /// The same memory as a value of its own, for another cut.
     pub(crate) fn without_cut(self: &Arc<Self>) -> Arc<Self> {
-        let owner = match &self.memory {
-            Memory::Own(_) => self.clone(),
-            Memory::Of(owner) => owner.clone(),
+        let memory = match &self.memory {
+            Memory::Own(_) => Memory::Of(self.clone()),
+            Memory::Of(owner) => Memory::Of(owner.clone()),
+            Memory::Fill(owner) => Memory::Fill(owner.clone()),
         };
         Arc::new(Self {
             layout: self.layout,
             contiguous: self.contiguous,
             dtype: self.dtype,
             device: self.device,
-            memory: Memory::Of(owner),
+            memory,
             cut: OnceLock::new(),
         })
+    }
+
+    /// The one element of this value, repeated: what `fill` makes.
+    pub(crate) fn repeated(self: &Arc<Self>, layout: Layout) -> Arc<Self> {
+        let (dtype, device, contiguous) = (self.dtype, self.device, layout.is_contiguous());
+        let memory = Memory::Fill(self.clone());
+        Arc::new(Self { layout, contiguous, dtype, device, memory, cut: OnceLock::new() })
     }
 
     /// The elements to change in place, where nobody else can see them.
@@ -290,10 +312,12 @@ impl Plain {
         let (start, len) = (plain.layout.offset(), plain.layout.elements());
         let whole = match &mut plain.memory {
             Memory::Own(buffer) => buffer.slice_mut(),
-            Memory::Of(owner) => match &mut Arc::get_mut(owner).ok_or(Obstacle::Shared)?.memory {
-                Memory::Own(buffer) => buffer.slice_mut(),
-                Memory::Of(_) => None,
-            },
+            Memory::Of(owner) | Memory::Fill(owner) => {
+                match &mut Arc::get_mut(owner).ok_or(Obstacle::Shared)?.memory {
+                    Memory::Own(buffer) => buffer.slice_mut(),
+                    Memory::Of(_) | Memory::Fill(_) => None,
+                }
+            }
         };
         whole.and_then(|whole| whole.part(start..start + len)).ok_or(Obstacle::NoKernel)
     }
@@ -385,7 +409,7 @@ pub(crate) fn open<R>(
     kernel(&views)
 }
 
-fn unsupported(op: &'static str, plain: &Plain) -> Error {
+pub(crate) fn unsupported(op: &'static str, plain: &Plain) -> Error {
     if plain.device == DeviceLocation::Cpu {
         Error::dtype(op, plain.dtype, "f64, f32, bf16, f16, u8, u32 and i64 are")
     } else {
@@ -393,7 +417,7 @@ fn unsupported(op: &'static str, plain: &Plain) -> Error {
     }
 }
 
-fn candle_slice(storage: &Storage) -> Option<Slice<'_>> {
+pub(crate) fn candle_slice(storage: &Storage) -> Option<Slice<'_>> {
     let Storage::Cpu(cpu) = storage else {
         return None;
     };

@@ -296,6 +296,11 @@ impl Primitive for Pointwise {
         Some(self)
     }
 
+    fn operations(&self, inputs: &[Meta]) -> u64 {
+        let widest = inputs.iter().map(Meta::elements).max().unwrap_or(0);
+        self.expr().operations() * widest as u64
+    }
+
     fn may_alias(&self, _: usize, _: usize) -> bool {
         !self.definition().to_mask
     }
@@ -355,9 +360,39 @@ pub struct ReducedPointwise {
     targets: SmallVec<[Shape; 2]>,
 }
 
+impl ReducedPointwise {
+    /// The expression over `shape`, each output summed to its target.
+    pub fn new(op: Pointwise, shape: Shape, targets: &[Shape]) -> Self {
+        Self { op, shape, targets: SmallVec::from_slice(targets) }
+    }
+
+    /// The expression.
+    pub fn pointwise(&self) -> &Pointwise {
+        &self.op
+    }
+
+    /// The shape over which it is evaluated.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The shape that each output is summed to.
+    pub fn targets(&self) -> &[Shape] {
+        &self.targets
+    }
+}
+
 impl Primitive for ReducedPointwise {
     fn name(&self) -> &'static str {
         self.op.name()
+    }
+
+    fn as_reduced_pointwise(&self) -> Option<&ReducedPointwise> {
+        Some(self)
+    }
+
+    fn operations(&self, _: &[Meta]) -> u64 {
+        (self.op.expr().operations() + self.targets.len() as u64) * self.shape.elements() as u64
     }
 
     fn keep(&self) -> Prim {

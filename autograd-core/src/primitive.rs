@@ -3,12 +3,14 @@
 use crate::error::Result;
 use crate::mask::Mask;
 use crate::meta::Meta;
-use crate::pointwise::Pointwise;
+use crate::pointwise::{Pointwise, ReducedPointwise};
 use crate::rule::Rule;
+use crate::saved::SavedOp;
 use crate::tracer::Values;
 use crate::value::TrackedTensor;
 use autograd_kernels::{Layout, Shape, SliceMut, View};
 use smallvec::SmallVec;
+use std::any::Any;
 use std::fmt::Debug;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -29,6 +31,15 @@ impl Signature {
         outputs.push(output);
         Self { outputs, aux: SmallVec::new() }
     }
+}
+
+/// A sum over some dimensions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SumOver {
+    /// The input's shape with extent 1 where it is summed.
+    pub kept: Shape,
+    /// What the sum is multiplied with: 1, or 1/n for a mean.
+    pub scale: f64,
 }
 
 /// An operation that levels can see.
@@ -77,6 +88,35 @@ pub trait Primitive: Debug + Send + Sync + 'static {
     /// The op as a scalar expression, whatever its rule: the evaluator has a short way for those.
     fn as_pointwise(&self) -> Option<&Pointwise> {
         None
+    }
+
+    /// The op as an expression whose outputs are summed, where it is one: graphs fuse those.
+    fn as_reduced_pointwise(&self) -> Option<&ReducedPointwise> {
+        None
+    }
+
+    /// The op as a sum of its one input, where it is one: graphs fuse sums into what they sum.
+    fn as_sum(&self, input: &Meta) -> Option<SumOver> {
+        let _ = input;
+        None
+    }
+
+    /// The op itself, for who made it to recognise it: a static graph its fused ops. `None` for
+    /// ops that nobody has to recognise.
+    fn as_any(&self) -> Option<&dyn Any> {
+        None
+    }
+
+    /// What makes the op again from data; `None` where nothing does (a user's closure), so that a
+    /// program with it cannot be stored.
+    fn saved(&self) -> Option<SavedOp> {
+        None
+    }
+
+    /// How many floating-point operations an application takes, about: what cost models and
+    /// `explain` count. By default one for each element of the largest input.
+    fn operations(&self, inputs: &[Meta]) -> u64 {
+        inputs.iter().map(|x| x.elements() as u64).max().unwrap_or(0)
     }
 
     /// Bytes that [`eval_into`](Self::eval_into) takes from the buffer pool beyond its outputs.

@@ -77,6 +77,14 @@ impl ScalarExpr {
         &self.0.program
     }
 
+    /// How many functions it computes for one element.
+    pub fn operations(&self) -> u64 {
+        let program = &self.0.program;
+        let computed =
+            |(i, node): &(usize, &Node)| node.operands().next().is_some() && !program.is_uniform(*i as Reg);
+        program.nodes().iter().enumerate().filter(computed).count() as u64
+    }
+
     /// The reverse rule for these wanted inputs, given cotangents for these outputs.
     pub fn reverse<R>(&self, wanted: Mask, cts: Mask, read: impl FnOnce(&Reverse) -> R) -> R {
         let make = || Arc::new(make_reverse(&self.0.program, wanted, cts));

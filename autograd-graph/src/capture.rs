@@ -3,7 +3,7 @@
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
     Applied, Call, Error, Instruction, Level, Meta, Operand, Program, Result, Rule, Shape, Tracer,
-    TrackedTensor,
+    TrackedTensor, algebra,
 };
 use candle_core::{DType, DeviceLocation};
 use parking_lot::Mutex;
@@ -157,5 +157,26 @@ pub fn capture(
         };
         done.outputs.push(operand);
     }
+    drop(outputs);
+    drop(values);
+    done.constants.iter_mut().try_for_each(known_number)?;
     Ok(done)
+}
+
+/// Makes a literal of a constant of one number that nobody else holds: `f` computed it from
+/// literals while it was captured (the 1/n of a mean's cotangent), and nothing can change it.
+fn known_number(constant: &mut TrackedTensor) -> Result<()> {
+    let Some(plain) = constant.plain() else { return Ok(()) };
+    let alone = Arc::strong_count(plain) == 1 && plain.literal().is_none();
+    if !alone || plain.buffer().slice().is_none_or(|slice| slice.len() != 1) || plain.layout().elements() == 0
+    {
+        return Ok(());
+    }
+    let mut one = constant.clone();
+    for dim in 0..constant.rank() {
+        one = algebra::narrow(&one, dim, 0, 1)?;
+    }
+    let number = algebra::cast(&algebra::reshape(&one, &Shape::SCALAR)?, DType::F64)?.to_scalar::<f64>()?;
+    *constant = algebra::fill(number, &constant.meta(), constant)?;
+    Ok(())
 }

@@ -1,4 +1,8 @@
-//! Static graphs: a function over values captured once, as a program.
+//! Static graphs: a function over values captured once, optimised, and run at the machine's limit.
+//!
+//! [`jit`] compiles a function at its first call. Underneath, a [`Graph`] is a captured program,
+//! which prints, is differentiated as a whole, and [compiles](Graph::compile): passes fold, share
+//! and fuse, a plan gives every value its place in one arena, an [`Executor`] runs the steps.
 //!
 //! [`capture`] records every op that a function applies, including those of the transforms inside
 //! it, as a [`Program`](autograd_core::Program), which runs like the function itself, to the bit.
@@ -17,5 +21,28 @@
 //! ```
 
 mod capture;
+mod check;
+mod code;
+mod compiled;
+mod dot;
+mod executor;
+mod explain;
+mod fused;
+mod graph;
+#[cfg(feature = "jit")]
+#[allow(unsafe_code, reason = "machine code is entered through a pointer")]
+mod jit;
+mod jit_function;
+mod passes;
+mod plan;
+mod stored;
 
 pub use capture::capture;
+pub use code::Engine;
+pub use compiled::{Compiled, Options};
+pub use executor::Executor;
+pub use explain::{Explanation, StepExplanation};
+pub use graph::{Constant, Graph};
+pub use jit_function::{Jit, compile, jit, jit_with, value_and_grad};
+pub use passes::Passes;
+pub use stored::StoredGraph;

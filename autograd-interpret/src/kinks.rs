@@ -62,7 +62,7 @@ impl Interval {
         let bend = self.left.slope - self.right.slope;
         let rise = self.right.y - self.left.y - self.right.slope * self.width();
         let at = self.left.t + rise / bend;
-        let near = (0.25 * allowed / bend.abs()).clamp(1e-14, 0.01 * self.width());
+        let near = (0.25 * allowed / bend.abs()).max(1e-14).min(0.01 * self.width());
         (at.is_finite() && at - near > self.left.t && at + near < self.right.t).then_some((at, near))
     }
 

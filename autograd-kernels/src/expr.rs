@@ -120,6 +120,68 @@ pub enum Binary {
     Polygamma,
 }
 
+impl Unary {
+    /// All of them.
+    pub const ALL: [Self; 32] = [
+        Self::Neg,
+        Self::Abs,
+        Self::Sign,
+        Self::Recip,
+        Self::Sqrt,
+        Self::Rsqrt,
+        Self::Exp,
+        Self::Expm1,
+        Self::Log,
+        Self::Log1p,
+        Self::Log2,
+        Self::Sin,
+        Self::Cos,
+        Self::Tan,
+        Self::Asin,
+        Self::Acos,
+        Self::Atan,
+        Self::Sinh,
+        Self::Cosh,
+        Self::Tanh,
+        Self::Asinh,
+        Self::Acosh,
+        Self::Atanh,
+        Self::Erf,
+        Self::Lgamma,
+        Self::Digamma,
+        Self::Floor,
+        Self::Ceil,
+        Self::Round,
+        Self::Sigmoid,
+        Self::Relu,
+        Self::Softplus,
+    ];
+}
+
+impl Binary {
+    /// All of them.
+    pub const ALL: [Self; 18] = [
+        Self::Add,
+        Self::Sub,
+        Self::Mul,
+        Self::Div,
+        Self::Rem,
+        Self::Pow,
+        Self::Powi,
+        Self::Atan2,
+        Self::Hypot,
+        Self::Max,
+        Self::Min,
+        Self::Lt,
+        Self::Le,
+        Self::Gt,
+        Self::Ge,
+        Self::Eq,
+        Self::Ne,
+        Self::Polygamma,
+    ];
+}
+
 /// One step of a program. Operands are earlier nodes.
 #[derive(Clone, Copy, Debug)]
 pub enum Node {

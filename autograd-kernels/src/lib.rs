@@ -30,6 +30,7 @@
 //! assert!((y[4] - 2f32.tanh()).abs() < 1e-6);
 //! ```
 
+pub mod arena;
 pub mod attention;
 pub mod conv2d;
 pub mod copy;

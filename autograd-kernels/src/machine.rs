@@ -10,11 +10,13 @@
 mod accumulate;
 mod input;
 mod over;
+mod prepared;
 mod schedule;
 mod small;
 mod tile;
 
 pub use over::run_over;
+pub use prepared::{Feed, MAX_INPUTS, MAX_OUTPUTS, Prepared, Target, TileCode};
 pub(crate) use schedule::Schedule;
 
 use crate::expr::{Binary, Node, Program, Unary};
@@ -330,6 +332,11 @@ impl<'a, T: Float> Plan<'a, T> {
             }
         }
     }
+}
+
+/// The numbers that are the same for all elements, in the order of their nodes.
+pub(crate) fn uniform_values(program: &Program, mut write: impl FnMut(f64)) {
+    uniform(program, &[], |_, value| write(value));
 }
 
 /// Computes the numbers that are the same for all elements, in f64: write(which, value).

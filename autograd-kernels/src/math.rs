@@ -9,6 +9,7 @@ pub(crate) mod erf;
 pub(crate) mod exponential;
 mod gamma;
 pub(crate) mod logarithm;
+pub mod recorded;
 pub mod scalar;
 mod slices;
 mod trigonometry;

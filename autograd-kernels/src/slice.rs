@@ -69,6 +69,14 @@ macro_rules! kinds {
                 self.len() == 0
             }
 
+            /// A part of it.
+            ///
+            /// # Panics
+            /// Panics where the range does not lie within the slice.
+            pub fn part(&self, range: std::ops::Range<usize>) -> Slice<'a> {
+                match self { $(Slice::$variant(s) => Slice::$variant(&s[range]),)* }
+            }
+
             $(
                 #[doc = concat!("The slice as `", stringify!($ty), "`, or `None` where it is of another type.")]
                 pub fn $read(&self) -> Option<&'a [$ty]> {

@@ -8,8 +8,8 @@ use autograd_core::algebra::{self, reshape, sum_to};
 use autograd_core::kernels::{Layout, View, matmul as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    At, Error, Grads, Mask, Meta, Prim, Primitive, Result, Rule, Saved, Shape, Signature, Site, SliceMut,
-    TrackedTensor, Transpose, Values, apply_one, checked_shape, is_float,
+    At, Error, Grads, Mask, Meta, Prim, Primitive, Result, Rule, Saved, SavedOp, Shape, Signature, Site,
+    SliceMut, TrackedTensor, Transpose, Values, apply_one, checked_shape, is_float,
 };
 
 /// a · b for matrices and batches of them, whose batch dimensions broadcast.
@@ -111,6 +111,17 @@ impl Primitive for MatMul {
             return Err(Error::dtype("matmul", a.dtype, "convert to a float type with to_dtype"));
         }
         Ok(Signature::one(a.with_shape(product_shape(&a.shape, &b.shape)?)))
+    }
+
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new("matmul", Vec::new()))
+    }
+
+    // A product and a sum for each element of each inner product.
+    fn operations(&self, inputs: &[Meta]) -> u64 {
+        let inner = inputs[0].shape.dims().last().copied().unwrap_or(1);
+        let out = product_shape(&inputs[0].shape, &inputs[1].shape).map_or(0, |shape| shape.elements());
+        2 * inner as u64 * out as u64
     }
 
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {

@@ -10,9 +10,9 @@ use autograd_core::kernels::expr::{Binary, Unary};
 use autograd_core::kernels::{reduce, softmax as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    Definition, Error, General, Grads, Mask, Meta, Prim, Primitive, Residual, Residuals, Result, Rule, Saved,
-    ScalarExpr, Shape, Signature, Site, SliceMut, TrackedTensor, Values, View, apply_one, checked_shape,
-    is_float, pointwise, resolve_dim,
+    Definition, Error, General, Grads, Mask, Meta, Parameter, Prim, Primitive, Residual, Residuals, Result,
+    Rule, Saved, SavedOp, ScalarExpr, Shape, Signature, Site, SliceMut, TrackedTensor, Values, View,
+    apply_one, checked_shape, is_float, pointwise, resolve_dim,
 };
 use std::sync::{Arc, LazyLock};
 
@@ -157,6 +157,30 @@ fn shifted(x: &TrackedTensor, dim: usize) -> Result<(TrackedTensor, TrackedTenso
     Ok((sub(x, &shift)?, shift))
 }
 
+pub(crate) fn rebuild(tag: &str, parameters: &[Parameter]) -> Option<(Prim, usize)> {
+    let [Parameter::Whole(dim)] = parameters else { return None };
+    let dim = usize::try_from(*dim).ok()?;
+    let (op, operands): (Arc<dyn Primitive>, usize) = match tag {
+        "softmax" => (Arc::new(Softmax(dim)), 1),
+        "softmax_vjp" => (Arc::new(SoftmaxVjp(dim)), 2),
+        "log_softmax" => (Arc::new(LogSoftmax(dim)), 1),
+        "log_softmax_vjp" => (Arc::new(LogSoftmaxVjp(dim)), 2),
+        "logsumexp" => (Arc::new(Logsumexp(dim)), 1),
+        "logsumexp_vjp" => (Arc::new(LogsumexpVjp(dim)), 3),
+        "row_max" => (Arc::new(RowMax(dim)), 1),
+        _ => return None,
+    };
+    Some((Prim::Shared(op), operands))
+}
+
+/// A program that was stored may be broken: a dimension that does not exist is an error.
+fn has(op: &'static str, dim: usize, x: &Meta) -> Result<()> {
+    if dim < x.shape.rank() {
+        return Ok(());
+    }
+    Err(Error::argument(op, format!("no dimension {dim} in shape {}", x.shape)))
+}
+
 macro_rules! plain_parts {
     ($name:literal) => {
         fn name(&self) -> &'static str {
@@ -182,7 +206,11 @@ macro_rules! batch_shifts_dim {
 impl Primitive for Softmax {
     plain_parts!("softmax");
     batch_shifts_dim!(Softmax);
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new("softmax", vec![Parameter::Whole(self.0 as u64)]))
+    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
+        has(self.name(), self.0, &inputs[0])?;
         floats("softmax", &inputs[0])?;
         Ok(Signature::one(inputs[0]))
     }
@@ -222,7 +250,11 @@ impl General for Softmax {
 impl Primitive for SoftmaxVjp {
     plain_parts!("softmax_vjp");
     batch_shifts_dim!(SoftmaxVjp);
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new("softmax_vjp", vec![Parameter::Whole(self.0 as u64)]))
+    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
+        has(self.name(), self.0, &inputs[1])?;
         Ok(Signature::one(inputs[1]))
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
@@ -242,7 +274,11 @@ impl Primitive for SoftmaxVjp {
 impl Primitive for LogSoftmax {
     plain_parts!("log_softmax");
     batch_shifts_dim!(LogSoftmax);
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new("log_softmax", vec![Parameter::Whole(self.0 as u64)]))
+    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
+        has(self.name(), self.0, &inputs[0])?;
         floats("log_softmax", &inputs[0])?;
         Ok(Signature::one(inputs[0]))
     }
@@ -284,7 +320,11 @@ impl General for LogSoftmax {
 impl Primitive for LogSoftmaxVjp {
     plain_parts!("log_softmax_vjp");
     batch_shifts_dim!(LogSoftmaxVjp);
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new("log_softmax_vjp", vec![Parameter::Whole(self.0 as u64)]))
+    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
+        has(self.name(), self.0, &inputs[1])?;
         Ok(Signature::one(inputs[1]))
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
@@ -304,7 +344,11 @@ impl Primitive for LogSoftmaxVjp {
 impl Primitive for Logsumexp {
     plain_parts!("logsumexp");
     batch_shifts_dim!(Logsumexp);
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new("logsumexp", vec![Parameter::Whole(self.0 as u64)]))
+    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
+        has(self.name(), self.0, &inputs[0])?;
         floats("logsumexp", &inputs[0])?;
         Ok(Signature::one(inputs[0].with_shape(without(&inputs[0].shape, self.0))))
     }
@@ -348,7 +392,11 @@ impl General for Logsumexp {
 impl Primitive for LogsumexpVjp {
     plain_parts!("logsumexp_vjp");
     batch_shifts_dim!(LogsumexpVjp);
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new("logsumexp_vjp", vec![Parameter::Whole(self.0 as u64)]))
+    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
+        has(self.name(), self.0, &inputs[1])?;
         Ok(Signature::one(inputs[1]))
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
@@ -369,7 +417,11 @@ impl Primitive for LogsumexpVjp {
 impl Primitive for RowMax {
     plain_parts!("row_max");
     batch_shifts_dim!(RowMax);
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new("row_max", vec![Parameter::Whole(self.0 as u64)]))
+    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
+        has(self.name(), self.0, &inputs[0])?;
         Ok(Signature::one(inputs[0].with_shape(kept(&inputs[0].shape, self.0))))
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {

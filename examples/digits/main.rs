@@ -12,6 +12,8 @@ mod attribution;
 mod canvas;
 mod curve;
 mod data;
+#[cfg(feature = "graph")]
+mod graph;
 mod net;
 mod options;
 mod progress;
@@ -64,6 +66,13 @@ fn run(options: &Options) -> Result<()> {
 
     let mut curve = Curve::new(images);
     let mut training = Training::new(&train, images, parameters.clone(), options.batch, options.epochs, rng)?;
+    if options.graph {
+        training = compiled(
+            training,
+            &parameters,
+            &train.batch(&(0..options.batch.min(images)).collect::<Vec<_>>())?,
+        )?;
+    }
     for epoch in 1..=options.epochs {
         let mut progress = Progress::new(epoch, options.epochs, images);
         training.epoch(|step| {
@@ -91,6 +100,24 @@ fn run(options: &Options) -> Result<()> {
     println!("attribution  {} ({completeness})", picture.display());
     println!("test accuracy: {:.2} %", 100.0 * curve.last_accuracy());
     Ok(())
+}
+
+/// The training by a compiled step.
+#[cfg(feature = "graph")]
+fn compiled<'d>(
+    training: Training<'d>,
+    parameters: &Parameters,
+    batch: &data::Batch,
+) -> Result<Training<'d>> {
+    let step = graph::CompiledStep::new(parameters);
+    println!("{}", step.compare(batch)?);
+    Ok(training.with_compiled(Box::new(move |batch| step.gradients(batch))))
+}
+
+/// Without static graphs there is no such training.
+#[cfg(not(feature = "graph"))]
+fn compiled<'d>(_: Training<'d>, _: &Parameters, _: &data::Batch) -> Result<Training<'d>> {
+    Err("--graph needs static graphs: cargo run --release --features jit --example digits -- --graph".into())
 }
 
 /// A flag that the first Ctrl-C sets; the second one ends the process.

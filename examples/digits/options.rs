@@ -15,6 +15,7 @@ Options:
   --limit N    training images to use, of 8000         [default: all]
   --seed N     start of every random choice            [default: 0]
   --out DIR    folder for the model and the pictures   [default: out]
+  --graph      compile the training step (needs --features jit, or graph)
   -h, --help   this text
 
 Ctrl-C ends the training early: the model and the pictures are written all the same.
@@ -28,11 +29,12 @@ pub(crate) struct Options {
     pub(crate) limit: Option<usize>,
     pub(crate) seed: u64,
     pub(crate) out: PathBuf,
+    pub(crate) graph: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { epochs: 6, batch: 32, limit: None, seed: 0, out: PathBuf::from("out") }
+        Self { epochs: 6, batch: 32, limit: None, seed: 0, out: PathBuf::from("out"), graph: false }
     }
 }
 
@@ -52,6 +54,7 @@ impl Options {
                 Long("limit") => options.limit = Some(positive(&mut arguments, "--limit")?),
                 Long("seed") => options.seed = number(&mut arguments, "--seed")?,
                 Long("out") => options.out = arguments.value()?.into(),
+                Long("graph") => options.graph = true,
                 other => return Err(format!("{}; --help lists the options", other.unexpected()).into()),
             }
         }

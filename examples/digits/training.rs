@@ -27,7 +27,11 @@ pub(crate) struct Training<'d> {
     batch: usize,
     steps: usize,
     step: usize,
+    compiled: Option<Compiled>,
 }
+
+/// A step's gradients by other means than a tape.
+pub(crate) type Compiled = Box<dyn Fn(&Batch) -> Result<(Step, GradStore)>>;
 
 /// What a step found before it changed the parameters.
 #[derive(Clone, Copy)]
@@ -54,7 +58,13 @@ impl<'d> Training<'d> {
         let optimizer = AdamW::new(parameters.vars(), settings)?;
         let steps = epochs * images.div_ceil(batch);
         let order = (0..images).collect();
-        Ok(Self { digits, parameters, optimizer, rng, order, batch, steps, step: 0 })
+        Ok(Self { digits, parameters, optimizer, rng, order, batch, steps, step: 0, compiled: None })
+    }
+
+    /// The training with gradients by other means.
+    pub(crate) fn with_compiled(mut self, compiled: Compiled) -> Self {
+        self.compiled = Some(compiled);
+        self
     }
 
     /// Takes the steps of one epoch, the images in a new order. `after` hears of each and says
@@ -64,7 +74,10 @@ impl<'d> Training<'d> {
         order.shuffle(&mut self.rng);
         for chosen in order.chunks(self.batch) {
             let batch = self.digits.moved_batch(chosen, &mut self.rng)?;
-            let (step, gradients) = gradients(&self.parameters, &batch)?;
+            let (step, gradients) = match &self.compiled {
+                Some(compiled) => compiled(&batch)?,
+                None => gradients(&self.parameters, &batch)?,
+            };
             self.optimizer.set_learning_rate(self.learning_rate());
             self.optimizer.step(&gradients)?;
             self.step += 1;
@@ -84,17 +97,30 @@ impl<'d> Training<'d> {
 
 /// The loss of a batch and its gradients: the forward pass on a tape, then the way back.
 fn gradients(parameters: &Parameters, batch: &Batch) -> Result<(Step, GradStore)> {
+    let (loss, logits, gradients) = eager_gradients(parameters, batch)?;
+    Ok((step_of(&loss, &logits, batch)?, parameters.plain()?.store(gradients)?))
+}
+
+/// The loss, the logits, and the gradient of each parameter in the order of their names.
+pub(crate) fn eager_gradients(
+    parameters: &Parameters,
+    batch: &Batch,
+) -> candle_autograd::Result<(TrackedTensor, TrackedTensor, Vec<TrackedTensor>)> {
     let tape = GradientTape::new();
     let watched = parameters.watch(&tape)?;
     let logits = Net::new(&watched)?.forward(&batch.images)?;
     let loss = logits.cross_entropy(&batch.labels)?;
-    let gradients = watched.gradients(&tape, &loss)?;
-    let step = Step {
+    let gradients = tape.gradient(&loss, &watched.values())?;
+    Ok((tape.unwatched(&loss), tape.unwatched(&logits), gradients))
+}
+
+/// What a step found.
+pub(crate) fn step_of(loss: &TrackedTensor, logits: &TrackedTensor, batch: &Batch) -> Result<Step> {
+    Ok(Step {
         loss: f64::from(loss.to_scalar::<f32>()?),
-        correct: correct(&logits, batch)?,
+        correct: correct(logits, batch)?,
         images: batch.labels.elem_count(),
-    };
-    Ok((step, gradients))
+    })
 }
 
 /// The share of digits that are read rightly, on plain values: nothing is recorded.

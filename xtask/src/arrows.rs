@@ -18,7 +18,14 @@ pub(crate) const ARROWS: [(&str, &[&str]); 13] = [
     ),
     (
         "autograd-graph",
-        &["autograd-core", "autograd-ops", "autograd-kernels", "autograd-checkpoint", "autograd-gpu"],
+        &[
+            "autograd-core",
+            "autograd-ops",
+            "autograd-kernels",
+            "autograd-tape",
+            "autograd-checkpoint",
+            "autograd-gpu",
+        ],
     ),
     ("autograd-interpret", &["autograd-core", "autograd-ops", "autograd-tape", "autograd-transforms"]),
     ("autograd-nn", &["autograd-core", "autograd-ops", "autograd-tape"]),

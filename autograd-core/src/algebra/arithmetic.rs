@@ -7,6 +7,7 @@ use crate::meta::{Meta, is_float, kind_of};
 use crate::pointwise::{Definition, pointwise, pointwise_with};
 use crate::primitive::{Prim, Primitive, Signature};
 use crate::rule::{Grads, Rule, Saved, Transpose};
+use crate::saved::{Parameter, SavedOp};
 use crate::scalar::ScalarExpr;
 use crate::tracer::Values;
 use crate::value::TrackedTensor;
@@ -126,12 +127,23 @@ fn copy_into(inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn rebuild(tag: &str, parameters: &[Parameter]) -> Option<Prim> {
+    match (tag, parameters) {
+        ("cast", [Parameter::Type(dtype)]) => Some(Prim::Shared(Arc::new(Cast(*dtype)))),
+        ("flat_cast", [Parameter::Type(dtype)]) => Some(Prim::Shared(Arc::new(FlatCast(*dtype)))),
+        _ => None,
+    }
+}
+
 impl Primitive for Cast {
     fn name(&self) -> &'static str {
         "to_dtype"
     }
     fn keep(&self) -> Prim {
         Prim::Shared(Arc::new(*self))
+    }
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new("cast", vec![Parameter::Type(self.0)]))
     }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         infer_cast(self.0, &inputs[0])
@@ -160,6 +172,9 @@ impl Primitive for FlatCast {
     }
     fn keep(&self) -> Prim {
         Prim::Shared(Arc::new(*self))
+    }
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new("flat_cast", vec![Parameter::Type(self.0)]))
     }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         infer_cast(self.0, &inputs[0])

@@ -7,6 +7,7 @@ use crate::mask::Mask;
 use crate::meta::Meta;
 use crate::primitive::{Prim, Primitive, Signature};
 use crate::rule::{Grads, Rule, Saved, Transpose};
+use crate::saved::{Parameter, SavedOp};
 use crate::tracer::Values;
 use crate::value::{TrackedTensor, checked_shape};
 use autograd_kernels::{Layout, MAX_RANK, Shape, SliceMut, View, copy, place};
@@ -140,6 +141,28 @@ pub fn narrow(x: &TrackedTensor, dim: usize, start: usize, len: usize) -> Result
     apply_one(&Narrow { dim, start, len }, &[x])
 }
 
+fn whole(numbers: &[usize]) -> Vec<Parameter> {
+    numbers.iter().map(|n| Parameter::Whole(*n as u64)).collect()
+}
+
+pub(super) fn rebuild(tag: &str, parameters: &[Parameter]) -> Option<Prim> {
+    use Parameter::Whole;
+    let index = |n: &u64| usize::try_from(*n).ok();
+    let op: Arc<dyn Primitive> = match (tag, parameters) {
+        ("broadcast_to", [Parameter::Shape(dims)]) => Arc::new(BroadcastTo(Shape::try_new(dims)?)),
+        ("reshape", [Parameter::Shape(dims)]) => Arc::new(Reshape(Shape::try_new(dims)?)),
+        ("permute", [Parameter::Shape(order)]) => Arc::new(Permute::new(order)?),
+        ("narrow", [Whole(dim), Whole(start), Whole(len)]) => {
+            Arc::new(Narrow { dim: index(dim)?, start: index(start)?, len: index(len)? })
+        }
+        ("embed", [Whole(dim), Whole(start), Whole(size)]) => {
+            Arc::new(Embed { dim: index(dim)?, start: index(start)?, size: index(size)? })
+        }
+        _ => return None,
+    };
+    Some(Prim::Shared(op))
+}
+
 fn not_an_order(order: &[usize], shape: &Shape) -> Error {
     Error::argument("permute", format!("{order:?} is not an order of the dimensions of shape {shape}"))
 }
@@ -159,6 +182,9 @@ impl Primitive for BroadcastTo {
     view_op!();
     fn name(&self) -> &'static str {
         "broadcast_as"
+    }
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new("broadcast_to", vec![Parameter::shape(&self.0)]))
     }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         if Layout::contiguous(inputs[0].shape).broadcast_to(&self.0).is_none() {
@@ -203,6 +229,9 @@ impl Primitive for Reshape {
     fn name(&self) -> &'static str {
         "reshape"
     }
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new("reshape", vec![Parameter::shape(&self.0)]))
+    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         if inputs[0].elements() != self.0.elements() {
             let shapes = [inputs[0].shape, self.0];
@@ -238,6 +267,12 @@ impl Primitive for Permute {
     view_op!();
     fn name(&self) -> &'static str {
         "permute"
+    }
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new(
+            "permute",
+            vec![Parameter::Shape(self.order[..self.rank].iter().map(|d| usize::from(*d)).collect())],
+        ))
     }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         let layout = self.of(&Layout::contiguous(inputs[0].shape));
@@ -279,6 +314,9 @@ impl Primitive for Narrow {
     view_op!();
     fn name(&self) -> &'static str {
         "narrow"
+    }
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new("narrow", whole(&[self.dim, self.start, self.len])))
     }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         let mut shape = inputs[0].shape;
@@ -323,8 +361,17 @@ impl Primitive for Embed {
     fn name(&self) -> &'static str {
         "embed"
     }
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new("embed", whole(&[self.dim, self.start, self.size])))
+    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         let mut shape = inputs[0].shape;
+        let extent = shape.dims().get(self.dim).copied();
+        if extent.is_none_or(|len| self.start.checked_add(len).is_none_or(|end| end > self.size)) {
+            let reason =
+                format!("{shape} at {} of dimension {} does not fit in {}", self.start, self.dim, self.size);
+            return Err(Error::argument("embed", reason));
+        }
         shape.dims_mut()[self.dim] = self.size;
         Ok(Signature::one(inputs[0].with_shape(shape)))
     }

@@ -5,8 +5,9 @@ use crate::apply::apply_one;
 use crate::error::{Error, Result};
 use crate::mask::Mask;
 use crate::meta::Meta;
-use crate::primitive::{Prim, Primitive, Signature};
+use crate::primitive::{Prim, Primitive, Signature, SumOver};
 use crate::rule::{Grads, Rule, Saved, Transpose};
+use crate::saved::{Parameter, SavedOp};
 use crate::tracer::Values;
 use crate::value::{TrackedTensor, checked_shape};
 use autograd_kernels::{Layout, Shape, SliceMut, View, reduce};
@@ -32,6 +33,15 @@ pub fn sum_to(x: &TrackedTensor, target: &Shape) -> Result<TrackedTensor> {
     apply_one(&SumTo { target: *target }, &[x])
 }
 
+pub(super) fn rebuild(tag: &str, parameters: &[Parameter]) -> Option<Prim> {
+    match (tag, parameters) {
+        ("sum_to", [Parameter::Shape(dims)]) => {
+            Some(Prim::Shared(Arc::new(SumTo { target: Shape::try_new(dims)? })))
+        }
+        _ => None,
+    }
+}
+
 impl Primitive for SumTo {
     fn name(&self) -> &'static str {
         "sum_to"
@@ -51,6 +61,19 @@ impl Primitive for SumTo {
             ));
         }
         Ok(Signature::one(inputs[0].with_shape(self.target)))
+    }
+
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new("sum_to", vec![Parameter::shape(&self.target)]))
+    }
+
+    fn as_sum(&self, input: &Meta) -> Option<SumOver> {
+        let lead = input.shape.rank().checked_sub(self.target.rank())?;
+        let mut kept = input.shape;
+        for (i, extent) in kept.dims_mut().iter_mut().enumerate() {
+            *extent = if i < lead { 1 } else { self.target.dims()[i - lead] };
+        }
+        Some(SumOver { kept, scale: 1.0 })
     }
 
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {

@@ -115,14 +115,14 @@ impl Accumulator {
 
 vectorised! {
     /// Σ values, each lane in the type of computation: a tile is too short to lose accuracy.
-    fn sum<T, V>(values: &[T]) -> f64 {
+    pub(super) fn sum<T, V>(values: &[T]) -> f64 {
         fold::<V>(values, T::ZERO, T::ZERO, #[inline(always)] |a, x| a + x, #[inline(always)] |a, b| a + b).sum()
     }
 }
 
 vectorised! {
     /// sums += values.
-    fn add<T, V>(sums: &mut [f64], values: &[T]) {
+    pub(super) fn add<T, V>(sums: &mut [f64], values: &[T]) {
         for (s, v) in sums.iter_mut().zip(values) {
             *s += v.to_f64();
         }

@@ -1,0 +1,92 @@
+//! What a compiled graph does, in words and numbers.
+
+use crate::code::Code;
+use crate::plan::{Kernel, Plan};
+use std::fmt;
+
+/// What was fused, what is planned, and what a run is predicted to cost. It prints as a table.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// The steps of a run, in their order.
+    pub steps: Vec<StepExplanation>,
+    /// How many ops were captured.
+    pub captured: usize,
+    /// Bytes of the arena.
+    pub planned_bytes: usize,
+    /// Bytes that the arena would have without reuse.
+    pub bytes_without_reuse: usize,
+    /// Predicted floating-point operations of a run.
+    pub operations: u64,
+    /// Predicted bytes that a run reads and writes.
+    pub bytes_moved: u64,
+}
+
+/// One step of a run.
+#[derive(Clone, Debug)]
+pub struct StepExplanation {
+    /// The op, or "fused", or "copy".
+    pub name: &'static str,
+    /// The ops that were fused into it.
+    pub parts: Vec<&'static str>,
+    /// How it runs: "kernel", "tiles" or "machine code".
+    pub engine: &'static str,
+    /// Predicted floating-point operations.
+    pub operations: u64,
+    /// Predicted bytes that it reads and writes.
+    pub bytes_moved: u64,
+}
+
+impl Explanation {
+    pub(crate) fn new(plan: &Plan, code: &Code, captured: usize) -> Self {
+        let steps: Vec<StepExplanation> = plan
+            .steps
+            .iter()
+            .enumerate()
+            .map(|(i, step)| {
+                let (name, parts, engine) = match &step.kernel {
+                    Kernel::Op(op) => (op.name(), Vec::new(), "kernel"),
+                    Kernel::Copy => ("copy", Vec::new(), "kernel"),
+                    Kernel::Fused { parts, .. } => {
+                        let engine = if code.of(i).is_some() { "machine code" } else { "tiles" };
+                        ("fused", parts.clone(), engine)
+                    }
+                };
+                let (operations, bytes_moved) = (step.operations, step.bytes);
+                StepExplanation { name, parts, engine, operations, bytes_moved }
+            })
+            .collect();
+        Self {
+            captured,
+            planned_bytes: plan.bytes,
+            bytes_without_reuse: plan.without_reuse,
+            operations: steps.iter().map(|s| s.operations).sum(),
+            bytes_moved: steps.iter().map(|s| s.bytes_moved).sum(),
+            steps,
+        }
+    }
+}
+
+/// More parts than this are counted, not listed.
+const LISTED: usize = 12;
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (steps, captured) = (self.steps.len(), self.captured);
+        writeln!(f, "{captured} ops in {steps} steps")?;
+        writeln!(f, "arena {} bytes ({} without reuse)", self.planned_bytes, self.bytes_without_reuse)?;
+        writeln!(f, "{} operations, {} bytes moved", self.operations, self.bytes_moved)?;
+        for (i, step) in self.steps.iter().enumerate() {
+            let (name, engine) = (step.name, step.engine);
+            write!(f, "{i:4}  {name:<14} {engine:<12} {:>14} {:>14}", step.operations, step.bytes_moved)?;
+            if !step.parts.is_empty() {
+                let more = step.parts.len().saturating_sub(LISTED);
+                write!(f, "  {}", step.parts[..step.parts.len() - more].join(" "))?;
+                if more > 0 {
+                    write!(f, " and {more} more")?;
+                }
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,31 @@
+//! Machine code for fused ops: x86-64 with AVX2 and FMA, made at run time.
+//!
+//! The expression's vector instructions are those that the tile machine would run, recorded
+//! (`autograd_kernels::math::recorded`), so that code and tiles give the same numbers, to the bit.
+//! [`allocate`] gives them registers, [`emit`] writes the code. Its pages are written first and
+//! executable afterwards, never both at once. Equal expressions share their code.
+
+mod allocate;
+#[cfg(target_arch = "x86_64")]
+mod emit;
+
+use autograd_core::kernels::machine::{Prepared, TileCode};
+use std::sync::Arc;
+
+/// Code for a prepared expression; `None` where it computes in f64, a function of it has no vector
+/// code, or the processor has neither AVX2 nor FMA: then it runs as tiles.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn code(prepared: &Prepared) -> Option<Arc<dyn TileCode>> {
+    let able = std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma");
+    if !able || !prepared.is_f32() {
+        return None;
+    }
+    let code: Arc<dyn TileCode> = emit::shared(prepared.program())?;
+    Some(code)
+}
+
+/// No code on other processors: expressions run as tiles.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn code(_: &Prepared) -> Option<Arc<dyn TileCode>> {
+    None
+}

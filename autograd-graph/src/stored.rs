@@ -1,0 +1,522 @@
+//! Graphs as data: what `serde` stores and loads.
+//!
+//! A pointwise op is stored as its expression. Other ops are stored by a tag and parameters, from
+//! which their crate makes them again; an op that cannot be made again is an error that names it.
+//! Values are not stored: parameters are bound when a graph is loaded.
+
+use crate::fused::{Fused, FusedOutput};
+use crate::graph::{Constant, Graph};
+use autograd_core::algebra::fill;
+use autograd_core::kernels::expr::{Binary, Builder, Node, Program as Expr, Reg, Unary};
+use autograd_core::smallvec::SmallVec;
+use autograd_core::{
+    DType, Definition, DeviceLocation, Error, Instruction, Meta, Operand, Parameter, Pointwise, Prim,
+    Program, ReducedPointwise, Result, ScalarExpr, Shape, Site, TrackedTensor, checked_shape,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A graph as data, for any format that serde knows.
+///
+/// ```
+/// use autograd_core::{Result, TrackedTensor};
+/// use autograd_graph::{Graph, StoredGraph};
+/// use autograd_ops::TensorAutograd;
+///
+/// fn main() -> Result<()> {
+///     let x = TrackedTensor::from_vec(vec![1f32, 2.], &[2])?;
+///     let w = TrackedTensor::from_vec(vec![3f32, 4.], &[2])?;
+///     let graph = Graph::capture(|x| Ok(vec![x[0].mul(&w)?.sum()?]), &[x.meta()])?;
+///     let text = serde_json::to_string(&graph.to_stored()?).expect("it is plain data");
+///     let stored: StoredGraph = serde_json::from_str(&text).expect("it was just written");
+///     let again = stored.load(&[w])?; // the parameters, in their order
+///     assert_eq!(again.run(&[&x])?[0].to_scalar::<f32>()?, 11.);
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoredGraph {
+    version: u32,
+    inputs: Vec<StoredMeta>,
+    constants: Vec<StoredConstant>,
+    instructions: Vec<StoredInstruction>,
+    outputs: Vec<StoredOperand>,
+}
+
+/// The version of the format.
+const VERSION: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct StoredMeta {
+    shape: Vec<usize>,
+    dtype: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum StoredConstant {
+    Parameter(StoredMeta),
+    /// A number by its bits, which text formats keep exactly.
+    Literal(u64, StoredMeta),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+enum StoredOperand {
+    Input(usize),
+    Constant(usize),
+    Result(usize, usize),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct StoredInstruction {
+    op: StoredOp,
+    operands: Vec<StoredOperand>,
+    /// Whether the op's auxiliary outputs are made.
+    aux: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum StoredOp {
+    Pointwise(StoredExpression),
+    Reduced { expression: StoredExpression, shape: Vec<usize>, targets: Vec<Vec<usize>> },
+    Fused { expression: StoredExpression, shape: Vec<usize>, dtype: String, outputs: Vec<StoredOutput> },
+    Named { tag: String, parameters: Vec<StoredParameter> },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct StoredOutput {
+    kept: Vec<usize>,
+    shape: Vec<usize>,
+    scale: u64,
+    mask: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct StoredExpression {
+    name: String,
+    nodes: Vec<StoredNode>,
+    outputs: Vec<Reg>,
+    inputs: usize,
+    /// The op's numbers, by their bits.
+    params: Vec<u64>,
+    to_mask: bool,
+    flat: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum StoredNode {
+    Input(u8),
+    Param(u8),
+    Const(u64),
+    Unary(String, Reg),
+    Binary(String, Reg, Reg),
+    Select(Reg, Reg, Reg),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum StoredParameter {
+    Whole(u64),
+    Flag(bool),
+    Shape(Vec<usize>),
+    Type(String),
+}
+
+impl Graph {
+    /// The graph as data.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedMode`] that names the op which cannot be made again from data.
+    pub fn to_stored(&self) -> Result<StoredGraph> {
+        let program = self.program();
+        let constants = (0..program.constants.len()).map(|i| {
+            let meta = stored_meta(&program.constants[i].meta());
+            match self.constant(i) {
+                Constant::Parameter => StoredConstant::Parameter(meta),
+                Constant::Literal(number) => StoredConstant::Literal(number.to_bits(), meta),
+            }
+        });
+        let instructions = program.instructions.iter().map(|instruction| {
+            Ok(StoredInstruction {
+                op: stored_op(&instruction.op).map_err(|e| e.or_at(instruction.site))?,
+                operands: instruction.operands.iter().map(|o| stored_operand(*o)).collect(),
+                aux: instruction.aux > 0,
+            })
+        });
+        Ok(StoredGraph {
+            version: VERSION,
+            inputs: program.inputs.iter().map(stored_meta).collect(),
+            constants: constants.collect(),
+            instructions: instructions.collect::<Result<_>>()?,
+            outputs: program.outputs.iter().map(|o| stored_operand(*o)).collect(),
+        })
+    }
+}
+
+impl StoredGraph {
+    /// The graph, its parameters bound to these values in their order.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where the data is not that of a graph, of another version, or the
+    /// values are not those that it closes over; what an op says of operands that do not fit.
+    #[track_caller]
+    pub fn load(&self, parameters: &[TrackedTensor]) -> Result<Graph> {
+        let site = Site::caller();
+        self.program(parameters, site).and_then(Graph::from_program).map_err(|e| e.or_at(site))
+    }
+
+    fn program(&self, parameters: &[TrackedTensor], site: Site) -> Result<Program> {
+        if self.version != VERSION {
+            return Err(broken(format!("version {} is not {VERSION}", self.version)));
+        }
+        let mut program = Program {
+            inputs: self.inputs.iter().map(loaded_meta).collect::<Result<_>>()?,
+            ..Program::default()
+        };
+        let mut given = parameters.iter();
+        for constant in &self.constants {
+            program.constants.push(match constant {
+                StoredConstant::Literal(bits, meta) => {
+                    fill(f64::from_bits(*bits), &loaded_meta(meta)?, &TrackedTensor::scalar(0.0))?
+                }
+                StoredConstant::Parameter(meta) => {
+                    let want = loaded_meta(meta)?;
+                    let fits = |x: &&TrackedTensor| *x.shape() == want.shape && x.dtype() == want.dtype;
+                    let value = given.next().filter(fits);
+                    value.cloned().ok_or_else(|| {
+                        broken(format!("a parameter {} {:?} is missing", want.shape, want.dtype))
+                    })?
+                }
+            });
+        }
+        if given.next().is_some() {
+            return Err(broken("more parameters given than it closes over".to_owned()));
+        }
+        for (i, stored) in self.instructions.iter().enumerate() {
+            let operands: SmallVec<[Operand; 2]> =
+                stored.operands.iter().map(|o| loaded_operand(*o)).collect();
+            let metas =
+                operands.iter().map(|o| meta_before(&program, *o, i)).collect::<Result<Vec<Meta>>>()?;
+            let (op, takes) = loaded_op(&stored.op)?;
+            if metas.len() != takes {
+                return Err(broken(format!("{} takes {takes} operands, not {}", op.name(), metas.len())));
+            }
+            let mut signature = op.infer(&metas)?;
+            let mut aux = 0;
+            if stored.aux {
+                aux = signature.aux.len();
+                signature.outputs.append(&mut signature.aux);
+            }
+            program.instructions.push(Instruction { op, operands, outputs: signature.outputs, aux, site });
+        }
+        program.outputs = self.outputs.iter().map(|o| loaded_operand(*o)).collect();
+        Ok(program)
+    }
+}
+
+fn broken(reason: String) -> Error {
+    Error::argument("load", reason)
+}
+
+/// Shape and type of an operand that has to come before instruction `i`.
+fn meta_before(program: &Program, operand: Operand, i: usize) -> Result<Meta> {
+    let found = match operand {
+        Operand::Input(k) => program.inputs.get(k).copied(),
+        Operand::Constant(k) => program.constants.get(k).map(TrackedTensor::meta),
+        Operand::Result { instruction, output } => {
+            program.instructions.get(instruction).and_then(|made| made.outputs.get(output)).copied()
+        }
+    };
+    found.ok_or_else(|| broken(format!("instruction {i} reads {operand}, which does not come before it")))
+}
+
+fn stored_meta(meta: &Meta) -> StoredMeta {
+    StoredMeta { shape: meta.shape.dims().to_vec(), dtype: meta.dtype.as_str().to_owned() }
+}
+
+fn loaded_shape(dims: &[usize]) -> Result<Shape> {
+    let elements = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+    elements.ok_or_else(|| broken("a shape has more elements than there can be".to_owned()))?;
+    checked_shape("load", dims)
+}
+
+fn loaded_dtype(name: &str) -> Result<DType> {
+    DType::from_str(name).map_err(|_| broken(format!("no element type is named {name:?}")))
+}
+
+fn loaded_meta(meta: &StoredMeta) -> Result<Meta> {
+    let (shape, dtype) = (loaded_shape(&meta.shape)?, loaded_dtype(&meta.dtype)?);
+    Ok(Meta { shape, dtype, device: DeviceLocation::Cpu })
+}
+
+fn stored_operand(operand: Operand) -> StoredOperand {
+    match operand {
+        Operand::Input(i) => StoredOperand::Input(i),
+        Operand::Constant(i) => StoredOperand::Constant(i),
+        Operand::Result { instruction, output } => StoredOperand::Result(instruction, output),
+    }
+}
+
+fn loaded_operand(operand: StoredOperand) -> Operand {
+    match operand {
+        StoredOperand::Input(i) => Operand::Input(i),
+        StoredOperand::Constant(i) => Operand::Constant(i),
+        StoredOperand::Result(instruction, output) => Operand::Result { instruction, output },
+    }
+}
+
+fn stored_op(op: &Prim) -> Result<StoredOp> {
+    if let Some(op) = op.as_pointwise() {
+        return Ok(StoredOp::Pointwise(stored_expression(op)));
+    }
+    if let Some(op) = op.as_reduced_pointwise() {
+        let targets = op.targets().iter().map(|t| t.dims().to_vec()).collect();
+        let (expression, shape) = (stored_expression(op.pointwise()), op.shape().dims().to_vec());
+        return Ok(StoredOp::Reduced { expression, shape, targets });
+    }
+    if let Some(op) = op.as_any().and_then(|any| any.downcast_ref::<Fused>()) {
+        let outputs = op.outputs.iter().map(|out| StoredOutput {
+            kept: out.kept.dims().to_vec(),
+            shape: out.shape.dims().to_vec(),
+            scale: out.scale.to_bits(),
+            mask: out.mask,
+        });
+        return Ok(StoredOp::Fused {
+            expression: stored_expression(&op.pointwise),
+            shape: op.shape.dims().to_vec(),
+            dtype: op.dtype.as_str().to_owned(),
+            outputs: outputs.collect(),
+        });
+    }
+    let saved = op.saved().ok_or_else(|| {
+        let reason = "it cannot be made again from data: capture the function where it is loaded";
+        Error::mode(op.name(), "storage", reason)
+    })?;
+    let parameters = saved.parameters.into_iter().map(|parameter| match parameter {
+        Parameter::Whole(n) => StoredParameter::Whole(n),
+        Parameter::Flag(flag) => StoredParameter::Flag(flag),
+        Parameter::Shape(dims) => StoredParameter::Shape(dims),
+        Parameter::Type(dtype) => StoredParameter::Type(dtype.as_str().to_owned()),
+    });
+    Ok(StoredOp::Named { tag: saved.tag.to_owned(), parameters: parameters.collect() })
+}
+
+fn stored_expression(op: &Pointwise) -> StoredExpression {
+    let (definition, program) = (op.definition(), op.expr().program());
+    let nodes = program.nodes().iter().map(|node| match *node {
+        Node::Input(i) => StoredNode::Input(i),
+        Node::Param(i) => StoredNode::Param(i),
+        Node::Const(number) => StoredNode::Const(number.to_bits()),
+        Node::Unary(f, a) => StoredNode::Unary(format!("{f:?}"), a),
+        Node::Binary(f, a, b) => StoredNode::Binary(format!("{f:?}"), a, b),
+        Node::Select(c, a, b) => StoredNode::Select(c, a, b),
+    });
+    StoredExpression {
+        name: definition.name.to_owned(),
+        nodes: nodes.collect(),
+        outputs: program.outputs().to_vec(),
+        inputs: program.inputs(),
+        params: op.params().iter().map(|p| p.to_bits()).collect(),
+        to_mask: definition.to_mask,
+        flat: definition.flat,
+    }
+}
+
+/// The op, and how many operands it takes.
+fn loaded_op(stored: &StoredOp) -> Result<(Prim, usize)> {
+    match stored {
+        StoredOp::Pointwise(expression) => {
+            let op = loaded_expression(expression)?;
+            Ok((Prim::Pointwise(op), expression.inputs))
+        }
+        StoredOp::Reduced { expression, shape, targets } => {
+            let whole = loaded_shape(shape)?;
+            let targets = targets.iter().map(|t| loaded_target(t, &whole)).collect::<Result<Vec<Shape>>>()?;
+            if targets.len() != expression.outputs.len() {
+                return Err(broken("an expression has not as many outputs as targets".to_owned()));
+            }
+            let op = ReducedPointwise::new(loaded_expression(expression)?, whole, &targets);
+            Ok((Prim::Shared(Arc::new(op)), expression.inputs))
+        }
+        StoredOp::Fused { expression, shape, dtype, outputs } => {
+            let whole = loaded_shape(shape)?;
+            let outs = outputs
+                .iter()
+                .map(|out| {
+                    let (kept, shape) = (loaded_target(&out.kept, &whole)?, loaded_shape(&out.shape)?);
+                    if kept.elements() != shape.elements() {
+                        return Err(broken(
+                            "an output has another number of elements than its sum".to_owned(),
+                        ));
+                    }
+                    Ok(FusedOutput { kept, shape, scale: f64::from_bits(out.scale), mask: out.mask })
+                })
+                .collect::<Result<Vec<FusedOutput>>>()?;
+            if outs.len() != expression.outputs.len() || !expression.params.is_empty() {
+                return Err(broken("a fused expression does not fit its outputs".to_owned()));
+            }
+            let expr = loaded_expression(expression)?.expr().clone();
+            let op = Fused::new(expr, whole, loaded_dtype(dtype)?, outs, vec!["loaded"]);
+            Ok((Prim::Shared(Arc::new(op)), expression.inputs))
+        }
+        StoredOp::Named { tag, parameters } => {
+            let parameters = parameters
+                .iter()
+                .map(|parameter| {
+                    Ok(match parameter {
+                        StoredParameter::Whole(n) => Parameter::Whole(*n),
+                        StoredParameter::Flag(flag) => Parameter::Flag(*flag),
+                        StoredParameter::Shape(dims) => Parameter::Shape(dims.clone()),
+                        StoredParameter::Type(name) => Parameter::Type(loaded_dtype(name)?),
+                    })
+                })
+                .collect::<Result<Vec<Parameter>>>()?;
+            autograd_core::rebuild(tag, &parameters)
+                .or_else(|| autograd_ops::rebuild(tag, &parameters))
+                .ok_or_else(|| broken(format!("no op {tag:?} with these parameters")))
+        }
+    }
+}
+
+/// A shape that broadcasts to the whole one.
+fn loaded_target(dims: &[usize], whole: &Shape) -> Result<Shape> {
+    let shape = loaded_shape(dims)?;
+    if autograd_core::Layout::contiguous(shape).broadcast_to(whole).is_none() {
+        return Err(broken(format!("{shape} does not broadcast to {whole}")));
+    }
+    Ok(shape)
+}
+
+fn loaded_expression(stored: &StoredExpression) -> Result<Pointwise> {
+    let program = loaded_program(stored)?;
+    let mut definition = Definition::new(interned(&stored.name), ScalarExpr::new(program));
+    (definition.to_mask, definition.flat) = (stored.to_mask, stored.flat);
+    let params: Vec<f64> = stored.params.iter().map(|bits| f64::from_bits(*bits)).collect();
+    Ok(Pointwise::shared(Arc::new(definition), &params))
+}
+
+fn loaded_program(stored: &StoredExpression) -> Result<Expr> {
+    let wrong = || broken(format!("the expression of {:?} is broken", stored.name));
+    if stored.nodes.len() > usize::from(Reg::MAX) || stored.inputs > 256 || stored.outputs.is_empty() {
+        return Err(wrong());
+    }
+    let unary = |name: &str| Unary::ALL.into_iter().find(|f| format!("{f:?}") == name).ok_or_else(wrong);
+    let binary = |name: &str| Binary::ALL.into_iter().find(|f| format!("{f:?}") == name).ok_or_else(wrong);
+    let mut b = Builder::new();
+    let mut at: Vec<Reg> = Vec::with_capacity(stored.nodes.len());
+    for node in &stored.nodes {
+        let r = |reg: Reg| at.get(usize::from(reg)).copied().ok_or_else(wrong);
+        let reg = match node {
+            StoredNode::Input(i) if usize::from(*i) < stored.inputs => b.input(usize::from(*i)),
+            StoredNode::Param(i) if usize::from(*i) < stored.params.len() => b.param(usize::from(*i)),
+            StoredNode::Input(_) | StoredNode::Param(_) => return Err(wrong()),
+            StoredNode::Const(bits) => b.constant(f64::from_bits(*bits)),
+            StoredNode::Unary(f, x) => {
+                let x = r(*x)?;
+                b.unary(unary(f)?, x)
+            }
+            StoredNode::Binary(f, x, y) => {
+                let (x, y) = (r(*x)?, r(*y)?);
+                b.binary(binary(f)?, x, y)
+            }
+            StoredNode::Select(c, x, y) => {
+                let (c, x, y) = (r(*c)?, r(*x)?, r(*y)?);
+                b.select(c, x, y)
+            }
+        };
+        at.push(reg);
+    }
+    let outputs = stored
+        .outputs
+        .iter()
+        .map(|out| at.get(usize::from(*out)).copied().ok_or_else(wrong))
+        .collect::<Result<Vec<Reg>>>()?;
+    Ok(b.finish(&outputs, stored.inputs, stored.params.len()))
+}
+
+/// A name that lives as long as the program: an op's name is compiled in where the op is, and is
+/// kept once where it was loaded.
+fn interned(name: &str) -> &'static str {
+    static NAMES: Mutex<Option<HashMap<String, &'static str>>> = Mutex::new(None);
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let names = names.get_or_insert_default();
+    if let Some(known) = names.get(name) {
+        return known;
+    }
+    let kept: &'static str = Box::leak(name.to_owned().into_boxed_str());
+    names.insert(name.to_owned(), kept);
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value_and_grad;
+    use autograd_ops::TensorAutograd;
+
+    fn loss(x: &[TrackedTensor]) -> Result<TrackedTensor> {
+        let h = x[0].matmul(&x[1])?.tanh()?.softmax(-1)?;
+        h.t()?.narrow(0, 1, 2)?.mul(0.5)?.relu()?.pow(3)?.mean()
+    }
+
+    fn sample() -> Result<(Graph, Vec<TrackedTensor>)> {
+        let numbers = |n: usize| (0..n).map(|i| (i * 7 % 11) as f64 / 11.0 - 0.4).collect::<Vec<f64>>();
+        let x = vec![
+            TrackedTensor::from_vec(numbers(6), &[2, 3])?,
+            TrackedTensor::from_vec(numbers(12), &[3, 4])?,
+        ];
+        let metas: Vec<Meta> = x.iter().map(TrackedTensor::meta).collect();
+        Ok((Graph::capture(value_and_grad(loss), &metas)?, x))
+    }
+
+    #[test]
+    fn a_graph_with_its_gradient_is_loaded_as_it_was() -> Result<()> {
+        let (graph, x) = sample()?;
+        let refs: Vec<&TrackedTensor> = x.iter().collect();
+        let want = graph.run(&refs)?;
+        for graph in [graph.clone(), graph.optimise(&crate::Passes::ALL)?] {
+            let text = serde_json::to_string(&graph.to_stored()?).map_err(Error::msg)?;
+            let stored: StoredGraph = serde_json::from_str(&text).map_err(Error::msg)?;
+            assert_eq!(stored, graph.to_stored()?);
+            for (a, b) in stored.load(&[])?.run(&refs)?.iter().zip(&want) {
+                let (a, b) = (a.to_flat::<f64>()?, b.to_flat::<f64>()?);
+                assert!(a.iter().zip(&b).all(|(x, y)| (x - y).abs() < 1e-14), "{a:?} {b:?}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_op_that_cannot_be_stored_is_named() -> Result<()> {
+        let x = TrackedTensor::from_vec(vec![3f32, 1., 2.], &[3])?;
+        let graph = Graph::capture(|x| Ok(vec![x[0].cumsum(0)?]), &[x.meta()])?;
+        let error = graph.to_stored().expect_err("it has no tag");
+        assert!(matches!(error, Error::UnsupportedMode { op: "cumsum", .. }), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn broken_data_is_refused() -> Result<()> {
+        let (graph, _) = sample()?;
+        let good = graph.to_stored()?;
+        let refused = |change: &dyn Fn(&mut StoredGraph)| {
+            let mut stored = good.clone();
+            change(&mut stored);
+            assert!(stored.load(&[]).is_err());
+        };
+        assert!(good.load(&[]).is_ok());
+        refused(&|g| g.version = 9);
+        refused(&|g| g.instructions[0].operands.clear());
+        refused(&|g| g.instructions[0].operands[0] = StoredOperand::Result(5, 0));
+        refused(&|g| g.outputs[0] = StoredOperand::Constant(99));
+        refused(&|g| g.inputs[0].dtype = "f33".to_owned());
+        refused(&|g| g.inputs[0].shape = vec![usize::MAX, 2]);
+        refused(&|g| {
+            g.instructions[0].op =
+                StoredOp::Named { tag: "softmax".to_owned(), parameters: vec![StoredParameter::Whole(7)] };
+            g.instructions[0].operands.truncate(1);
+        });
+        assert!(good.load(&[TrackedTensor::scalar(1.0)]).is_err());
+        Ok(())
+    }
+}
