@@ -62,6 +62,7 @@ impl Interval {
         let bend = self.left.slope - self.right.slope;
         let rise = self.right.y - self.left.y - self.right.slope * self.width();
         let at = self.left.t + rise / bend;
+        // Not `clamp`: of a tiny interval even the smallest distance is too much.
         let near = (0.25 * allowed / bend.abs()).max(1e-14).min(0.01 * self.width());
         (at.is_finite() && at - near > self.left.t && at + near < self.right.t).then_some((at, near))
     }
