@@ -47,6 +47,20 @@ fn a_function_without_a_batch_is_integrated_too() -> Result<()> {
 }
 
 #[test]
+fn a_bend_at_the_very_start_of_the_way() -> Result<()> {
+    // The slope of |x| at 0 is 0, and no tangent there holds behind it.
+    let x = values(&[0.9, -1.3, 0.4, 2.2], &[1, 4]);
+    let f = |x: &TrackedTensor| bent(x)?.narrow(1, 1, 1)?.add(&x.abs()?.sum_keepdim(1)?);
+    let found = IntegratedGradients::new().complete_to(1e-9).explain(f, &x, ())?;
+    let rest = IntegratedGradients::new().complete_to(1e-9).explain(bent, &x, 1)?;
+    let pairs = found.value().to_flat::<f64>()?.into_iter().zip(rest.value().to_flat::<f64>()?);
+    for ((found, rest), x) in pairs.zip([0.9, 1.3, 0.4, 2.2]) {
+        assert!((found - rest - x).abs() < 1e-8, "{found}, {rest} and {x}");
+    }
+    Ok(())
+}
+
+#[test]
 fn completeness_that_is_not_reached_is_an_error() {
     let x = values(&[0.9, -1.3, 0.4, 2.2], &[1, 4]);
     let error = IntegratedGradients::new().complete_to(1e-11).steps(20).explain(bent, &x, 1);
