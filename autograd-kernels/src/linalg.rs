@@ -365,12 +365,12 @@ mod tests {
 
     #[test]
     fn known_matrices() {
-        let (_, l) = run(&[2, 2], &[4., 0., 2., 10.], |x, out| cholesky(x, out));
+        let (_, l) = run(&[2, 2], &[4., 0., 2., 10.], cholesky);
         assert_eq!(l, [2., 0., 1., 3.]);
-        let (_, inverse) = run(&[2, 2], &[2., 0., 0., 4.], |x, out| super::inverse(x, out));
+        let (_, inverse) = run(&[2, 2], &[2., 0., 0., 4.], super::inverse);
         assert_eq!(inverse, [0.5, 0., 0., 0.25]);
         // Rank 1: the cofactors of [[1, 2], [2, 4]].
-        let (_, cofactors) = run(&[2, 2], &[1., 2., 2., 4.], |x, out| super::cofactors(x, out));
+        let (_, cofactors) = run(&[2, 2], &[1., 2., 2., 4.], super::cofactors);
         for (got, want) in cofactors.iter().zip([4., -2., -2., 1.]) {
             assert!((got - want).abs() < 1e-14, "{cofactors:?}");
         }
@@ -379,13 +379,10 @@ mod tests {
     #[test]
     fn faults_name_the_matrix() {
         let singular = [1., 0., 0., 1., 1., 2., 2., 4.];
-        assert_eq!(
-            run(&[2, 2, 2], &singular, |x, out| inverse(x, out)).0,
-            Err(Fault::Singular { matrix: 1 })
-        );
+        assert_eq!(run(&[2, 2, 2], &singular, inverse).0, Err(Fault::Singular { matrix: 1 }));
         let indefinite = [1., 0., 0., -1.];
         let want = Err(Fault::NotPositiveDefinite { matrix: 0, order: 2 });
-        assert_eq!(run(&[2, 2], &indefinite, |x, out| cholesky(x, out)).0, want);
+        assert_eq!(run(&[2, 2], &indefinite, cholesky).0, want);
         let layout = Layout::contiguous(Shape::new(&[1, 1]));
         let mut out = [0u8];
         let outcome = inverse(View { data: u8::slice(&[1]), layout: &layout }, u8::slice_mut(&mut out));

@@ -93,8 +93,8 @@ pub fn conv3d_with(
         // Depth joins the batch: N×C×OD×H×W to (N·OD)×C×H×W.
         let seen = transpose(&seen, 1, 2)?;
         let [.., c, h, w] = *seen.dims() else { return Err(wrong("x has five dimensions")) };
-        let seen = reshape(&seen, &[n * out_depth, c, h, w])?;
-        let plane = reshape(&narrow(kernel, 2, tap, 1)?, &[o, per_group, kh, kw])?;
+        let seen = reshape(&seen, [n * out_depth, c, h, w])?;
+        let plane = reshape(&narrow(kernel, 2, tap, 1)?, [o, per_group, kh, kw])?;
         let part = conv2d_with(&seen, &plane, &planes).map_err(|e| e.or_at(site))?;
         sum = Some(match sum {
             Some(sum) => add(&sum, &part)?,
@@ -103,7 +103,7 @@ pub fn conv3d_with(
     }
     let sum = sum.map_or_else(|| fill(0.0, &x.meta().with_shape(Shape::SCALAR), &x), Ok)?;
     let [_, _, oh, ow] = *sum.dims() else { return Err(wrong("a plane has four dimensions")) };
-    transpose(&reshape(&sum, &[n, out_depth, o, oh, ow])?, 1, 2)
+    transpose(&reshape(&sum, [n, out_depth, o, oh, ow])?, 1, 2)
 }
 
 /// The ops of this file.

@@ -38,7 +38,7 @@ pub fn rfft(x: &TrackedTensor, dim: isize) -> Result<(TrackedTensor, TrackedTens
     let dim = dimension("rfft", dim, x)? as isize;
     let n = x.dims()[dim as usize];
     let made = apply(&RealToComplex(n), &[&transpose(x, dim, -1)?])?;
-    pair("rfft", made, dim)
+    pair("rfft", &made, dim)
 }
 
 /// The n real numbers whose transform is re + i·im along a dimension of extent n/2 + 1: the
@@ -64,7 +64,7 @@ pub fn irfft(re: &TrackedTensor, im: &TrackedTensor, n: usize, dim: isize) -> Re
 pub fn fft(re: &TrackedTensor, im: &TrackedTensor, dim: isize) -> Result<(TrackedTensor, TrackedTensor)> {
     let dim = dimension("fft", dim, re)? as isize;
     let made = apply(&Complex { inverse: false }, &[&transpose(re, dim, -1)?, &transpose(im, dim, -1)?])?;
-    pair("fft", made, dim)
+    pair("fft", &made, dim)
 }
 
 /// The inverse of [`fft`]: xₜ = Σₖ Xₖ·e^(2πi·k·t/n) / n.
@@ -79,10 +79,10 @@ pub fn ifft(re: &TrackedTensor, im: &TrackedTensor, dim: isize) -> Result<(Track
     for part in &mut made {
         *part = scale(part, 1.0 / n as f64)?;
     }
-    pair("ifft", made, dim)
+    pair("ifft", &made, dim)
 }
 
-fn pair(op: &'static str, made: Values, dim: isize) -> Result<(TrackedTensor, TrackedTensor)> {
+fn pair(op: &'static str, made: &Values, dim: isize) -> Result<(TrackedTensor, TrackedTensor)> {
     match &made[..] {
         [re, im] => Ok((transpose(re, dim, -1)?, transpose(im, dim, -1)?)),
         _ => Err(Error::internal(op, "it has two outputs")),

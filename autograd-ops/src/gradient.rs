@@ -258,16 +258,16 @@ impl Primitive for ClipGradient {
     fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
         let whole = crate::numbers::with_batch(inputs[0], batched.has(0), size)?;
         let mut all: SmallVec<[TrackedTensor; 3]> = smallvec![whole];
-        for i in 1..3 {
+        for (i, bound) in inputs.iter().enumerate().skip(1) {
             // A bound's own dimensions stay behind the batch.
-            let mut dims: SmallVec<[usize; 8]> = SmallVec::from_slice(inputs[i].dims());
+            let mut dims: SmallVec<[usize; 8]> = SmallVec::from_slice(bound.dims());
             if batched.has(i) {
                 while dims.len() < all[0].rank() {
                     dims.insert(1, 1);
                 }
             }
             all.push(autograd_core::algebra::reshape(
-                inputs[i],
+                bound,
                 &autograd_core::checked_shape("clip_gradient", &dims)?,
             )?);
         }
