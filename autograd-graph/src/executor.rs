@@ -1,5 +1,5 @@
-//! The executor: steps over one arena. At steady state it allocates nothing and locks nothing of
-//! its own; what the kernels of single ops need to work in comes from the buffer pool.
+//! The executor: steps over one arena. Values need no memory but the arena and the caller's outputs;
+//! the kernels of single ops take what they need to work in from the buffer pool, or the system.
 
 use crate::code::Code;
 use crate::plan::{External, Kernel, Read, SharedPlan, Step, Write};
@@ -40,8 +40,8 @@ impl Executor {
     /// graph's. A value there whose memory nobody shares is overwritten; another one is replaced.
     ///
     /// Inputs are read in place where they are in row-major order, and copied otherwise. Where all
-    /// are in order and all outputs are unique, nothing is allocated (for up to 64 of each, and
-    /// ops of up to 16 operands).
+    /// are in order and all outputs are unique, values need no new memory; kernels of single ops
+    /// may still take working memory, from the buffer pool or the system.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where inputs or outputs are not those of the graph;

@@ -101,7 +101,7 @@ where
         self.compiled(inputs).and_then(|compiled| compiled.call(inputs)).map_err(|e| e.or_at(site))
     }
 
-    /// The outputs, written over `outputs`: nothing is allocated from the second call on.
+    /// The outputs, written over `outputs`, whose memory is used again.
     ///
     /// # Errors
     /// As [`call`](Self::call), and as [`Compiled::run_into`].
