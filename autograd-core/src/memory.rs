@@ -112,11 +112,7 @@ mod tests {
         let x = TrackedTensor::from_candle(&t)?;
         let plain = x.plain().expect("nobody watches");
         let sum = with_buffers("test", &[plain, plain], |slices| {
-            Ok(slices
-                .iter()
-                .filter_map(autograd_kernels::Slice::f32s)
-                .map(|s| s.iter().sum::<f32>())
-                .sum::<f32>())
+            Ok(slices.iter().filter_map(Slice::f32s).map(|s| s.iter().sum::<f32>()).sum::<f32>())
         })?;
         assert_eq!(sum, 6.0);
         Ok(())

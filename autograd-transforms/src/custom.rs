@@ -116,10 +116,14 @@ pub fn custom_jvp(
     custom(Way::Forward, &forward, &tangent, inputs, Site::caller())
 }
 
+/// A user's rule: inputs, outputs, and the cotangents or tangents.
+type RuleFunction<'a> =
+    &'a dyn Fn(&[TrackedTensor], &[TrackedTensor], &[TrackedTensor]) -> Result<Vec<TrackedTensor>>;
+
 fn custom(
     way: Way,
     function: Function<'_>,
-    rule: &dyn Fn(&[TrackedTensor], &[TrackedTensor], &[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
+    rule: RuleFunction<'_>,
     inputs: &[&TrackedTensor],
     site: Site,
 ) -> Result<Vec<TrackedTensor>> {

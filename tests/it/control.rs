@@ -125,15 +125,15 @@ fn what_a_custom_rule_refuses() -> Result<()> {
 /// What a custom rule keeps is what its backward pass reads.
 #[test]
 fn a_custom_rule_keeps_what_it_reads() -> Result<()> {
-    let kept =
-        |back: fn(&[TrackedTensor], &[TrackedTensor], &[TrackedTensor]) -> Result<Vec<TrackedTensor>>| {
-            let tape = GradientTape::new();
-            let x = tape.variable(TrackedTensor::from_vec(vec![0f64; 10], &[10])?);
-            let y = custom_vjp(|x| Ok(vec![x[0].sin()?]), back, &[&x])?;
-            let bytes: usize = tape.nodes().iter().map(|node| node.kept_bytes).sum();
-            drop(y);
-            Ok::<_, Error>(bytes)
-        };
+    type Rule = fn(&[TrackedTensor], &[TrackedTensor], &[TrackedTensor]) -> Result<Vec<TrackedTensor>>;
+    let kept = |back: Rule| {
+        let tape = GradientTape::new();
+        let x = tape.variable(TrackedTensor::from_vec(vec![0f64; 10], &[10])?);
+        let y = custom_vjp(|x| Ok(vec![x[0].sin()?]), back, &[&x])?;
+        let bytes: usize = tape.nodes().iter().map(|node| node.kept_bytes).sum();
+        drop(y);
+        Ok::<_, Error>(bytes)
+    };
     assert_eq!(kept(|_, _, ct| Ok(vec![ct[0].clone()]))?, 0);
     assert_eq!(kept(|x, _, ct| Ok(vec![ct[0].mul(x[0].cos()?)?]))?, 80);
     Ok(())

@@ -7,6 +7,7 @@
 
 mod allocate;
 #[cfg(target_arch = "x86_64")]
+#[allow(clippy::useless_conversion, reason = "what `dynasm!` expands to")]
 mod emit;
 
 use autograd_core::kernels::machine::{Prepared, TileCode};
