@@ -11,7 +11,7 @@
 //! | `parallel` | kernels on one pool of threads | yes |
 //! | `graph` | [`graph`]: functions captured, optimised and compiled; `jit(f)` | |
 //! | `jit` | machine code for what graphs fuse (x86-64; tiles elsewhere) | |
-//! | `checkpoint` | [`checkpoint`]: recomputation instead of memory | |
+//! | `checkpoint` | [`checkpoint`]: recomputation instead of memory | yes |
 //! | `interpret` | [`interpret`]: attribution | |
 //! | `pictures` | `interpret::picture`: heat maps, coloured text, time series | |
 //! | `linalg` | solvers, factorisations, determinants | |

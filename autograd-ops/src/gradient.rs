@@ -166,6 +166,12 @@ impl Primitive for ScaleGradient {
     fn rule(&self) -> Rule<'_> {
         Rule::General(self)
     }
+    // x + factor · (x − x), of which only the x that is scaled has a derivative.
+    fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
+        let still = stop_gradient(inputs[0])?;
+        let nothing = scale(&autograd_core::algebra::sub(inputs[0], &still)?, self.0)?;
+        Ok(Some(smallvec![autograd_core::algebra::add(&still, &nothing)?]))
+    }
 }
 
 impl General for ScaleGradient {
@@ -214,6 +220,11 @@ impl Primitive for StraightThrough {
         let x = crate::numbers::with_batch(inputs[0], batched.has(0), size)?;
         let hard = crate::numbers::with_batch(inputs[1], batched.has(1), size)?;
         Ok(Some(smallvec![straight_through(&x, &hard)?]))
+    }
+    // hard + (x − x), of which only the x that is added has a derivative.
+    fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
+        let nothing = autograd_core::algebra::sub(inputs[0], &stop_gradient(inputs[0])?)?;
+        Ok(Some(smallvec![autograd_core::algebra::add(&stop_gradient(inputs[1])?, &nothing)?]))
     }
 }
 
@@ -434,7 +445,8 @@ mod tests {
         assert_eq!(slopes(&x, |x| x.straight_through(&x.round()?))?, [1.0, 1.0]);
         assert_eq!(slopes(&x, |x| x.scale_gradient(0.25)?.mul(4.0))?, [1.0, 1.0]);
         assert_eq!(slopes(&x, |x| x.reverse_gradient(2.0)?.mul(3.0))?, [-6.0, -6.0]);
-        assert_eq!(slopes(&x, |x| x.clip_gradient(-1.0, 0.5)?.mul(x))?, [0.0, -3.0]);
+        // clamp(x) from the clipped factor and x from the other one.
+        assert_eq!(slopes(&x, |x| x.clip_gradient(-1.0, 0.5)?.mul(x))?, [1.0, -3.0]);
         assert_eq!(
             vector(&x).straight_through(&vector(&[f64::INFINITY, 1.0]))?.to_vec1::<f64>()?,
             [f64::INFINITY, 1.0]

@@ -19,7 +19,8 @@ use autograd_core::{
 /// Matrices that are not square, or not positive definite.
 #[track_caller]
 pub fn cholesky(a: &TrackedTensor) -> Result<TrackedTensor> {
-    square("cholesky", &a.meta()).map_err(|e| e.or_at(Site::caller()))?;
+    let site = Site::caller();
+    square("cholesky", &a.meta()).map_err(|e| e.or_at(site))?;
     apply_one(&Cholesky, &[&symmetric(a)?])
 }
 
@@ -31,7 +32,8 @@ pub fn cholesky(a: &TrackedTensor) -> Result<TrackedTensor> {
 /// In derivatives, first columns that depend on one another: R has a zero on its diagonal.
 #[track_caller]
 pub fn qr(a: &TrackedTensor) -> Result<(TrackedTensor, TrackedTensor)> {
-    let (rows, columns) = matrices("qr", &a.meta()).map_err(|e| e.or_at(Site::caller()))?;
+    let site = Site::caller();
+    let (rows, columns) = matrices("qr", &a.meta()).map_err(|e| e.or_at(site))?;
     if rows < columns {
         // a = [x y] = Q·[U, Qᵀ·y].
         let x = crate::slice::narrow(a, -1, 0, rows)?;

@@ -22,7 +22,8 @@ pub fn solve(a: &TrackedTensor, b: &TrackedTensor) -> Result<TrackedTensor> {
         let column = crate::shape::unsqueeze(b, -1)?;
         return crate::shape::squeeze(&solve(a, &column)?, -1);
     }
-    let (a, b) = broadcast("solve", a, b).map_err(|e| e.or_at(Site::caller()))?;
+    let site = Site::caller();
+    let (a, b) = broadcast("solve", a, b).map_err(|e| e.or_at(site))?;
     apply_one(&Solve, &[&a, &b])
 }
 
@@ -62,7 +63,8 @@ impl Triangle {
 /// Shapes that do not fit; a zero on the diagonal.
 #[track_caller]
 pub fn triangular_solve(a: &TrackedTensor, b: &TrackedTensor, triangle: Triangle) -> Result<TrackedTensor> {
-    let (a, b) = broadcast("triangular_solve", a, b).map_err(|e| e.or_at(Site::caller()))?;
+    let site = Site::caller();
+    let (a, b) = broadcast("triangular_solve", a, b).map_err(|e| e.or_at(site))?;
     apply_one(&TriangularSolve(triangle), &[&a, &b])
 }
 

@@ -5,6 +5,7 @@ use autograd_ops::registry::{self, Case, Sample};
 use autograd_ops::{TensorAutograd, random};
 use autograd_transforms::{derivatives, jvp, laplacian_along, ravel};
 use candle_core::DType;
+use std::collections::BTreeSet;
 
 /// Third derivatives of sums of products, beside the largest one.
 const AGREE: f64 = 1e-8;
@@ -82,9 +83,27 @@ impl Function<'_> {
     }
 }
 
+/// Ops with a tangent and no Taylor series, which say so by a typed error.
+const WITHOUT_SERIES: [&str; 14] = [
+    "cholesky",
+    "det",
+    "eigh",
+    "eigvalsh",
+    "inverse",
+    "logdet",
+    "matrix_norm",
+    "pinv",
+    "qr",
+    "slogdet",
+    "solve",
+    "svd",
+    "svdvals",
+    "triangular_solve",
+];
+
 #[test]
 fn every_op_to_third_order_and_its_laplacian() -> Result<()> {
-    let (mut checked, mut seed) = (0, 0);
+    let (mut checked, mut seed, mut without_series) = (0, 0, BTreeSet::new());
     for op in registry::all() {
         for case in (op.cases)().iter().filter(|case| case.smooth) {
             seed += 1;
@@ -106,7 +125,11 @@ fn every_op_to_third_order_and_its_laplacian() -> Result<()> {
             let (v, w) = (directions(100)?, directions(101)?);
             let found = derivatives(|x| f.call(x), &x, &v, 3);
             if is_unsupported(&found) {
-                assert!(is_unsupported(&f.nested(&x, &v, 1)), "{what}: no series though there is a tangent");
+                // Some have a tangent and no series: a factorisation has rules of its own and no
+                // decomposition that Taylor mode could follow.
+                if !is_unsupported(&f.nested(&x, &v, 1)) {
+                    without_series.insert(op.name);
+                }
                 continue;
             }
             for (order, found) in found?.iter().enumerate().skip(1) {
@@ -131,5 +154,8 @@ fn every_op_to_third_order_and_its_laplacian() -> Result<()> {
         }
     }
     assert!(checked > 300, "{checked} cases checked");
+    // Without the feature `linalg` there are none of them.
+    let others: Vec<_> = without_series.into_iter().filter(|name| !WITHOUT_SERIES.contains(name)).collect();
+    assert!(others.is_empty(), "{others:?} have a tangent and no series");
     Ok(())
 }
