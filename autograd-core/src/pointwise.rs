@@ -165,6 +165,7 @@ impl Pointwise {
             return Ok(grads);
         }
         let mut inputs: SmallVec<[&TrackedTensor; 6]> = cts.iter().flatten().collect();
+        let given = inputs.len();
         for residual in &reverse.residuals {
             inputs.push(match *residual {
                 Residual::Input(i) => saved.input(i)?,
@@ -173,6 +174,27 @@ impl Pointwise {
                     return Err(Error::internal(self.name(), "an expression has no hints"));
                 }
             });
+        }
+        // 1 times the other factor is that factor, whose numbers nothing else can change.
+        let whole = saved.outputs[0].shape;
+        let factor = |k: &Option<usize>| {
+            let factor = inputs[given + (*k)?];
+            (*factor.shape() == whole && factor.plain().is_some_and(|plain| plain.is_own())).then_some(factor)
+        };
+        if reverse.factor.iter().any(|k| factor(k).is_some())
+            && inputs[0].plain().and_then(|ct| ct.literal()) == Some(1.0)
+        {
+            let mut rest = Mask::EMPTY;
+            for (i, k) in wanted.iter().zip(&reverse.factor) {
+                match factor(k) {
+                    Some(factor) => grads[i] = Some(algebra::sum_to(factor, &saved.inputs[i].shape)?),
+                    None => rest = rest.with(i),
+                }
+            }
+            for (grad, computed) in grads.iter_mut().zip(self.vjp(rest, cts, saved)?) {
+                *grad = grad.take().or(computed);
+            }
+            return Ok(grads);
         }
         let targets: SmallVec<[Shape; 2]> = wanted.iter().map(|i| saved.inputs[i].shape).collect();
         let out = self.fused(&reverse.definition, &inputs, saved.outputs[0].shape, &targets)?;

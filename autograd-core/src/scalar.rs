@@ -38,6 +38,9 @@ pub struct Reverse {
     pub residuals: Vec<Residual>,
     /// For each output, the cotangent that it simply is, if it is one.
     pub direct: Vec<Option<usize>>,
+    /// For each output, the residual that it is where the one cotangent is 1: the other factor of
+    /// a product.
+    pub factor: Vec<Option<usize>>,
 }
 
 /// The forward rule of an expression: an expression over residuals and then tangents, with one
@@ -527,7 +530,19 @@ fn make_reverse(program: &Program, wanted: Mask, cts: Mask) -> Reverse {
         _ => None,
     });
     let direct = direct.collect();
-    Reverse { definition: Arc::new(Definition::new("pointwise_vjp", expr)), residuals, direct }
+    // The inputs of the expression: the cotangents, and then the residuals.
+    let residual = |reg: Reg| match made.nodes()[usize::from(reg)] {
+        Node::Input(i) => usize::from(i).checked_sub(cts.len()),
+        _ => None,
+    };
+    let is_ct = |reg: Reg| cts.len() == 1 && matches!(made.nodes()[usize::from(reg)], Node::Input(0));
+    let factor = made.outputs().iter().map(|&out| match made.nodes()[usize::from(out)] {
+        Node::Binary(Binary::Mul, a, b) if is_ct(a) => residual(b),
+        Node::Binary(Binary::Mul, a, b) if is_ct(b) => residual(a),
+        _ => None,
+    });
+    let factor = factor.collect();
+    Reverse { definition: Arc::new(Definition::new("pointwise_vjp", expr)), residuals, direct, factor }
 }
 
 /// Tangents pushed forward through the expression's own nodes, the tangents being its last

@@ -29,9 +29,6 @@ mod executor;
 mod explain;
 mod fused;
 mod graph;
-#[cfg(feature = "jit")]
-#[allow(unsafe_code, reason = "machine code is entered through a pointer")]
-mod jit;
 mod jit_function;
 mod passes;
 mod plan;

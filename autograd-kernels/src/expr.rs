@@ -4,8 +4,12 @@
 //! CUDA are made from it, and `autograd-core` differentiates it. The [`Builder`] keeps programs
 //! small while they are built: equal nodes are shared, constants fold, neutral elements vanish.
 
-use crate::machine::Schedule;
+use crate::machine::{Schedule, TileCode};
+#[cfg(feature = "jit")]
+use crate::machine::{MAX_INPUTS, MAX_OUTPUTS};
 use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 /// The number of a node within its program.
 pub type Reg = u16;
@@ -252,6 +256,8 @@ pub struct Program {
     uniform: Vec<bool>,
     /// How the tile machine evaluates it; follows from the rest.
     schedule: Schedule,
+    /// Its machine code, made when it is first run on many elements.
+    code: CodeCell,
 }
 
 impl PartialEq for Program {
@@ -301,10 +307,44 @@ impl Program {
         &self.schedule
     }
 
+    /// The machine code that computes it in f32 for many elements, where there is some.
+    pub(crate) fn code(&self) -> Option<&dyn TileCode> {
+        self.code.0.get_or_init(|| code_of(self)).as_deref()
+    }
+
     /// Whether any node reads input `i`.
     pub fn reads(&self, i: usize) -> bool {
         self.nodes.iter().any(|n| matches!(n, Node::Input(j) if usize::from(*j) == i))
     }
+}
+
+/// Machine code that is made once.
+#[derive(Clone, Default)]
+struct CodeCell(OnceLock<Option<Arc<dyn TileCode>>>);
+
+impl fmt::Debug for CodeCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0.get() {
+            None => "not made",
+            Some(None) => "none",
+            Some(Some(_)) => "made",
+        })
+    }
+}
+
+/// Code for a program that gains by it: what is one loop already, and what has parameters (which
+/// code would fix), runs as it is.
+#[cfg(feature = "jit")]
+fn code_of(program: &Program) -> Option<Arc<dyn TileCode>> {
+    let schedule = program.schedule();
+    let fits = program.inputs() <= MAX_INPUTS && program.outputs().len() <= MAX_OUTPUTS;
+    let worth = schedule.steps.len() > 1 && program.params() == 0;
+    (fits && worth).then(|| crate::jit::code_of(program)).flatten()
+}
+
+#[cfg(not(feature = "jit"))]
+fn code_of(_: &Program) -> Option<Arc<dyn TileCode>> {
+    None
 }
 
 /// Builds a [`Program`].
@@ -471,6 +511,6 @@ impl Builder {
         }
         let outputs: Vec<Reg> = outputs.iter().map(|&reg| to[reg as usize]).collect();
         let schedule = Schedule::new(&nodes, &outputs, &uniform);
-        Program { nodes, outputs, inputs, params, uniform, schedule }
+        Program { nodes, outputs, inputs, params, uniform, schedule, code: CodeCell::default() }
     }
 }

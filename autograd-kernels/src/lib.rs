@@ -39,6 +39,8 @@ pub mod expr;
 pub mod fft;
 mod float;
 pub mod index;
+#[cfg(feature = "jit")]
+pub mod jit;
 mod lanes;
 #[cfg(feature = "linalg")]
 pub mod linalg;

@@ -43,6 +43,9 @@ const MIN_CHUNK: usize = 16 * 1024;
 /// Below this many bytes of output one thread does what is cheaper than waking another.
 const CHEAP_ALONE: usize = 192 * 1024;
 
+/// Fewer elements than this are computed before machine code for them would be made.
+const CODE_FROM: usize = 32 * 1024;
+
 /// Rows shorter than this are not worked on one by one: tiles go across them.
 const MIN_ROW: usize = 128;
 
@@ -248,6 +251,8 @@ struct Plan<'a, T> {
     inputs: List<Input<'a, T>>,
     uniform: List<T>,
     outputs: List<Output<'a>>,
+    /// What computes a tile in place of the steps; T is f32 where there is some.
+    code: Option<&'a dyn TileCode>,
 }
 
 impl<'a, T: Float> Plan<'a, T> {
@@ -320,6 +325,7 @@ impl<'a, T: Float> Plan<'a, T> {
                 .collect(),
             uniform: uniforms,
             outputs: kinds,
+            code: (T::KIND == Kind::F32 && shape.elements() >= CODE_FROM).then(|| program.code()).flatten(),
         };
         parallel_for(chunks, &|c| {
             let range = c * chunk..outer.min((c + 1) * chunk);

@@ -3,7 +3,7 @@
 use super::accumulate::Part;
 use super::input::Source;
 use super::schedule::{Action, Place, Step};
-use super::{List, MIN_ROW, Output, Plan, TILE};
+use super::{List, MAX_INPUTS, MAX_OUTPUTS, MIN_ROW, Output, Plan, TILE, TileCode};
 use crate::math::{Operand, binary, select, unary};
 use crate::simd::Float;
 use crate::threads::Disjoint;
@@ -13,7 +13,7 @@ use std::ops::Range;
 /// One thread's tiles and where it stands.
 pub(super) struct Worker<'p, 'a, T> {
     plan: &'p Plan<'a, T>,
-    /// The steps' tiles, then one for each input.
+    /// The steps' tiles, then one for each input and, for machine code, each output.
     tiles: Vec<T>,
     /// How long a tile is.
     len: usize,
@@ -32,7 +32,8 @@ struct Row {
 impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
     pub(super) fn new(plan: &'p Plan<'a, T>) -> Self {
         let len = plan.shape.elements().min(TILE);
-        let tiles = memory::take((plan.schedule.slots + plan.inputs.len()) * len);
+        let outputs = if plan.code.is_some() { plan.outputs.len() } else { 0 };
+        let tiles = memory::take((plan.schedule.slots + plan.inputs.len() + outputs) * len);
         Self { plan, tiles, len, sources: List::new(), parts: List::new() }
     }
 
@@ -171,6 +172,10 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
     /// The values of output `i`, as a slice.
     fn with_output(&mut self, i: usize, len: usize, f: impl FnOnce(&[T])) {
         let (plan, tile_len) = (self.plan, self.len);
+        if plan.code.is_some() {
+            let at = plan.output_tile(i) * tile_len;
+            return f(&self.tiles[at..at + len]);
+        }
         let tiles = Disjoint::new(&mut self.tiles);
         let place = plan.schedule.outputs[i];
         // SAFETY: nothing is written to the tiles here.
@@ -180,8 +185,58 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
         }
     }
 
+    /// Runs machine code for one tile, and stores the outputs that are not summed.
+    fn enter(&mut self, code: &dyn TileCode, start: usize, len: usize) {
+        let (plan, tile_len) = (self.plan, self.len);
+        let mut inputs = [std::ptr::null::<f32>(); MAX_INPUTS];
+        for (i, (to, source)) in inputs.iter_mut().zip(&self.sources).enumerate() {
+            let at = (plan.schedule.slots + i) * tile_len;
+            let tile = &mut self.tiles[at..at + len];
+            let from: &[T] = match *source {
+                Source::Slice(x) => x,
+                Source::One(x) => {
+                    tile.fill(x);
+                    tile
+                }
+                Source::Buffer => tile,
+            };
+            debug_assert_eq!(from.len(), len);
+            *to = from.as_ptr().cast::<f32>();
+        }
+        let tiles = Disjoint::new(&mut self.tiles);
+        let mut outputs = [std::ptr::null_mut::<f32>(); MAX_OUTPUTS];
+        for (o, (to, out)) in outputs.iter_mut().zip(&plan.outputs).enumerate() {
+            let own = match out {
+                // SAFETY: tiles of different chunks and positions do not overlap.
+                Output::Whole(out) => T::own(unsafe { out.part(start..start + len) }),
+                Output::Reduced(_) => None,
+            };
+            let at = plan.output_tile(o) * tile_len;
+            // SAFETY: no input's tile is an output's.
+            let y = own.unwrap_or_else(|| unsafe { tiles.part(at..at + len) });
+            *to = y.as_mut_ptr().cast::<f32>();
+        }
+        // SAFETY: code is there for f32 only, so T is f32. Each pointer is valid for `len` numbers;
+        // the outputs are parts of separate memory, or tiles of their own.
+        unsafe { code.run(inputs.as_ptr(), outputs.as_ptr(), len) };
+        for (o, out) in plan.outputs.iter().enumerate() {
+            if let Output::Whole(out) = out {
+                // SAFETY: tiles of different chunks and positions do not overlap.
+                let y = unsafe { out.part(start..start + len) };
+                if y.kind() != T::KIND {
+                    let at = plan.output_tile(o) * tile_len;
+                    // SAFETY: the tile was written above, and nothing writes it now.
+                    T::scatter(unsafe { tiles.read(at..at + len) }, y);
+                }
+            }
+        }
+    }
+
     /// Runs the steps for one tile, and stores the outputs that are not summed.
     fn steps(&mut self, start: usize, len: usize) {
+        if let Some(code) = self.plan.code {
+            return self.enter(code, start, len);
+        }
         let (plan, tile_len) = (self.plan, self.len);
         let tiles = Disjoint::new(&mut self.tiles);
         let at = |place: Place| {
@@ -217,6 +272,13 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
                 }
             }
         }
+    }
+}
+
+impl<T> Plan<'_, T> {
+    /// The tile to which machine code writes output `o` where it does not go straight to memory.
+    fn output_tile(&self, o: usize) -> usize {
+        self.schedule.slots + self.inputs.len() + o
     }
 }
 

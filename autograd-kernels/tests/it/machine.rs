@@ -132,6 +132,55 @@ fn programs_agree_with_an_evaluation_number_by_number() {
     }
 }
 
+/// The same expression, which code would not be made for.
+#[cfg(feature = "jit")]
+fn with_a_parameter(program: &Program) -> Program {
+    let mut b = Builder::new();
+    let xs: Vec<u16> = (0..program.inputs()).map(|i| b.input(i)).collect();
+    let at = b.inline(program, &xs, &[]);
+    let outputs: Vec<u16> = program.outputs().iter().map(|&reg| at[usize::from(reg)]).collect();
+    b.finish(&outputs, program.inputs(), 1)
+}
+
+#[test]
+#[cfg(feature = "jit")]
+fn machine_code_gives_the_numbers_of_the_tiles() {
+    let mut rng = Rng(11);
+    for round in 0..60 {
+        let dims = rng.pick(&[[41, 8, 173], [3, 40, 300], [1, 1, 40_001], [300, 129, 1]]);
+        let shape = Shape::new(&dims);
+        let (inputs, outputs) = (1 + rng.below(4), 1 + rng.below(3));
+        let kinds: &[Kind] = if round % 2 == 0 { &[Kind::F32] } else { &[Kind::F32, Kind::F16, Kind::U8] };
+        let program = random_program(&mut rng, inputs, 0, outputs);
+        let tiles = with_a_parameter(&program);
+        let x: Vec<Tensor> = (0..inputs)
+            .map(|_| {
+                let kind = rng.pick(kinds);
+                let dims = narrower(&mut rng, &dims);
+                exact(&mut rng, kind, &dims)
+            })
+            .collect();
+        let views: Vec<View<'_>> = x.iter().map(Tensor::view).collect();
+        let to: Vec<Kind> = (0..outputs).map(|_| rng.pick(kinds)).collect();
+        let targets: Vec<Shape> = (0..outputs).map(|_| Shape::new(&narrower(&mut rng, &dims))).collect();
+        let both = [&program, &tiles].map(|program| {
+            let mut whole: Vec<Data> =
+                to.iter().map(|&k| Data::new(k, (0..shape.elements()).map(|_| 7.0))).collect();
+            let mut out: Vec<SliceMut<'_>> = whole.iter_mut().map(Data::slice_mut).collect();
+            run(program, &[0.0], &views, &shape, &mut out);
+            let mut summed: Vec<Data> =
+                targets.iter().map(|t| Data::new(Kind::F32, (0..t.elements()).map(|_| 7.0))).collect();
+            let mut out: Vec<SliceMut<'_>> = summed.iter_mut().map(Data::slice_mut).collect();
+            run_reduced(program, &[0.0], &views, &shape, &mut out, &targets);
+            whole.into_iter().chain(summed).map(|y| y.values()).collect::<Vec<_>>()
+        });
+        for (a, b) in both[0].iter().flatten().zip(both[1].iter().flatten()) {
+            assert!(a == b || (a.is_nan() && b.is_nan()), "{a} and {b}: {program:?}");
+        }
+        assert_eq!(both[0].len(), 2 * outputs);
+    }
+}
+
 #[test]
 fn masks_are_one_where_the_value_is_not_zero() {
     let mut b = Builder::new();

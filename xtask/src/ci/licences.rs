@@ -27,7 +27,7 @@ const EXCEPTIONS: [&str; 1] = ["LLVM-exception"];
 /// Crates whose licence asks for the source of their own files, unchanged ones as they are on
 /// crates.io, and of nothing else: each is named, with what it is for.
 const BY_FILE: [(&str, &str); 2] = [
-    // Assembles the machine code of static graphs, behind the feature `jit` of autograd-graph.
+    // Assembles machine code for expressions, behind the feature `jit` of autograd-kernels.
     ("dynasm", "MPL-2.0"),
     ("dynasmrt", "MPL-2.0"),
 ];

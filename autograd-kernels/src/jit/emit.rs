@@ -1,9 +1,9 @@
 //! The code itself: bytes, pages, and the way in.
 
 use super::allocate::{Allocated, BIAS, Register, SQRT_HALF, Source, Step, allocate};
-use autograd_core::kernels::expr::Program;
-use autograd_core::kernels::machine::{MAX_INPUTS, MAX_OUTPUTS, TileCode};
-use autograd_core::kernels::math::recorded::{Instruction, record_program};
+use crate::expr::Program;
+use crate::machine::{MAX_INPUTS, MAX_OUTPUTS, TileCode};
+use crate::math::recorded::{Instruction, record_program};
 use dynasmrt::x64::Assembler;
 use dynasmrt::{AssemblyOffset, DynasmApi, DynasmLabelApi, ExecutableBuffer, dynasm};
 use std::collections::HashMap;

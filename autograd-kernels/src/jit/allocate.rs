@@ -4,7 +4,7 @@
 //! taken from the value whose next use is farthest away. Inputs and constants are in memory anyway
 //! and are read again; other values are stored on the stack before they give up their register.
 
-use autograd_core::kernels::math::recorded::{Instruction, Recorded, Value};
+use crate::math::recorded::{Instruction, Recorded, Value};
 use std::collections::HashMap;
 
 /// How many vector registers there are.
