@@ -10,13 +10,14 @@
 //! | `nn` | [`nn`]: candle's variables, gradient stores and optimisers | yes |
 //! | `parallel` | kernels on one pool of threads | yes |
 //! | `graph` | [`graph`]: functions captured, optimised and compiled; `jit(f)` | |
-//! | `jit` | machine code for what graphs fuse (x86-64; tiles elsewhere) | |
+//! | `jit` | machine code for fused passes, eager and in graphs (x86-64; tiles elsewhere) | |
 //! | `checkpoint` | [`checkpoint`]: recomputation instead of memory | yes |
 //! | `interpret` | [`interpret`]: attribution | |
 //! | `pictures` | `interpret::picture`: heat maps, coloured text, time series | |
 //! | `linalg` | solvers, factorisations, determinants | |
 //! | `fft` | Fourier transforms | |
 //! | `full` | all of these | |
+//! | `gpu` | `gpu::install`: fused kernels on CUDA tensors; needs NVIDIA's toolkit to build, not in `full` | |
 //! | `sprs` | sparse Jacobians as matrices of the crate `sprs`, not in `full` | |
 //!
 //! ```
@@ -47,6 +48,8 @@ pub use autograd_ops::{Operand, TensorAutograd, registry};
 pub use autograd_checkpoint::{self as checkpoint, CheckpointManager};
 #[cfg(feature = "forward")]
 pub use autograd_forward::{self as forward, DualTensor, ForwardADContext, jvp};
+#[cfg(feature = "gpu")]
+pub use autograd_gpu as gpu;
 #[cfg(feature = "graph")]
 pub use autograd_graph as graph;
 #[cfg(feature = "interpret")]

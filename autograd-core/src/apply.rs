@@ -1,5 +1,6 @@
 //! The one interception point: every op goes through [`apply`].
 
+use crate::device;
 use crate::error::{At, Error, Result, Site};
 use crate::meta::{Meta, is_float, kind_of};
 use crate::plain::{Buffer, Plain, open};
@@ -62,6 +63,7 @@ pub fn apply_single(op: &dyn Primitive, inputs: &[&TrackedTensor], site: Site) -
     }
     if let [input] = inputs
         && let Some(plain) = input.plain()
+        && plain.device() == DeviceLocation::Cpu
         && let Some(layout) = op.rearranged(plain.layout())
     {
         return Ok(TrackedTensor::from_plain(plain.view(layout)));
@@ -152,6 +154,9 @@ fn evaluate(op: &dyn Primitive, inputs: &[&TrackedTensor], aux: bool, site: Site
     }
     if let Some(composed) = op.composed() {
         return Ok(Applied { outputs: composed.run(inputs)?, aux: Values::new() });
+    }
+    if plains.first().is_some_and(|first| first.device() != DeviceLocation::Cpu) {
+        return device::evaluate(op, inputs, &plains, site);
     }
     let metas: SmallVec<[Meta; 4]> = plains.iter().map(|p| p.meta()).collect();
     let signature = op.infer(&metas)?;

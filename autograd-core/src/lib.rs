@@ -20,6 +20,7 @@ pub mod algebra;
 mod apply;
 mod closure;
 mod custom;
+pub mod device;
 mod drawing;
 mod error;
 mod extents;

@@ -192,6 +192,29 @@ impl Plain {
         Self::own(buffer, meta)
     }
 
+    /// A tensor of the place `location`, which is its device's but for values that a test only
+    /// says to be elsewhere.
+    pub(crate) fn on_device(tensor: &Tensor, location: DeviceLocation) -> Result<Arc<Self>> {
+        let mut plain = Self::from_candle(tensor)?;
+        if let Some(plain) = Arc::get_mut(&mut plain) {
+            plain.device = location;
+        }
+        Ok(plain)
+    }
+
+    /// The tensor of a value on a device: there no view has another layout than its tensor.
+    pub(crate) fn device_tensor(&self) -> Result<Tensor> {
+        match (&self.memory, self.buffer()) {
+            (Memory::Own(_), Buffer::Candle(tensor, _)) => Ok(tensor.clone()),
+            (Memory::Fill(_), Buffer::Candle(tensor, _)) => Ok(tensor.broadcast_as(self.layout.dims())?),
+            // The same tensor behind another cut.
+            (Memory::Of(owner), Buffer::Candle(tensor, _)) if owner.layout == self.layout => {
+                Ok(tensor.clone())
+            }
+            _ => Err(Error::internal("device", "a view under another layout than its tensor's")),
+        }
+    }
+
     /// The layout.
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -343,6 +366,9 @@ impl Plain {
 
     /// The value as a candle tensor: moved where nobody else has it, otherwise copied.
     pub(crate) fn into_tensor(self: Arc<Self>) -> Result<Tensor> {
+        if self.device != DeviceLocation::Cpu {
+            return self.device_tensor();
+        }
         let whole = self.contiguous && self.layout.offset() == 0;
         match Arc::try_unwrap(self) {
             Ok(Self { layout, memory: Memory::Own(buffer), .. })
@@ -364,9 +390,10 @@ impl Plain {
     /// A candle tensor with the same numbers in memory of its own. A value that came from candle
     /// and was never rearranged is that tensor again.
     pub(crate) fn to_tensor(&self) -> Result<Tensor> {
-        if let (Memory::Own(Buffer::Candle(tensor, _)), true) =
-            (&self.memory, self.device == DeviceLocation::Cpu)
-        {
+        if self.device != DeviceLocation::Cpu {
+            return self.device_tensor();
+        }
+        if let Memory::Own(Buffer::Candle(tensor, _)) = &self.memory {
             return Ok(tensor.clone());
         }
         let Some(kind) = kind_of(self.dtype) else {

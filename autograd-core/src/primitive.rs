@@ -1,5 +1,6 @@
 //! Primitives: the ops that levels see. Open over ops, closed over rule shapes.
 
+use crate::device::Tensors;
 use crate::error::Result;
 use crate::mask::Mask;
 use crate::meta::Meta;
@@ -9,6 +10,7 @@ use crate::saved::SavedOp;
 use crate::tracer::Values;
 use crate::value::TrackedTensor;
 use autograd_kernels::{Layout, Shape, SliceMut, View};
+use candle_core::Tensor;
 use smallvec::SmallVec;
 use std::any::Any;
 use std::fmt::Debug;
@@ -137,6 +139,21 @@ pub trait Primitive: Debug + Send + Sync + 'static {
     /// # Errors
     /// Values that the op cannot take (an index out of range), or a type without a kernel.
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()>;
+
+    /// The outputs by candle's ops, on the device of the inputs; `None` where the op says nothing:
+    /// its expression, view or decomposition is taken. See [`device`](crate::device).
+    ///
+    /// # Errors
+    /// What candle reports, and values that the op cannot take.
+    fn eval_candle(&self, inputs: &[Tensor]) -> Result<Option<Tensors>> {
+        let _ = inputs;
+        Ok(None)
+    }
+
+    /// Whether values on a device are moved to the host for this op, for want of another way.
+    fn on_host(&self) -> bool {
+        false
+    }
 
     /// The op as a run of other ops, for one that holds a program: evaluators prefer it to
     /// [`eval_into`](Self::eval_into), which must then be [`eval_composed`](crate::eval_composed).

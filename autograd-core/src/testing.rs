@@ -1,7 +1,11 @@
 //! For checks of rules: evaluations counted, hints poisoned. Both belong to the calling thread and
 //! cost one read of a flag when they are off.
 
+use crate::error::{Error, Result};
+use crate::plain::Plain;
+use crate::value::TrackedTensor;
 use autograd_kernels::{SliceMut, copy};
+use candle_core::DeviceLocation;
 use std::cell::Cell;
 
 thread_local! {
@@ -49,6 +53,21 @@ pub fn poison_hints<R>(f: impl FnOnce() -> R) -> R {
     let _restore = Restore(POISONED.replace(true));
     f()
 }
+
+/// The same numbers, said to be on a device: nothing of this workspace's CPU code may then read
+/// them, so that [`device`](crate::device)'s ways can be checked on any machine. Only values that
+/// nobody watches.
+///
+/// # Errors
+/// A watched value.
+pub fn elsewhere(x: &TrackedTensor) -> Result<TrackedTensor> {
+    let plain = x.plain().ok_or_else(|| Error::internal("elsewhere", "the value is watched"))?;
+    let tensor = plain.to_tensor()?;
+    Ok(TrackedTensor::from_plain(Plain::on_device(&tensor, ELSEWHERE)?))
+}
+
+/// The device of values that are said to be on one.
+const ELSEWHERE: DeviceLocation = DeviceLocation::Metal { gpu_id: usize::MAX };
 
 /// Notes an evaluation.
 pub(crate) fn note_evaluation() {

@@ -7,9 +7,10 @@
 //! same data from which the CPU's tiles work. With the feature `nvrtc`, `compile` makes PTX of
 //! either; that needs NVIDIA's compiler library at run time, and no GPU.
 //!
-//! What is not here yet: launching them. An op on a CUDA tensor gives `Error::UnsupportedDevice`,
-//! which names the op and the device. This crate knows no derivative: which kernel belongs to which
-//! rule is the rule's business.
+//! With the feature `cuda`, `install` gives the process the fused expressions and the softmax
+//! family for its CUDA tensors; every other op runs there by candle's kernels, as
+//! [`autograd_core::device`] says. The other hand-made kernels are not launched yet. This crate
+//! knows no derivative: which kernel belongs to which rule is the rule's business.
 //!
 //! Every kernel is compiled for two architectures by `cargo xtask gpu-check`, and executed on the
 //! CPU by an emulation of blocks and warps, where its numbers are compared with the CPU kernels'.
@@ -32,9 +33,13 @@
 mod codegen;
 #[cfg(feature = "nvrtc")]
 mod compile;
+#[cfg(feature = "cuda")]
+mod launch;
 mod source;
 
 pub use codegen::{Element, pointwise};
 #[cfg(feature = "nvrtc")]
 pub use compile::{Architecture, CompileError, compile};
+#[cfg(feature = "cuda")]
+pub use launch::install;
 pub use source::{Source, sources};

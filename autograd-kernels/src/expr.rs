@@ -4,9 +4,9 @@
 //! CUDA are made from it, and `autograd-core` differentiates it. The [`Builder`] keeps programs
 //! small while they are built: equal nodes are shared, constants fold, neutral elements vanish.
 
-use crate::machine::{Schedule, TileCode};
 #[cfg(feature = "jit")]
 use crate::machine::{MAX_INPUTS, MAX_OUTPUTS};
+use crate::machine::{Schedule, TileCode};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};

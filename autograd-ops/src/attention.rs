@@ -250,7 +250,7 @@ impl Attend {
         if self.causal {
             let (l, s) = (shape.dims()[shape.rank() - 2], shape.dims()[shape.rank() - 1]);
             let triangle = (0..l * s).map(|at| u8::from(at % s <= at / s)).collect();
-            seen.push(TrackedTensor::from_vec::<u8>(triangle, &[l, s])?);
+            seen.push(algebra::beside(TrackedTensor::from_vec::<u8>(triangle, &[l, s])?, q)?);
         }
         let one = Meta { shape: Shape::SCALAR, ..scores.meta() };
         let (low, zero) = (algebra::fill(lowest(one.dtype), &one, q)?, algebra::fill(0.0, &one, q)?);

@@ -6,6 +6,7 @@
 //! derivatives of every order stay in the family.
 
 mod contraction;
+mod elsewhere;
 
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::kernels::conv2d::Conv2d as Geometry;

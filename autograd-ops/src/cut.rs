@@ -131,7 +131,7 @@ pub fn i(x: &TrackedTensor, cuts: impl Cuts) -> Result<TrackedTensor> {
     let mut y = if whole { x.clone() } else { part(x, steps)? };
     y = reshape(&y, &checked_shape("i", &shape)?)?;
     for (d, indices) in lists {
-        y = index_select(&y, indices, d as isize)?;
+        y = index_select(&y, autograd_core::algebra::beside(indices.clone(), x)?, d as isize)?;
     }
     Ok(y)
 }

@@ -1,8 +1,10 @@
 //! The largest and the smallest element, with the cotangent split evenly among equals.
 
+use crate::elsewhere;
 use crate::numbers::Numbers;
 use crate::reduce::{Over, kept_of, sum_over, variants};
 use crate::registry::{Case, Family, Op, Sample};
+use autograd_core::device::Tensors;
 use autograd_core::kernels::expr::Binary;
 use autograd_core::kernels::reduce::{Reduction, reduce};
 use autograd_core::smallvec::{SmallVec, smallvec};
@@ -49,6 +51,14 @@ impl Extremum {
         reduce(reduction, inputs[0], &self.over.marks(inputs[0].layout.rank()), outputs[0].reborrow());
     }
 
+    fn by_candle(self, x: &autograd_core::Tensor) -> Result<autograd_core::Tensor> {
+        let shape = self.over.shape(&autograd_core::checked_shape(self.op(), x.dims())?);
+        if shape.elements() == 0 {
+            return elsewhere::zeros(&shape, x);
+        }
+        Ok(elsewhere::extremum(x, self.over.dims, self.max)?.reshape(shape.dims())?)
+    }
+
     fn batched(self) -> Self {
         Self { over: self.over.batched(), ..self }
     }
@@ -74,6 +84,9 @@ impl Primitive for Extremum {
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         self.evaluate(inputs, outputs);
         Ok(())
+    }
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        elsewhere::one(self.by_candle(&inputs[0])?)
     }
     fn rule(&self) -> Rule<'_> {
         Rule::General(self)
@@ -130,6 +143,9 @@ impl Primitive for FlatExtremum {
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         self.0.evaluate(inputs, outputs);
         Ok(())
+    }
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        elsewhere::one(self.0.by_candle(&inputs[0])?)
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Flat

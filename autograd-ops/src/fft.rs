@@ -137,7 +137,8 @@ fn last(x: &Meta, extent: usize) -> Meta {
 fn weights(n: usize, inside: f64, like: &TrackedTensor) -> Result<TrackedTensor> {
     let weight = |k| if k == 0 || 2 * k == n { 1.0 } else { inside };
     let weights: Vec<f64> = (0..=n / 2).map(weight).collect();
-    cast(&TrackedTensor::from_vec(weights, &[n / 2 + 1])?, like.dtype())
+    let weights = TrackedTensor::from_vec(weights, &[n / 2 + 1])?;
+    autograd_core::algebra::beside(cast(&weights, like.dtype())?, like)
 }
 
 /// Cotangents, zeros for none; `None` where all are zero.
@@ -181,6 +182,7 @@ impl Primitive for RealToComplex {
         let [re, im, ..] = outputs else { return Err(Error::internal("rfft", "it has two outputs")) };
         kernel::real_to_complex(inputs[0], re.reborrow(), im.reborrow()).map_err(no_kernel("rfft"))
     }
+    crate::elsewhere::on_host!();
 }
 
 impl Transpose for RealToComplex {
@@ -207,6 +209,7 @@ impl Primitive for ComplexToReal {
         kernel::complex_to_real(inputs[0], inputs[1], self.0, outputs[0].reborrow())
             .map_err(no_kernel("irfft"))
     }
+    crate::elsewhere::on_host!();
 }
 
 impl Transpose for ComplexToReal {
@@ -231,6 +234,7 @@ impl Primitive for Complex {
         kernel::complex(inputs[0], inputs[1], self.inverse, re.reborrow(), im.reborrow())
             .map_err(no_kernel("fft"))
     }
+    crate::elsewhere::on_host!();
 }
 
 impl Transpose for Complex {

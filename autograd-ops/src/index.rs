@@ -1,9 +1,11 @@
 //! Reading and writing at indices. Indices are u8, u32 or i64 values that count from the front;
 //! one out of range is an error when it is met. The order of arguments is candle's.
 
+use crate::elsewhere;
 use crate::numbers::{dimension, sound, with_batch, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::algebra::{self, broadcast_to, fill, reshape};
+use autograd_core::device::Tensors;
 use autograd_core::kernels::{copy, index as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -240,6 +242,10 @@ impl Primitive for IndexSelect {
             algebra::permute(&cut, &order)?
         }]))
     }
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        let at = elsewhere::indices("index_select", &inputs[1], inputs[0].dims()[self.dim])?;
+        elsewhere::one(inputs[0].contiguous()?.index_select(&at, self.dim)?)
+    }
 }
 
 impl Transpose for IndexSelect {
@@ -285,6 +291,10 @@ impl Primitive for IndexAdd {
             apply_one(&Self { dim }, &[&x, inputs[1], &src])?
         }]))
     }
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        let at = elsewhere::indices("index_add", &inputs[1], inputs[0].dims()[self.dim])?;
+        elsewhere::one(inputs[0].contiguous()?.index_add(&at, &inputs[2].contiguous()?, self.dim)?)
+    }
 }
 
 impl Transpose for IndexAdd {
@@ -312,6 +322,10 @@ impl Primitive for Gather {
     fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
         let all = all_batched(batched, inputs, size)?;
         Ok(Some(smallvec![apply_one(&Self { dim: self.dim + 1 }, &[&all[0], &all[1]])?]))
+    }
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        let at = elsewhere::indices("gather", &inputs[1], inputs[0].dims()[self.dim])?;
+        elsewhere::one(inputs[0].contiguous()?.gather(&at, self.dim)?)
     }
 }
 
@@ -355,6 +369,12 @@ impl Primitive for ScatterAdd {
     fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
         let all = all_batched(batched, inputs, size)?;
         Ok(Some(smallvec![apply_one(&Self { dim: self.dim + 1 }, &[&all[0], &all[1], &all[2]])?]))
+    }
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        let at = elsewhere::indices("scatter_add", &inputs[1], inputs[0].dims()[self.dim])?;
+        elsewhere::in_part(&inputs[0], at.dims(), self.dim, |x| {
+            Ok(x.scatter_add(&at, &inputs[2].contiguous()?, self.dim)?)
+        })
     }
 }
 

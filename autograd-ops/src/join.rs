@@ -1,9 +1,11 @@
 //! Values put together: cat, stack, repeat, meshgrid.
 
+use crate::elsewhere;
 use crate::numbers::{Numbers, dimension, new_dimension, sound, with_batch, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
 use crate::shape::unsqueeze;
 use autograd_core::algebra::{self, broadcast_to, narrow, reshape};
+use autograd_core::device::Tensors;
 use autograd_core::kernels::{Layout, place};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -111,6 +113,9 @@ impl Primitive for Cat {
             start += extent(x);
         }
         Ok(())
+    }
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        elsewhere::one(autograd_core::Tensor::cat(inputs, self.dim)?)
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::first(self.inputs), self)

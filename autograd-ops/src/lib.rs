@@ -26,6 +26,7 @@ pub mod cross_entropy;
 pub mod cut;
 pub mod einsum;
 pub mod elementwise;
+mod elsewhere;
 pub mod extremum;
 #[cfg(feature = "fft")]
 pub mod fft;

@@ -1,10 +1,12 @@
 //! Matrix products.
 
+use crate::elsewhere;
 use crate::numbers::sound;
 use crate::operand::Operand;
 use crate::registry::{Case, Family, Op, Sample};
 use crate::shape::{squeeze, unsqueeze};
 use autograd_core::algebra::{self, reshape, sum_to};
+use autograd_core::device::Tensors;
 use autograd_core::kernels::{Layout, View, matmul as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -139,6 +141,14 @@ impl Primitive for MatMul {
         Ok(())
     }
 
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        let (a, b) = (&inputs[0], &inputs[1]);
+        if a.elem_count() == 0 || b.elem_count() == 0 {
+            let shape = |x: &autograd_core::Tensor| checked_shape("matmul", x.dims());
+            return elsewhere::one(elsewhere::zeros(&product_shape(&shape(a)?, &shape(b)?)?, a)?);
+        }
+        elsewhere::one(a.contiguous()?.broadcast_matmul(&b.contiguous()?)?)
+    }
     fn rule(&self) -> Rule<'_> {
         Rule::Bilinear(0, 1, self)
     }

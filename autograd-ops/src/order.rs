@@ -142,6 +142,7 @@ impl Primitive for FlatPick {
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         self.0.evaluate(inputs, outputs)
     }
+    crate::elsewhere::on_host!();
     fn rule(&self) -> Rule<'_> {
         Rule::Flat
     }

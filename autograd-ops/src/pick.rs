@@ -3,10 +3,13 @@
 //! Rows are the first dimension, classes the second. A row whose target is the ignored class
 //! contributes 0 and gets no gradient, whatever stands in it.
 
+use crate::elsewhere;
 use crate::softmax::{all_batched, floats};
 use autograd_core::algebra::reshape;
+use autograd_core::device::Tensors;
 use autograd_core::kernels::{Layout, Slice, copy, index};
 use autograd_core::smallvec::{SmallVec, smallvec};
+use autograd_core::{DType, Device};
 use autograd_core::{
     Error, Grads, Mask, Meta, Prim, Primitive, Result, Rule, Saved, Shape, Signature, SliceMut,
     TrackedTensor, Transpose, Values, View, apply_one, checked_shape, is_float,
@@ -58,6 +61,34 @@ impl Targets {
             })?);
         }
         Ok(read)
+    }
+
+    /// As [`read`](Self::read), from a tensor on any device.
+    fn from_tensor(
+        op: &'static str,
+        targets: &autograd_core::Tensor,
+        classes: usize,
+        ignore: Option<i64>,
+    ) -> Result<Self> {
+        let numbers = targets.to_device(&Device::Cpu)?.to_dtype(DType::I64)?.to_vec1::<i64>()?;
+        let layout = Layout::contiguous(Shape::new(&[numbers.len()]));
+        Self::read(op, View { data: Slice::I64(&numbers), layout: &layout }, classes, ignore)
+    }
+
+    /// The classes as a column on a device.
+    fn tensor(&self, device: &Device) -> Result<autograd_core::Tensor> {
+        Ok(autograd_core::Tensor::from_slice(&self.classes, (self.classes.len(), 1), device)?)
+    }
+
+    /// A column with 0 in the ignored rows.
+    fn cleared(&self, column: &autograd_core::Tensor) -> Result<autograd_core::Tensor> {
+        if self.ignored.is_empty() {
+            return Ok(column.clone());
+        }
+        let mut counts = vec![1u8; self.classes.len()];
+        self.ignored.iter().for_each(|&row| counts[row] = 0);
+        let counts = autograd_core::Tensor::from_vec(counts, (self.classes.len(), 1), column.device())?;
+        Ok(counts.where_cond(&column.contiguous()?, &column.zeros_like()?)?)
     }
 
     /// Runs a kernel on the classes, as a view of the given shape.
@@ -146,6 +177,13 @@ impl Primitive for Pick {
         targets.clear_ignored(outputs[0].reborrow(), 1);
         Ok(())
     }
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        let (x, classes) = (&inputs[0], inputs[0].dims()[1]);
+        let targets = Targets::from_tensor(self.op, &inputs[1], classes, self.ignore)?;
+        let at = targets.tensor(x.device())?;
+        let picked = if x.elem_count() == 0 { x.sum_keepdim(1)? } else { x.contiguous()?.gather(&at, 1)? };
+        elsewhere::one(targets.cleared(&picked)?.squeeze(1)?)
+    }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)
     }
@@ -187,6 +225,17 @@ impl Primitive for Unpick {
         targets.with_view(&[rows, 1], |at| index::scatter(outputs[0].reborrow(), &whole, 1, at, x));
         targets.clear_ignored(outputs[0].reborrow(), self.classes);
         Ok(())
+    }
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        let targets = Targets::from_tensor(self.pick.op, &inputs[1], self.classes, self.pick.ignore)?;
+        let column = inputs[0].flatten_all()?.unsqueeze(1)?;
+        let shape = Shape::new(&[column.dims()[0], self.classes]);
+        let zeros = elsewhere::zeros(&shape, &column)?;
+        if zeros.elem_count() == 0 {
+            return elsewhere::one(zeros);
+        }
+        let at = targets.tensor(column.device())?;
+        elsewhere::one(zeros.scatter_add(&at, &targets.cleared(&column)?.contiguous()?, 1)?)
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)

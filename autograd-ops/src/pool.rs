@@ -331,6 +331,7 @@ impl Primitive for Indices {
         }
         Ok(())
     }
+    crate::elsewhere::on_host!();
     fn rule(&self) -> Rule<'_> {
         Rule::Flat
     }
@@ -374,6 +375,7 @@ impl Primitive for AvgPool {
         pool2d::avg_pool2d(&self.0.over(inputs[0].layout.dims()), inputs[0], outputs[0].reborrow());
         Ok(())
     }
+    crate::elsewhere::on_host!();
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)
     }
@@ -406,6 +408,7 @@ impl Primitive for AvgPoolGrad {
         pool2d::avg_pool2d_grad(&g, inputs[0], outputs[0].reborrow());
         Ok(())
     }
+    crate::elsewhere::on_host!();
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)
     }

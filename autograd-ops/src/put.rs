@@ -82,7 +82,8 @@ fn row_numbers(dims: &[usize], indices: &[&TrackedTensor], at: &Shape) -> Result
             return Err(Error::argument("index_put", reason));
         }
     }
-    TrackedTensor::from_vec(rows, &[at.elements()])
+    let rows = TrackedTensor::from_vec(rows, &[at.elements()])?;
+    indices.first().map_or(Ok(rows.clone()), |index| autograd_core::algebra::beside(rows.clone(), index))
 }
 
 /// x with a slice of `values` written for each index, or added to it where `accumulate` says so:

@@ -100,7 +100,8 @@ pub fn dropout(x: &TrackedTensor, key: &TrackedTensor, rate: f64) -> Result<Trac
         let reason = format!("the rate {rate} is not a probability");
         return Err(Error::argument("dropout", reason).or_at(Site::caller()));
     }
-    apply_one(&Dropout { rate }, &[x, key])
+    let key = algebra::beside(key.clone(), x)?;
+    apply_one(&Dropout { rate }, &[x, &key])
 }
 
 /// Keys …×2 to …×n×2.
@@ -173,6 +174,7 @@ impl Primitive for Split {
         random::split(inputs[0], self.0, outputs[0].reborrow());
         Ok(())
     }
+    crate::elsewhere::on_host!();
 }
 
 impl Primitive for FoldIn {
@@ -188,6 +190,7 @@ impl Primitive for FoldIn {
         random::fold_in(inputs[0], self.0, outputs[0].reborrow());
         Ok(())
     }
+    crate::elsewhere::on_host!();
 }
 
 impl Primitive for Draw {
@@ -209,6 +212,7 @@ impl Primitive for Draw {
         }
         Ok(())
     }
+    crate::elsewhere::on_host!();
 }
 
 /// x · factor where the mask is 1, else 0.
@@ -259,6 +263,7 @@ impl Primitive for Dropout {
         );
         Ok(())
     }
+    crate::elsewhere::on_host!();
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)
     }

@@ -1,11 +1,13 @@
 //! Rearrangements that move elements: flip, roll, padding, triangles.
 
+use crate::elsewhere;
 use crate::index::index_select;
 use crate::join::cat;
 use crate::numbers::{Numbers, dimension, dimensions, sound, with_batch};
 use crate::registry::{Case, Family, Op, Sample};
 use crate::slice::slice_assign;
 use autograd_core::algebra::{fill, narrow};
+use autograd_core::device::Tensors;
 use autograd_core::kernels::{Element, Layout, index, triangle};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -51,6 +53,18 @@ impl Primitive for Flip {
         let order = View { data: i64::slice(&order), layout: &layout };
         index::index_select(inputs[0], self.dim, order, outputs[0].reborrow());
         Ok(())
+    }
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        let x = &inputs[0];
+        let n = u32::try_from(x.dims()[self.dim])
+            .map_err(|_| Error::argument("flip", "more than 2³² elements along a dimension"))?;
+        let order: Vec<u32> = (0..n).rev().collect();
+        let order = autograd_core::Tensor::from_vec(order, n as usize, x.device())?;
+        elsewhere::one(if x.elem_count() == 0 {
+            x.clone()
+        } else {
+            x.contiguous()?.index_select(&order, self.dim)?
+        })
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)
@@ -194,7 +208,8 @@ fn surrounded(
     }
     let read: Vec<i64> = (-(before as i64)..n + after as i64).map(|i| source(i, n)).collect();
     let count = read.len();
-    index_select(x, TrackedTensor::from_vec(read, &[count])?, dim as isize)
+    let read = autograd_core::algebra::beside(TrackedTensor::from_vec(read, &[count])?, x)?;
+    index_select(x, read, dim as isize)
 }
 
 /// A triangle of each matrix, zeros elsewhere: its own transpose.
@@ -238,6 +253,18 @@ impl Primitive for Triangle {
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         triangle::triangle(self.upper, self.diagonal, inputs[0], outputs[0].reborrow());
         Ok(())
+    }
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        let x = &inputs[0];
+        let [.., rows, columns] = *x.dims() else { return Ok(None) };
+        let inside = |(i, j): (usize, usize)| {
+            let right = j as i64 - i as i64;
+            u8::from(if self.upper { right >= self.diagonal as i64 } else { right <= self.diagonal as i64 })
+        };
+        let mask: Vec<u8> = (0..rows * columns).map(|k| inside((k / columns, k % columns))).collect();
+        let mask = autograd_core::Tensor::from_vec(mask, (rows, columns), x.device())?;
+        let mask = mask.broadcast_as(x.shape())?.contiguous()?;
+        elsewhere::one(mask.where_cond(&x.contiguous()?, &x.zeros_like()?)?)
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)

@@ -1,7 +1,9 @@
 //! Sums and means over any dimensions.
 
+use crate::elsewhere;
 use crate::numbers::{Numbers, dimension, dimensions, flattened, without};
 use crate::registry::{Case, Family, Op, Sample};
+use autograd_core::device::Tensors;
 use autograd_core::kernels::reduce::{Reduction, reduce};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -138,6 +140,13 @@ impl Primitive for Sum {
         let reduction = if self.mean { Reduction::Mean } else { Reduction::Sum };
         reduce(reduction, inputs[0], &self.over.marks(inputs[0].layout.rank()), outputs[0].reborrow());
         Ok(())
+    }
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        let x = &inputs[0];
+        let dims: Vec<usize> = self.over.dims.iter().collect();
+        let shape = autograd_core::checked_shape(self.op(), x.dims())?;
+        let sum = x.sum_keepdim(dims)?.reshape(self.over.shape(&shape).dims())?;
+        elsewhere::one(if self.mean { sum.affine(1.0 / self.over.count(&shape) as f64, 0.0)? } else { sum })
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)

@@ -177,6 +177,7 @@ impl Primitive for Resample {
         Ok(())
     }
 
+    crate::elsewhere::on_host!();
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)
     }

@@ -1,9 +1,11 @@
 //! Running sums and products along a dimension, and the linear recurrence behind their rules.
 
+use crate::elsewhere;
 use crate::join::cat;
 use crate::numbers::{dimension, with_batch, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::algebra::{add, fill, mul, narrow};
+use autograd_core::device::Tensors;
 use autograd_core::kernels::scan as kernel;
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -98,6 +100,16 @@ impl Primitive for CumSum {
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         kernel::cumsum(inputs[0], self.0.dim, self.0.reverse, outputs[0].reborrow());
         Ok(())
+    }
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        let Along { dim, reverse } = self.0;
+        let x = &inputs[0];
+        if x.elem_count() == 0 {
+            return elsewhere::one(x.clone());
+        }
+        let turn =
+            |x: &autograd_core::Tensor| if reverse { x.contiguous()?.flip(&[dim]) } else { x.contiguous() };
+        elsewhere::one(turn(&turn(x)?.contiguous()?.cumsum(dim)?)?)
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)

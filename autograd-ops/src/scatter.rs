@@ -1,9 +1,11 @@
 //! Writing at indices, where the last of equal indices wins.
 
+use crate::elsewhere;
 use crate::index::{Gather, X_AND_SRC, all_batched, check_range, infer_scatter};
 use crate::numbers::dimension;
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::algebra::{self, fill};
+use autograd_core::device::Tensors;
 use autograd_core::kernels::expr::Binary;
 use autograd_core::kernels::{copy, index as kernel};
 use autograd_core::smallvec::smallvec;
@@ -41,6 +43,12 @@ impl Primitive for Scatter {
     fn keep(&self) -> Prim {
         Prim::Shared(Arc::new(*self))
     }
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        let at = elsewhere::indices("scatter", &inputs[1], inputs[0].dims()[self.dim])?;
+        elsewhere::in_part(&inputs[0], at.dims(), self.dim, |x| {
+            Ok(x.scatter(&at, &inputs[2].contiguous()?, self.dim)?)
+        })
+    }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(X_AND_SRC, self)
     }
@@ -74,7 +82,7 @@ impl Scatter {
     fn winners(self, indices: &TrackedTensor, shape: &Shape) -> Result<TrackedTensor> {
         // Exact: there are fewer than 2^53 elements.
         let numbers: Vec<f64> = (0..indices.elem_count()).map(|i| i as f64).collect();
-        let numbers = TrackedTensor::from_vec(numbers, indices.dims())?;
+        let numbers = algebra::beside(TrackedTensor::from_vec(numbers, indices.dims())?, indices)?;
         let none = fill(-1.0, &numbers.meta().with_shape(*shape), &numbers)?;
         let written = apply_one(&self, &[&none, indices, &numbers])?;
         let read = apply_one(&Gather { dim: self.dim }, &[&written, indices])?;

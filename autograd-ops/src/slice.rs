@@ -1,8 +1,10 @@
 //! Parts of a value as views, and writing into them.
 
+use crate::elsewhere;
 use crate::numbers::{dimension, sound, with_batch, without};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::algebra::{self, fill, reshape};
+use autograd_core::device::Tensors;
 use autograd_core::kernels::{copy, place};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -155,6 +157,11 @@ impl Primitive for Write {
     fn eval_over(&self, x: SliceMut<'_>, shape: &Shape, rest: &[View<'_>]) -> Result<bool> {
         place::place(rest[0], x, &self.0.of(&Layout::contiguous(*shape)));
         Ok(true)
+    }
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        let x = &inputs[0];
+        let whole = Layout::contiguous(autograd_core::checked_shape(self.name(), x.dims())?);
+        elsewhere::one(elsewhere::written(x, &inputs[1], &self.0.of(&whole))?)
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::first(2), self)

@@ -4,8 +4,10 @@
 //! derivative is one kernel, the second one is made of general ops.
 
 use crate::elementwise::{exp, log};
+use crate::elsewhere;
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::algebra::{add, broadcast_to, div, mul, ones_like, reshape, sub, sum_to};
+use autograd_core::device::Tensors;
 use autograd_core::kernels::expr::{Binary, Unary};
 use autograd_core::kernels::{reduce, softmax as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
@@ -428,6 +430,16 @@ impl Primitive for RowMax {
         let over: SmallVec<[bool; 8]> = (0..inputs[0].layout.rank()).map(|d| d == self.0).collect();
         reduce::reduce(reduce::Reduction::Max, inputs[0], &over, outputs[0].reborrow());
         Ok(())
+    }
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        let x = &inputs[0];
+        if x.elem_count() == 0 {
+            let shape = kept(&checked_shape(self.name(), x.dims())?, self.0);
+            // The largest of nothing, as the kernel has it.
+            let low = elsewhere::zeros(&shape, x)?.affine(1.0, f64::NEG_INFINITY)?;
+            return elsewhere::one(low);
+        }
+        elsewhere::one(elsewhere::extremum(x, Mask::one(self.0), true)?)
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Flat

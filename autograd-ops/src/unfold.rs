@@ -92,7 +92,7 @@ impl Transpose for Unfold {
         let read = (0..windows).flat_map(|w| (0..self.size).map(move |i| w * self.step + i));
         let read: Vec<i64> = read.map(|i| i as i64).collect();
         let count = read.len();
-        let read = TrackedTensor::from_vec(read, &[count])?;
+        let read = algebra::beside(TrackedTensor::from_vec(read, &[count])?, ct)?;
         Ok(smallvec![Some(index_added(&list, &read, self.dim, shape)?)])
     }
 }

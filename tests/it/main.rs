@@ -8,6 +8,7 @@ mod control;
 mod coverage;
 mod deep;
 mod digits;
+mod elsewhere;
 mod errors;
 mod in_place;
 mod known_figures;

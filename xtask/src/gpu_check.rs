@@ -10,8 +10,8 @@ pub(crate) const COMMAND: Command = Command {
     name: "gpu-check",
     does: "compile every CUDA kernel, execute it in emulation, read its registers; no GPU needed",
     help: "\
-Installs NVIDIA's compiler wheels into target/gpu, runs clippy on autograd-gpu with its features,
-executes every kernel in an emulation on the CPU, compiles each to PTX for sm_80 and sm_90 (a planted
+Installs NVIDIA's compiler wheels into target/gpu, runs clippy on autograd-gpu with its features (the
+launches with an nvcc that compiles nothing, in a target folder of its own), executes every kernel in an emulation on the CPU, compiles each to PTX for sm_80 and sm_90 (a planted
 mistake must be rejected), and has ptxas assemble the PTX: a kernel that spills registers or needs
 more than 128 of them fails.
 
@@ -56,6 +56,7 @@ fn check(project: &Project, venv: Option<PathBuf>) -> Result<(), Failure> {
         .cargo("clippy --quiet -p autograd-gpu --features nvrtc --all-targets")
         .args(&["--", "-D", "warnings"])
         .pass_or("clippy has something to say about autograd-gpu")?;
+    lint_launches(project, &scratch)?;
     let ptx = scratch.join("ptx");
     let _ = std::fs::remove_dir_all(&ptx);
     std::fs::create_dir_all(&ptx).map_err(|error| Failure::new(format!("{}: {error}", ptx.display())))?;
@@ -65,6 +66,47 @@ fn check(project: &Project, venv: Option<PathBuf>) -> Result<(), Failure> {
         .env("AUTOGRAD_PTX", &ptx.display().to_string())
         .pass_or("a kernel does not compile or gives wrong numbers")?;
     assemble(&ptx, &toolkit.join("bin/ptxas"))
+}
+
+/// Stands in for nvcc where types are checked and nothing is linked: its outputs are empty.
+const NOTHING_COMPILES: &str = r#"#!/bin/sh
+set -eu
+kind= folder=. file= out=
+while [ $# -gt 0 ]; do
+    case $1 in
+        --version) echo "Cuda compilation tools, release 13.0, V13.0.88"; exit 0 ;;
+        --ptx) kind=ptx ;;
+        --lib) kind=lib ;;
+        -c) kind=object ;;
+        -o) out=$2; shift ;;
+        --output-directory) folder=$2; shift ;;
+        --default-stream | -Xcompiler | -ccbin) shift ;;
+        *.cu) file=$1 ;;
+    esac
+    shift
+done
+case $kind in
+    ptx) : > "$folder/$(basename "${file%.cu}").ptx" ;;
+    object) : > "$out" ;;
+    lib) rm -f "$out"; ar crs "$out" ;;
+esac
+"#;
+
+/// Clippy on what launches kernels, and on the facade's feature `gpu`.
+fn lint_launches(project: &Project, scratch: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let nvcc = scratch.join("nothing-compiles/nvcc");
+    let written = std::fs::create_dir_all(scratch.join("nothing-compiles"))
+        .and_then(|()| std::fs::write(&nvcc, NOTHING_COMPILES))
+        .and_then(|()| std::fs::set_permissions(&nvcc, std::fs::Permissions::from_mode(0o755)));
+    written.map_err(|error| Failure::new(format!("{}: {error}", nvcc.display())))?;
+    project
+        .cargo("clippy --quiet -p candle-autograd -p autograd-gpu --features candle-autograd/gpu,autograd-gpu/cuda")
+        .args(&["--", "-D", "warnings"])
+        .env("NVCC", &nvcc.display().to_string())
+        .env("CUDA_COMPUTE_CAP", "90")
+        .env("CARGO_TARGET_DIR", &scratch.join("lint").display().to_string())
+        .pass_or("clippy has something to say about the launches of autograd-gpu")
 }
 
 /// A Python environment with the wheels.

@@ -1,6 +1,7 @@
 //! Arithmetic of cotangents, and the operators of the value.
 
 use crate::apply::apply_one;
+use crate::device::Tensors;
 use crate::error::{Error, Result};
 use crate::mask::Mask;
 use crate::meta::{Meta, is_float, kind_of};
@@ -13,7 +14,7 @@ use crate::tracer::Values;
 use crate::value::TrackedTensor;
 use autograd_kernels::expr::{Binary, Unary};
 use autograd_kernels::{SliceMut, View, copy};
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 use std::ops;
 use std::sync::{Arc, LazyLock};
 
@@ -151,6 +152,9 @@ impl Primitive for Cast {
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         copy_into(inputs, outputs)
     }
+    fn eval_candle(&self, inputs: &[Tensor]) -> Result<Option<Tensors>> {
+        Ok(Some(smallvec::smallvec![inputs[0].to_dtype(self.0)?]))
+    }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)
     }
@@ -181,6 +185,9 @@ impl Primitive for FlatCast {
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         copy_into(inputs, outputs)
+    }
+    fn eval_candle(&self, inputs: &[Tensor]) -> Result<Option<Tensors>> {
+        Ok(Some(smallvec::smallvec![inputs[0].to_dtype(self.0)?]))
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Flat

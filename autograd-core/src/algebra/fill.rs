@@ -25,7 +25,7 @@ pub fn fill(number: f64, meta: &Meta, like: &TrackedTensor) -> Result<TrackedTen
         Plain::own(buffer, one)
     } else {
         let device: Device = like.device();
-        Plain::from_candle(&Tensor::full(number, (), &device)?.to_dtype(meta.dtype)?)?
+        Plain::on_device(&Tensor::full(number, (), &device)?.to_dtype(meta.dtype)?, meta.device)?
     };
     let strides = [0; MAX_RANK];
     let layout = Layout::new(meta.shape, &strides[..meta.shape.rank()], 0);
@@ -48,4 +48,21 @@ pub fn zeros_like(x: &TrackedTensor) -> Result<TrackedTensor> {
 #[track_caller]
 pub fn ones_like(x: &TrackedTensor) -> Result<TrackedTensor> {
     fill(1.0, &x.meta(), x)
+}
+
+/// A value that the program made itself, where `like` is: an op's own list of indices or mask. One
+/// that a transform watches stays where it is.
+///
+/// # Errors
+/// What candle reports of the move.
+#[track_caller]
+pub fn beside(x: TrackedTensor, like: &TrackedTensor) -> Result<TrackedTensor> {
+    let location = like.location();
+    match x.plain() {
+        Some(plain) if plain.device() != location => {
+            let moved = plain.to_tensor()?.to_device(&like.device())?;
+            Ok(TrackedTensor::from_plain(Plain::on_device(&moved, location)?))
+        }
+        _ => Ok(x),
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::reduce::sum_to;
 use crate::apply::apply_one;
+use crate::device::Tensors;
 use crate::error::{Error, Result};
 use crate::mask::Mask;
 use crate::meta::Meta;
@@ -11,6 +12,7 @@ use crate::saved::{Parameter, SavedOp};
 use crate::tracer::Values;
 use crate::value::{TrackedTensor, checked_shape};
 use autograd_kernels::{Layout, MAX_RANK, Shape, SliceMut, View, copy, place};
+use candle_core::{DeviceLocation, Tensor};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -91,6 +93,7 @@ pub fn reshape(x: &TrackedTensor, shape: &Shape) -> Result<TrackedTensor> {
     }
     // Nobody watches and nothing moves: the way through the op would cost more than the view.
     if let Some(plain) = x.plain()
+        && plain.device() == DeviceLocation::Cpu
         && plain.is_contiguous()
         && plain.layout().elements() == shape.elements()
         && let Some(layout) = plain.layout().reshape(*shape)
@@ -117,6 +120,7 @@ pub fn permute(x: &TrackedTensor, order: &[usize]) -> Result<TrackedTensor> {
 #[track_caller]
 pub fn transpose(x: &TrackedTensor, a: usize, b: usize) -> Result<TrackedTensor> {
     if let Some(plain) = x.plain()
+        && plain.device() == DeviceLocation::Cpu
         && a.max(b) < plain.layout().rank()
     {
         return Ok(TrackedTensor::from_plain(plain.view(plain.layout().exchange(a, b))));
@@ -205,6 +209,9 @@ impl Primitive for BroadcastTo {
         copy::copy(View { data: inputs[0].data, layout: &layout }, outputs[0].reborrow());
         Ok(())
     }
+    fn eval_candle(&self, inputs: &[Tensor]) -> Result<Option<Tensors>> {
+        Ok(Some(smallvec::smallvec![inputs[0].broadcast_as(self.0.dims())?]))
+    }
     fn batch(&self, _: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
         let x = inputs[0];
         let mut dims: SmallVec<[usize; 8]> = smallvec::smallvec![size];
@@ -249,6 +256,9 @@ impl Primitive for Reshape {
         copy::copy(inputs[0], outputs[0].reborrow());
         Ok(())
     }
+    fn eval_candle(&self, inputs: &[Tensor]) -> Result<Option<Tensors>> {
+        Ok(Some(smallvec::smallvec![inputs[0].reshape(self.0.dims())?]))
+    }
     fn batch(&self, _: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
         let mut dims: SmallVec<[usize; 8]> = smallvec::smallvec![size];
         dims.extend_from_slice(self.0.dims());
@@ -291,6 +301,10 @@ impl Primitive for Permute {
         let layout = layout.ok_or_else(|| Error::internal("permute", "its shape was not inferred"))?;
         copy::copy(View { data: inputs[0].data, layout: &layout }, outputs[0].reborrow());
         Ok(())
+    }
+    fn eval_candle(&self, inputs: &[Tensor]) -> Result<Option<Tensors>> {
+        let order: Order = self.order[..self.rank].iter().map(|d| usize::from(*d)).collect();
+        Ok(Some(smallvec::smallvec![inputs[0].permute(&order[..])?]))
     }
     fn batch(&self, _: Mask, inputs: &[&TrackedTensor], _: usize) -> Result<Option<Values>> {
         let inner = self.order[..self.rank].iter().map(|d| usize::from(*d) + 1);
@@ -342,6 +356,9 @@ impl Primitive for Narrow {
         copy::copy(View { data: inputs[0].data, layout: &layout }, outputs[0].reborrow());
         Ok(())
     }
+    fn eval_candle(&self, inputs: &[Tensor]) -> Result<Option<Tensors>> {
+        Ok(Some(smallvec::smallvec![inputs[0].narrow(self.dim, self.start, self.len)?]))
+    }
     fn batch(&self, _: Mask, inputs: &[&TrackedTensor], _: usize) -> Result<Option<Values>> {
         Ok(Some(smallvec::smallvec![narrow(inputs[0], self.dim + 1, self.start, self.len)?]))
     }
@@ -383,6 +400,10 @@ impl Primitive for Embed {
         copy::fill(0.0, outputs[0].reborrow());
         place::place(inputs[0], outputs[0].reborrow(), &at);
         Ok(())
+    }
+    fn eval_candle(&self, inputs: &[Tensor]) -> Result<Option<Tensors>> {
+        let behind = self.size - self.start - inputs[0].dims()[self.dim];
+        Ok(Some(smallvec::smallvec![inputs[0].pad_with_zeros(self.dim, self.start, behind)?]))
     }
     fn batch(&self, _: Mask, inputs: &[&TrackedTensor], _: usize) -> Result<Option<Values>> {
         let op = Self { dim: self.dim + 1, ..*self };

@@ -9,7 +9,7 @@ mod reduce;
 
 pub use accumulate::accumulate;
 pub use arithmetic::{add, add_scalar, cast, div, mul, neg, scale, select, sub};
-pub use fill::{fill, ones_like, zeros_like};
+pub use fill::{beside, fill, ones_like, zeros_like};
 pub use layout::{broadcast_to, narrow, permute, reshape, transpose};
 pub use reduce::{SumTo, sum_to};
 

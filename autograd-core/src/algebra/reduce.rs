@@ -2,6 +2,7 @@
 
 use super::layout::{broadcast_to, reshape};
 use crate::apply::apply_one;
+use crate::device::Tensors;
 use crate::error::{Error, Result};
 use crate::mask::Mask;
 use crate::meta::Meta;
@@ -11,6 +12,7 @@ use crate::saved::{Parameter, SavedOp};
 use crate::tracer::Values;
 use crate::value::{TrackedTensor, checked_shape};
 use autograd_kernels::{Layout, Shape, SliceMut, View, reduce};
+use candle_core::Tensor;
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -83,6 +85,14 @@ impl Primitive for SumTo {
             dims.iter().enumerate().map(|(i, &d)| i < lead || self.target.dims()[i - lead] != d).collect();
         reduce::reduce(reduce::Reduction::Sum, inputs[0], &over, outputs[0].reborrow());
         Ok(())
+    }
+
+    fn eval_candle(&self, inputs: &[Tensor]) -> Result<Option<Tensors>> {
+        let dims = inputs[0].dims();
+        let lead = dims.len() - self.target.rank();
+        let over: Vec<usize> =
+            (0..dims.len()).filter(|&i| i < lead || self.target.dims()[i - lead] != dims[i]).collect();
+        Ok(Some(smallvec::smallvec![inputs[0].sum_keepdim(over)?.reshape(self.target.dims())?]))
     }
 
     fn rule(&self) -> Rule<'_> {

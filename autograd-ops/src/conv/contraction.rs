@@ -1,5 +1,6 @@
 //! The trilinear form ⟨y, x ⋆ k⟩ as a primitive, and how a batch of such forms becomes one.
 
+use autograd_core::device::Tensors;
 use autograd_core::kernels::conv2d::{Conv2d as Geometry, conv2d as convolve};
 use autograd_core::kernels::conv2d::{conv2d_input_grad, conv2d_weight_grad};
 use autograd_core::smallvec::{SmallVec, smallvec};
@@ -87,6 +88,9 @@ impl Primitive for Contraction {
         Ok(())
     }
 
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        super::elsewhere::contraction(self, inputs)
+    }
     fn rule(&self) -> Rule<'_> {
         Rule::Bilinear(0, 1, self)
     }

@@ -80,6 +80,7 @@ impl Primitive for Det {
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         kernel::determinant(inputs[0], outputs[0].reborrow()).map_err(|f| fault("det", f))
     }
+    crate::elsewhere::on_host!();
 }
 
 impl General for Det {
@@ -139,6 +140,7 @@ impl Primitive for SignAndLog {
         };
         kernel::sign_and_log(inputs[0], sign.reborrow(), log.reborrow()).map_err(|f| fault("slogdet", f))
     }
+    crate::elsewhere::on_host!();
 }
 
 impl General for SignAndLog {

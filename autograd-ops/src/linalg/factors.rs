@@ -69,6 +69,7 @@ impl Primitive for Cholesky {
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         kernel::cholesky(inputs[0], outputs[0].reborrow()).map_err(|f| fault("cholesky", f))
     }
+    crate::elsewhere::on_host!();
 }
 
 impl General for Cholesky {
@@ -115,6 +116,7 @@ impl Primitive for Qr {
         let [q, r, ..] = outputs else { return Err(Error::internal("qr", "it has two outputs")) };
         kernel::qr(inputs[0], q.reborrow(), r.reborrow()).map_err(|f| fault("qr", f))
     }
+    crate::elsewhere::on_host!();
 }
 
 impl General for Qr {

@@ -44,6 +44,7 @@ impl Primitive for Inverse {
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         kernel::inverse(inputs[0], outputs[0].reborrow()).map_err(|f| fault("inverse", f))
     }
+    crate::elsewhere::on_host!();
 }
 
 impl General for Inverse {
@@ -78,6 +79,7 @@ impl Primitive for PseudoInverse {
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         kernel::pseudo_inverse(inputs[0], outputs[0].reborrow()).map_err(|f| fault("pinv", f))
     }
+    crate::elsewhere::on_host!();
 }
 
 /// v − a·(y·v) and its like: what a projection leaves.

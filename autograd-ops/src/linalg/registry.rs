@@ -16,7 +16,7 @@ fn regular(x: &TrackedTensor) -> Result<TrackedTensor> {
         shift[i * columns + i] = 3.0 * (i + 1) as f64;
     }
     let shift = TrackedTensor::from_vec(shift, &[rows, columns])?;
-    add(x, &autograd_core::algebra::cast(&shift, x.dtype())?)
+    add(x, &autograd_core::algebra::beside(autograd_core::algebra::cast(&shift, x.dtype())?, x)?)
 }
 
 /// x·xᵀ + 2, positive definite.
@@ -25,7 +25,7 @@ fn definite(x: &TrackedTensor) -> Result<TrackedTensor> {
     let mut two = vec![0.0; n * n];
     (0..n).for_each(|i| two[i * n + i] = 2.0);
     let two = TrackedTensor::from_vec(two, &[n, n])?;
-    add(&mm(x, &mt(x)?)?, &autograd_core::algebra::cast(&two, x.dtype())?)
+    add(&mm(x, &mt(x)?)?, &autograd_core::algebra::beside(autograd_core::algebra::cast(&two, x.dtype())?, x)?)
 }
 
 type Unary = fn(&TrackedTensor) -> Result<TrackedTensor>;

@@ -124,6 +124,7 @@ impl Primitive for Solve {
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         kernel::solve(inputs[0], inputs[1], outputs[0].reborrow()).map_err(|f| fault("solve", f))
     }
+    crate::elsewhere::on_host!();
 }
 
 impl General for Solve {
@@ -168,6 +169,7 @@ impl Primitive for TriangularSolve {
     fn keep(&self) -> Prim {
         Prim::Shared(Arc::new(*self))
     }
+    crate::elsewhere::on_host!();
     fn rule(&self) -> Rule<'_> {
         Rule::General(self)
     }

@@ -100,6 +100,7 @@ impl Primitive for Eigh {
         let [w, v, ..] = outputs else { return Err(Error::internal("eigh", "it has two outputs")) };
         kernel::eigh(inputs[0], w.reborrow(), v.reborrow()).map_err(|f| fault("eigh", f))
     }
+    crate::elsewhere::on_host!();
 }
 
 impl General for Eigh {
@@ -149,6 +150,7 @@ impl Primitive for Svd {
         let [u, s, vt, ..] = outputs else { return Err(Error::internal("svd", "it has three outputs")) };
         kernel::svd(inputs[0], u.reborrow(), s.reborrow(), vt.reborrow()).map_err(|f| fault("svd", f))
     }
+    crate::elsewhere::on_host!();
 }
 
 impl General for Svd {

@@ -2,6 +2,7 @@
 
 use super::expressions::{Part, definition};
 use crate::numbers::{in_front, with_batch};
+use autograd_core::device::Tensors;
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
     Buffer, Error, General, Grads, Layout, Mask, Meta, Pointwise, Prim, Primitive, Residual, Residuals,
@@ -458,6 +459,15 @@ impl Primitive for Statistics {
         Ok(())
     }
 
+    fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
+        let x = &inputs[0];
+        let dims: Vec<usize> = self.over.iter().collect();
+        let count: usize = dims.iter().map(|&d| x.dims()[d]).product();
+        let mean = |x: &autograd_core::Tensor| x.sum_keepdim(&dims[..])?.affine(1.0 / count as f64, 0.0);
+        let first = mean(x)?;
+        let second = mean(&x.broadcast_sub(&first)?.sqr()?)?;
+        Ok(Some(smallvec![first, second]))
+    }
     fn rule(&self) -> Rule<'_> {
         Rule::Flat
     }
