@@ -8,7 +8,10 @@ mod control;
 mod coverage;
 mod deep;
 mod digits;
+mod dimensions;
 mod errors;
+#[cfg(all(feature = "linalg", feature = "fft"))]
+mod fixtures;
 mod in_place;
 mod known_figures;
 mod mission;
@@ -16,4 +19,6 @@ mod modes;
 mod planted;
 mod porting;
 mod registry;
+#[cfg(all(feature = "linalg", feature = "fft"))]
+mod residuals;
 mod spike;
