@@ -21,6 +21,8 @@ pub struct ScalarExpr(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     program: Program,
+    /// Whether the reverse rule reads inputs alone.
+    from_inputs: bool,
     /// The reverse expressions of one output, for wanted masks below 8.
     small: [OnceLock<Arc<Reverse>>; 8],
     reverse: Mutex<HashMap<(Mask, Mask), Arc<Reverse>>>,
@@ -56,8 +58,20 @@ pub struct Forward {
 impl ScalarExpr {
     /// The expression of a finished program.
     pub fn new(program: Program) -> Self {
+        Self::made(program, false)
+    }
+
+    /// The same expression whose reverse rule reads no output: for applications whose inputs are
+    /// smaller than that.
+    #[must_use]
+    pub fn from_inputs(&self) -> Self {
+        Self::made(self.0.program.clone(), true)
+    }
+
+    fn made(program: Program, from_inputs: bool) -> Self {
         Self(Arc::new(Inner {
             program,
+            from_inputs,
             small: Default::default(),
             reverse: Mutex::default(),
             forward: Mutex::default(),
@@ -90,7 +104,7 @@ impl ScalarExpr {
 
     /// The reverse rule for these wanted inputs, given cotangents for these outputs.
     pub fn reverse<R>(&self, wanted: Mask, cts: Mask, read: impl FnOnce(&Reverse) -> R) -> R {
-        let make = || Arc::new(make_reverse(&self.0.program, wanted, cts));
+        let make = || Arc::new(make_reverse(&self.0, wanted, cts));
         if cts == Mask::one(0)
             && let Some(slot) = self.0.small.get(wanted.bits() as usize)
         {
@@ -123,14 +137,16 @@ struct Primal {
 }
 
 impl Primal {
-    fn new(program: &Program, before: usize) -> Self {
+    fn new(program: &Program, before: usize, from_outputs: bool) -> Self {
         let mut b = Builder::new();
         let (inputs, outputs) = (program.inputs(), program.outputs().len());
         let xs: Vec<Reg> = (0..inputs).map(|i| b.input(before + i)).collect();
         let ps: Vec<Reg> = (0..program.params()).map(|i| b.param(i)).collect();
         let mut at = b.inline(program, &xs, &ps);
         for (j, &out) in program.outputs().iter().enumerate() {
-            if !matches!(program.nodes()[out as usize], Node::Input(_) | Node::Const(_) | Node::Param(_)) {
+            let computed =
+                !matches!(program.nodes()[out as usize], Node::Input(_) | Node::Const(_) | Node::Param(_));
+            if computed && from_outputs {
                 at[out as usize] = b.input(before + inputs + j);
             }
         }
@@ -469,8 +485,9 @@ impl Primal {
 }
 
 /// Reverse accumulation over the expression's own nodes, the cotangents being its first inputs.
-fn make_reverse(program: &Program, wanted: Mask, cts: Mask) -> Reverse {
-    let mut p = Primal::new(program, cts.len());
+fn make_reverse(of: &Inner, wanted: Mask, cts: Mask) -> Reverse {
+    let program = &of.program;
+    let mut p = Primal::new(program, cts.len(), !of.from_inputs);
     let nodes = program.nodes();
     let mut adjoint: Vec<Option<Reg>> = vec![None; nodes.len()];
     for (slot, j) in cts.iter().enumerate() {
@@ -548,7 +565,7 @@ fn make_reverse(program: &Program, wanted: Mask, cts: Mask) -> Reverse {
 /// Tangents pushed forward through the expression's own nodes, the tangents being its last
 /// inputs.
 fn make_forward(program: &Program, tangents: Mask) -> Forward {
-    let mut p = Primal::new(program, 0);
+    let mut p = Primal::new(program, 0, true);
     let nodes = program.nodes();
     let first = p.inputs + p.outputs;
     let mut moving: Vec<Option<Reg>> = Vec::with_capacity(nodes.len());

@@ -2,6 +2,7 @@
 
 use crate::inline::inline;
 use crate::jvp::checked;
+use crate::series::by_forward_rule;
 use autograd_core::algebra::{add, scale, zeros_like};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
@@ -32,11 +33,31 @@ impl JetTracer {
 
     /// An output with its coefficients; a constant where it has none.
     fn join(&self, primal: TrackedTensor, coefficients: Coefficients) -> TrackedTensor {
-        if coefficients.iter().all(Option::is_none) {
-            return primal;
-        }
-        let (level, scope) = (self.level, self.scope.clone());
-        TrackedTensor::from_tracer(Arc::new(Self { level, primal, coefficients, scope }))
+        jet_of(self.level, primal, coefficients, &self.scope)
+    }
+}
+
+/// A value with coefficients from t¹ on; the value itself where there are none.
+pub(crate) fn jet_of(
+    level: Level,
+    primal: TrackedTensor,
+    coefficients: Coefficients,
+    scope: &Scope,
+) -> TrackedTensor {
+    if coefficients.iter().all(Option::is_none) {
+        return primal;
+    }
+    let scope = scope.clone();
+    TrackedTensor::from_tracer(Arc::new(JetTracer { level, primal, coefficients, scope }))
+}
+
+/// The coefficient of tᵏ; `None` is zero.
+pub(crate) fn part_of(level: Level, value: &TrackedTensor, k: usize) -> Option<TrackedTensor> {
+    match (JetTracer::of(level, value), k) {
+        (Some(jet), 0) => Some(jet.primal.clone()),
+        (Some(jet), k) => jet.coefficients.get(k - 1)?.clone(),
+        (None, 0) => Some(value.clone()),
+        (None, _) => None,
     }
 }
 
@@ -85,7 +106,18 @@ impl Tracer for JetTracer {
                 let reason = "a CustomOp has a reverse rule only";
                 return Err(Error::mode(op.name(), "Taylor mode", reason));
             }
-            Rule::Composite | Rule::General(_) => return inline(op, inputs, site, "Taylor mode"),
+            Rule::Composite => return inline(op, inputs, site, "Taylor mode"),
+            Rule::General(rule) => {
+                if let Some(outputs) = on_behalf_of(site, || op.decompose(inputs))? {
+                    return Ok(Applied { outputs, aux: Values::new() });
+                }
+                let made = apply_call(op, &primals, aux, site)?;
+                let told = (&self.scope, "Taylor mode");
+                let series = on_behalf_of(site, || {
+                    by_forward_rule((op, rule), order, &primals, &made.outputs, given, told)
+                })?;
+                (made, series)
+            }
             Rule::Pointwise(pointwise) => {
                 let made = apply_call(op, &primals, aux, site)?;
                 let series = on_behalf_of(site, || expand(pointwise, order, &primals, &made.outputs, given))?;
@@ -218,11 +250,13 @@ pub(crate) fn bilinear_part(
 
 /// f along a curve: for x(t) with the derivatives `series` = x′(0), x″(0), …, the value f(x(0))
 /// and the derivatives of f(x(t)) at 0, to the same order, in one pass. Its cost grows with the
-/// square of the order, where nested derivatives double with each.
+/// square of the order, where nested derivatives double with each (as linear systems and
+/// factorisations do here).
 ///
 /// # Errors
 /// [`Error::Mismatch`] or [`Error::TreeMismatch`] where a coefficient does not fit the primals;
-/// [`Error::UnsupportedMode`] at an op without decomposition; what `f` reports.
+/// [`Error::UnsupportedMode`] at an op with neither a forward rule nor a
+/// decomposition; what `f` reports.
 ///
 /// ```
 /// use autograd_core::{Result, TrackedTensor};

@@ -3,12 +3,14 @@
 use crate::inline::inline;
 use crate::jet::{bilinear_part, linear_part};
 use crate::jvp::checked;
-use autograd_core::algebra::{add, cast, reshape, scale, sum_to, zeros_like};
+use crate::series::by_forward_rule;
+use autograd_core::algebra::{add, cast, narrow, reshape, scale, sum_to, zeros_like};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
-    Applied, At, Call, Error, Level, Mask, Pointwise, Primitive, Residual, Result, Rule, Scope, Shape, Site,
-    Tracer, TrackedTensor, Values, apply_call, checked_shape, on_behalf_of,
+    Applied, At, Call, Error, General, Level, Mask, Pointwise, Primitive, Residual, Result, Rule, Scope,
+    Shape, Site, Tracer, TrackedTensor, Values, apply_call, checked_shape, on_behalf_of,
 };
+use autograd_ops::stack;
 use candle_core::{DType, DeviceLocation};
 use std::any::Any;
 use std::fmt;
@@ -57,6 +59,49 @@ impl LaplacianTracer {
     }
 }
 
+impl LaplacianTracer {
+    /// An op with a forward rule alone: a series to t² for each direction, one after the other,
+    /// and the curves as tangents.
+    fn one_by_one<'a>(
+        &self,
+        op: &dyn Primitive,
+        rule: &dyn General,
+        primals: &[&TrackedTensor],
+        outputs: &[TrackedTensor],
+        slope: impl Fn(usize) -> Option<&'a TrackedTensor>,
+        curve: impl Fn(usize) -> Option<&'a TrackedTensor>,
+    ) -> Result<Vec<Parts>> {
+        let told = (&self.scope, "the Laplacian");
+        let curves = by_forward_rule(
+            (op, rule),
+            1,
+            primals,
+            outputs,
+            |i, k| if k == 1 { curve(i) } else { None },
+            told,
+        )?;
+        let mut curves: Vec<Option<TrackedTensor>> = curves.into_iter().map(|mut c| c.remove(0)).collect();
+        let mut slopes: Vec<Vec<TrackedTensor>> = vec![Vec::new(); outputs.len()];
+        for d in 0..self.directions {
+            let mut along: SmallVec<[Option<TrackedTensor>; 4]> = SmallVec::new();
+            for (i, primal) in primals.iter().enumerate() {
+                along.push(match slope(i) {
+                    Some(slopes) => Some(reshape(&narrow(slopes, 0, d, 1)?, primal.shape())?),
+                    None => None,
+                });
+            }
+            let given = |i: usize, k: usize| if k == 1 { along[i].as_ref() } else { None };
+            let series = by_forward_rule((op, rule), 2, primals, outputs, given, told)?;
+            for (j, mut parts) in series.into_iter().enumerate() {
+                curves[j] = sum([curves[j].take(), parts.remove(1)])?;
+                slopes[j].push(parts.remove(0).map_or_else(|| zeros_like(&outputs[j]), Ok)?);
+            }
+        }
+        let join = |(slopes, curve): (Vec<TrackedTensor>, _)| Ok((Some(stack(&slopes, 0)?), curve));
+        slopes.into_iter().zip(curves).map(join).collect()
+    }
+}
+
 impl fmt::Debug for LaplacianTracer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "laplacian over {} directions level {}", self.directions, self.level.number())
@@ -101,7 +146,17 @@ impl Tracer for LaplacianTracer {
             Rule::Opaque(_) => {
                 Err(Error::mode(op.name(), "the Laplacian", "a CustomOp has a reverse rule only"))
             }
-            Rule::Composite | Rule::General(_) => inline(op, inputs, site, "the Laplacian"),
+            Rule::Composite => inline(op, inputs, site, "the Laplacian"),
+            Rule::General(rule) => {
+                if let Some(outputs) = on_behalf_of(site, || op.decompose(inputs))? {
+                    return Ok(Applied { outputs, aux: Values::new() });
+                }
+                let made = apply_call(op, &primals, aux, site)?;
+                let parts =
+                    on_behalf_of(site, || self.one_by_one(op, rule, &primals, &made.outputs, slope, curve))?;
+                let outputs = made.outputs.into_iter().zip(parts).map(|(y, (s, c))| self.join(y, s, c));
+                Ok(Applied { outputs: outputs.collect(), aux: made.aux })
+            }
             Rule::Pointwise(pointwise) => {
                 let made = apply_call(op, &primals, aux, site)?;
                 let n = self.directions;

@@ -25,6 +25,7 @@ mod inline;
 mod jet;
 mod jvp;
 mod laplacian;
+mod series;
 
 pub use context::{DualOperand, DualTensor, ForwardADContext, Lowered};
 pub use jet::{derivatives, jet};

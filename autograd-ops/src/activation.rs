@@ -1,6 +1,7 @@
 //! Activations: functions of each element with a choice at each kink, and the gated ones.
 
 use crate::elementwise::{binary_cases, kink, unary_cases};
+use crate::numbers::Dim;
 use crate::operand::Operand;
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::kernels::expr::{Binary, Builder, Reg, Unary};
@@ -170,10 +171,11 @@ pub fn prelu(x: &TrackedTensor, weight: impl Into<TrackedTensor>) -> Result<Trac
 
 /// Both halves of x along a dimension.
 #[track_caller]
-fn halves(op: &'static str, x: &TrackedTensor, dim: isize) -> Result<(TrackedTensor, TrackedTensor)> {
+fn halves(op: &'static str, x: &TrackedTensor, dim: impl Dim) -> Result<(TrackedTensor, TrackedTensor)> {
     if let Some(error) = x.failure() {
         return Err(error.clone());
     }
+    let dim = dim.number();
     let found = resolve_dim(dim, x.rank()).filter(|&d| x.dims()[d].is_multiple_of(2));
     let Some(dim) = found else {
         let reason = format!("dimension {dim} of shape {} has no two halves", x.shape());
@@ -188,7 +190,7 @@ fn halves(op: &'static str, x: &TrackedTensor, dim: isize) -> Result<(TrackedTen
 /// # Errors
 /// A dimension that does not exist or is odd.
 #[track_caller]
-pub fn glu(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+pub fn glu(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
     static GLU: LazyLock<Definition> = LazyLock::new(|| {
         let expr = ScalarExpr::build(2, 0, |b, x, _| {
             let gate = b.unary(Unary::Sigmoid, x[1]);
@@ -324,7 +326,7 @@ macro_rules! activation_methods {
                 /// x where x > 0, else weight · x, one weight or one for each channel.
                 prelu(weight: impl Into<autograd_core::TrackedTensor>) -> autograd_core::TrackedTensor = $crate::activation::prelu;
                 /// a · sigmoid(b) of the halves along a dimension.
-                glu(dim: isize) -> autograd_core::TrackedTensor = $crate::activation::glu;
+                glu(dim: impl $crate::Dim) -> autograd_core::TrackedTensor = $crate::activation::glu;
             }
         }
     };

@@ -7,12 +7,12 @@ use autograd_core::{Definition, Result, ScalarExpr, TrackedTensor, algebra, poin
 use std::sync::LazyLock;
 
 macro_rules! binary {
-    ($(#[$doc:meta])* $name:ident, $op:ident, $tensor:ident, $scalar:ident) => {
+    ($(#[$doc:meta])* $vis:vis $name:ident, $label:literal, $op:ident, $tensor:ident, $scalar:ident) => {
         static $tensor: LazyLock<Definition> = LazyLock::new(|| {
-            Definition::new(stringify!($name), ScalarExpr::build(2, 0, |b, x, _| b.binary(Binary::$op, x[0], x[1])))
+            Definition::new($label, ScalarExpr::build(2, 0, |b, x, _| b.binary(Binary::$op, x[0], x[1])))
         });
         static $scalar: LazyLock<Definition> = LazyLock::new(|| {
-            Definition::new(stringify!($name), ScalarExpr::build(1, 1, |b, x, p| b.binary(Binary::$op, x[0], p[0])))
+            Definition::new($label, ScalarExpr::build(1, 1, |b, x, p| b.binary(Binary::$op, x[0], p[0])))
         });
 
         $(#[$doc])*
@@ -20,7 +20,7 @@ macro_rules! binary {
         /// # Errors
         /// Shapes that do not broadcast; types or devices that differ.
         #[track_caller]
-        pub fn $name(x: &TrackedTensor, rhs: impl Into<Operand>) -> Result<TrackedTensor> {
+        $vis fn $name(x: &TrackedTensor, rhs: impl Into<Operand>) -> Result<TrackedTensor> {
             match rhs.into() {
                 Operand::Value(y) => pointwise(&$tensor, &[x, &y]),
                 Operand::Real(c) => pointwise_with(&$scalar, &[c], &[x]),
@@ -32,20 +32,37 @@ macro_rules! binary {
 
 binary!(
     /// x + y.
-    add, Add, ADD, ADD_SCALAR
+    pub add, "add", Add, ADD, ADD_SCALAR
 );
 binary!(
     /// x − y.
-    sub, Sub, SUB, SUB_SCALAR
+    pub sub, "sub", Sub, SUB, SUB_SCALAR
 );
 binary!(
     /// x · y.
-    mul, Mul, MUL, MUL_SCALAR
+    pub mul, "mul", Mul, MUL, MUL_SCALAR
 );
 binary!(
     /// x / y.
-    div, Div, DIV, DIV_SCALAR
+    quotient, "div", Div, DIV, DIV_SCALAR
 );
+static DIV_OF_SMALL: LazyLock<Definition> = LazyLock::new(|| Definition::new("div", DIV.expr.from_inputs()));
+
+/// x / y.
+///
+/// # Errors
+/// Shapes that do not broadcast; types or devices that differ.
+#[track_caller]
+pub fn div(x: &TrackedTensor, rhs: impl Into<Operand>) -> Result<TrackedTensor> {
+    let rhs = rhs.into();
+    // The reverse rule reads x/y and y; where x is smaller than x/y it reads x instead.
+    if let Operand::Value(y) = &rhs
+        && x.shape().broadcast(y.shape()).is_some_and(|whole| whole != *x.shape())
+    {
+        return pointwise(&DIV_OF_SMALL, &[x, y]);
+    }
+    quotient(x, rhs)
+}
 
 static POW: LazyLock<Definition> = LazyLock::new(|| {
     Definition::new("pow", ScalarExpr::build(2, 0, |b, x, _| b.binary(Binary::Pow, x[0], x[1])))

@@ -147,28 +147,32 @@ binary! {
     atan2 = |b, x, y| b.binary(Binary::Atan2, x, y);
     /// √(x² + y²) without overflow; its derivative at the origin is 0.
     hypot = |b, x, y| b.binary(Binary::Hypot, x, y);
-    /// x · ln y, and 0 with derivative 0 in x where x = 0, as PyTorch's `xlogy`.
+    /// x · ln y, and 0 where x = 0; its derivative in x is ln y there too, and 0 where y ≤ 0 as in
+    /// PyTorch's `xlogy`.
     xlogy = |b, x, y| {
-        let (zero, one) = (b.constant(0.0), b.constant(1.0));
+        let (zero, one, top) = (b.constant(0.0), b.constant(1.0), b.constant(f64::INFINITY));
+        // 0 times an infinity: the logarithm is taken of 1.
+        let (low, high) = (b.binary(Binary::Le, y, zero), b.binary(Binary::Ge, y, top));
+        let bounded = b.select(high, one, y);
+        let bounded = b.select(low, one, bounded);
         let off = b.binary(Binary::Eq, x, zero);
-        // The logarithm of the part that is not taken must have no infinite derivative.
-        let safe = b.select(off, one, y);
+        let safe = b.select(off, bounded, y);
         let ln = b.unary(Unary::Log, safe);
-        let product = b.binary(Binary::Mul, x, ln);
-        b.select(off, zero, product)
+        b.binary(Binary::Mul, x, ln)
     };
     /// ln(eˣ + eʸ) without overflow.
     logaddexp = |b, x, y| {
-        // x = y = ±∞ has no difference; there the larger one is the answer.
-        let top = b.binary(Binary::Max, x, y);
-        let difference = b.binary(Binary::Sub, x, y);
-        let tied = b.binary(Binary::Eq, x, y);
-        let zero = b.constant(0.0);
-        let gap = b.select(tied, zero, difference);
         let above = b.binary(Binary::Gt, x, y);
-        let back = b.unary(Unary::Neg, gap);
-        let down = b.select(above, back, gap);
-        let tail = b.unary(Unary::Softplus, down);
+        let (top, low) = (b.select(above, x, y), b.select(above, y, x));
+        let down = b.binary(Binary::Sub, low, top);
+        // x = y = ±∞ has no difference. A finite tie has one, with derivatives.
+        let (zero, end) = (b.constant(0.0), b.constant(f64::INFINITY));
+        let size = b.unary(Unary::Abs, top);
+        let finite = b.binary(Binary::Lt, size, end);
+        let bounded = b.select(finite, down, zero);
+        let tied = b.binary(Binary::Eq, x, y);
+        let gap = b.select(tied, bounded, down);
+        let tail = b.unary(Unary::Softplus, gap);
         b.binary(Binary::Add, top, tail)
     };
 }
@@ -481,6 +485,11 @@ mod tests {
         assert_eq!(y.to_vec1::<f64>()?, [0.0, 0.0]);
         let grads = pull(&[&vector(&[0.0, 2.0]), &vector(&[0.0, 1.0])], |x| xlogy(&x[0], &x[1]))?;
         assert_eq!(grads, [[0.0, 0.0], [0.0, 2.0]]);
+        // The value is 0, the derivative is not.
+        let grads = pull(&[&vector(&[0.0]), &vector(&[3.0])], |x| xlogy(&x[0], &x[1]))?;
+        assert_eq!(grads, [[3f64.ln()], [0.0]]);
+        let infinite = xlogy(&vector(&[0.0]), vector(&[f64::INFINITY]))?;
+        assert_eq!(infinite.to_vec1::<f64>()?, [0.0]);
         Ok(())
     }
 
@@ -489,6 +498,17 @@ mod tests {
         let low = f64::NEG_INFINITY;
         let y = logaddexp(&vector(&[low, low, 1000.0]), vector(&[low, 1.0, 1000.0]))?;
         assert_eq!(y.to_vec1::<f64>()?, [low, 1.0, 1000.0 + 2f64.ln()]);
+        Ok(())
+    }
+
+    /// At a tie both have half of the cotangent, and the second derivative is ¼.
+    #[test]
+    fn logaddexp_is_smooth_at_a_tie() -> Result<()> {
+        let tape = GradientTape::new().persistent();
+        let x = tape.variable(TrackedTensor::scalar(3.0));
+        let first = tape.derivative(&logaddexp(&x, TrackedTensor::scalar(3.0))?, &x)?;
+        assert_eq!(first.to_scalar::<f64>()?, 0.5);
+        assert_eq!(tape.derivative(&first, &x)?.to_scalar::<f64>()?, 0.25);
         Ok(())
     }
 

@@ -1,16 +1,17 @@
 //! The largest and the smallest element, with the cotangent split evenly among equals.
 
 use crate::elsewhere;
-use crate::numbers::Numbers;
+use crate::numbers::{Dim, Numbers};
 use crate::reduce::{Over, kept_of, sum_over, variants};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::device::Tensors;
-use autograd_core::kernels::expr::Binary;
+use autograd_core::kernels::expr::{Binary, Unary};
 use autograd_core::kernels::reduce::{Reduction, reduce};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    Definition, Error, General, Grads, Mask, Meta, Prim, Primitive, Residual, Residuals, Result, Rule, Saved,
-    ScalarExpr, Signature, SliceMut, TrackedTensor, Values, View, algebra, apply_one, is_float, pointwise,
+    Composed, Definition, Error, General, Grads, Mask, Meta, Prim, Primitive, Residual, Residuals, Result,
+    Rule, Saved, ScalarExpr, Signature, SliceMut, TrackedTensor, Values, View, algebra, apply_one,
+    eval_composed, is_float, pointwise,
 };
 use std::sync::{Arc, LazyLock};
 
@@ -155,6 +156,72 @@ impl Primitive for FlatExtremum {
     }
 }
 
+static SIZE: LazyLock<Definition> =
+    LazyLock::new(|| Definition::new("abs", ScalarExpr::build(1, 0, |b, x, _| b.unary(Unary::Abs, x[0]))));
+static SIGN: LazyLock<Definition> =
+    LazyLock::new(|| Definition::flat("sign", ScalarExpr::build(1, 0, |b, x, _| b.unary(Unary::Sign, x[0]))));
+
+/// The largest (or smallest) |x| over some dimensions, as one op: |x| is not kept.
+#[track_caller]
+pub(crate) fn largest_size(x: &TrackedTensor, max: bool, over: Over) -> Result<TrackedTensor> {
+    apply_one(&SizeExtremum(Extremum { max, over }), &[x])
+}
+
+/// The extremum of |x|.
+#[derive(Clone, Copy, Debug)]
+struct SizeExtremum(Extremum);
+
+impl Composed for SizeExtremum {
+    fn run(&self, inputs: &[&TrackedTensor]) -> Result<Values> {
+        Ok(smallvec![apply_one(&self.0, &[&pointwise(&SIZE, &[inputs[0]])?])?])
+    }
+}
+
+impl Primitive for SizeExtremum {
+    fn name(&self) -> &'static str {
+        "norm"
+    }
+    fn key(&self) -> String {
+        format!("{self:?}")
+    }
+    fn keep(&self) -> Prim {
+        Prim::Shared(Arc::new(*self))
+    }
+    fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
+        self.0.signature(&inputs[0])
+    }
+    fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
+        eval_composed(self, self, inputs, outputs)
+    }
+    fn composed(&self) -> Option<&dyn Composed> {
+        Some(self)
+    }
+    fn rule(&self) -> Rule<'_> {
+        Rule::General(self)
+    }
+    fn batch(&self, _: Mask, inputs: &[&TrackedTensor], _: usize) -> Result<Option<Values>> {
+        Ok(Some(smallvec![apply_one(&Self(self.0.batched()), inputs)?]))
+    }
+    fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
+        self.run(inputs).map(Some)
+    }
+}
+
+impl General for SizeExtremum {
+    fn residuals(&self, _: Mask) -> Residuals {
+        smallvec![Residual::Input(0), Residual::Output(0)]
+    }
+
+    // dxᵢ = ct·sign(xᵢ)·[|xᵢ| = y]/k.
+    fn vjp(&self, _: Mask, cts: &[Option<TrackedTensor>], saved: &Saved<'_>) -> Result<Grads> {
+        let Some(ct) = &cts[0] else { return Ok(smallvec![None]) };
+        let (x, y) = (saved.input(0)?, saved.output(0)?);
+        let shares = self.0.shares(&pointwise(&SIZE, &[x])?, y)?;
+        let ct = kept_of(ct, self.0.over, x.shape())?;
+        Ok(smallvec![Some(algebra::mul(&ct, &algebra::mul(&pointwise(&SIGN, &[x])?, &shares)?)?)])
+    }
+}
+
 macro_rules! extremum {
     ($(#[$doc:meta])* $max:literal, $word:literal, $all:ident, $dim:ident, $keepdim:ident, $dims:ident) => {
         #[doc = concat!("The ", $word, " of all elements, rank 0; NaN where there is one. Equal ones share the")]
@@ -172,7 +239,7 @@ macro_rules! extremum {
         /// # Errors
         /// A dimension that x does not have, or of extent 0; an integer type.
         #[track_caller]
-        pub fn $dim(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+        pub fn $dim(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
             apply_one(&Extremum { max: $max, over: Over::one(stringify!($all), x, dim, false)? }, &[x])
         }
 
@@ -244,13 +311,13 @@ macro_rules! extremum_methods {
             binary {}
             other {
                 /// The largest over one dimension, which goes.
-                max_dim(dim: isize) -> TrackedTensor = $crate::extremum::max_dim;
+                max_dim(dim: impl $crate::Dim) -> TrackedTensor = $crate::extremum::max_dim;
                 /// The largest over dimensions, which stay with extent 1.
                 max_keepdim(dims: impl $crate::Numbers) -> TrackedTensor = $crate::extremum::max_keepdim;
                 /// The largest over dimensions.
                 amax(dims: impl $crate::Numbers, keepdim: bool) -> TrackedTensor = $crate::extremum::amax;
                 /// The smallest over one dimension, which goes.
-                min_dim(dim: isize) -> TrackedTensor = $crate::extremum::min_dim;
+                min_dim(dim: impl $crate::Dim) -> TrackedTensor = $crate::extremum::min_dim;
                 /// The smallest over dimensions, which stay with extent 1.
                 min_keepdim(dims: impl $crate::Numbers) -> TrackedTensor = $crate::extremum::min_keepdim;
                 /// The smallest over dimensions.

@@ -3,7 +3,7 @@
 //! All are linear, and the transpose of each is another one, so derivatives of every order stay in
 //! the family.
 
-use crate::numbers::{dimension, with_batch};
+use crate::numbers::{Dim, dimension, with_batch};
 use crate::registry::{Case, Family, Op, Sample};
 use crate::shape::transpose;
 use autograd_core::algebra::{cast, fill, mul, scale};
@@ -34,7 +34,7 @@ use std::sync::Arc;
 /// }
 /// ```
 #[track_caller]
-pub fn rfft(x: &TrackedTensor, dim: isize) -> Result<(TrackedTensor, TrackedTensor)> {
+pub fn rfft(x: &TrackedTensor, dim: impl Dim) -> Result<(TrackedTensor, TrackedTensor)> {
     let dim = dimension("rfft", dim, x)? as isize;
     let n = x.dims()[dim as usize];
     let made = apply(&RealToComplex(n), &[&transpose(x, dim, -1)?])?;
@@ -48,7 +48,7 @@ pub fn rfft(x: &TrackedTensor, dim: isize) -> Result<(TrackedTensor, TrackedTens
 /// # Errors
 /// As [`rfft`]; an extent that does not belong to n.
 #[track_caller]
-pub fn irfft(re: &TrackedTensor, im: &TrackedTensor, n: usize, dim: isize) -> Result<TrackedTensor> {
+pub fn irfft(re: &TrackedTensor, im: &TrackedTensor, n: usize, dim: impl Dim) -> Result<TrackedTensor> {
     let dim = dimension("irfft", dim, re)? as isize;
     let parts = (transpose(re, dim, -1)?, transpose(im, dim, -1)?);
     let sum = apply_one(&ComplexToReal(n), &[&parts.0, &parts.1])?;
@@ -61,7 +61,7 @@ pub fn irfft(re: &TrackedTensor, im: &TrackedTensor, n: usize, dim: isize) -> Re
 /// # Errors
 /// As [`rfft`]; parts of different shapes.
 #[track_caller]
-pub fn fft(re: &TrackedTensor, im: &TrackedTensor, dim: isize) -> Result<(TrackedTensor, TrackedTensor)> {
+pub fn fft(re: &TrackedTensor, im: &TrackedTensor, dim: impl Dim) -> Result<(TrackedTensor, TrackedTensor)> {
     let dim = dimension("fft", dim, re)? as isize;
     let made = apply(&Complex { inverse: false }, &[&transpose(re, dim, -1)?, &transpose(im, dim, -1)?])?;
     pair("fft", &made, dim)
@@ -72,7 +72,7 @@ pub fn fft(re: &TrackedTensor, im: &TrackedTensor, dim: isize) -> Result<(Tracke
 /// # Errors
 /// As [`fft`].
 #[track_caller]
-pub fn ifft(re: &TrackedTensor, im: &TrackedTensor, dim: isize) -> Result<(TrackedTensor, TrackedTensor)> {
+pub fn ifft(re: &TrackedTensor, im: &TrackedTensor, dim: impl Dim) -> Result<(TrackedTensor, TrackedTensor)> {
     let dim = dimension("ifft", dim, re)? as isize;
     let n = re.dims()[dim as usize];
     let mut made = apply(&Complex { inverse: true }, &[&transpose(re, dim, -1)?, &transpose(im, dim, -1)?])?;
@@ -310,9 +310,9 @@ macro_rules! fft_methods {
             binary {}
             other {
                 /// Real and imaginary parts of the transform of real numbers along a dimension.
-                rfft(dim: isize) -> (autograd_core::TrackedTensor, autograd_core::TrackedTensor) = $crate::fft::rfft;
+                rfft(dim: impl $crate::Dim) -> (autograd_core::TrackedTensor, autograd_core::TrackedTensor) = $crate::fft::rfft;
                 /// The n real numbers whose transform has this real part.
-                irfft(im: &autograd_core::TrackedTensor, n: usize, dim: isize) -> autograd_core::TrackedTensor = $crate::fft::irfft;
+                irfft(im: &autograd_core::TrackedTensor, n: usize, dim: impl $crate::Dim) -> autograd_core::TrackedTensor = $crate::fft::irfft;
             }
         }
     };

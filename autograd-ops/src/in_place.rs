@@ -27,7 +27,7 @@
 
 use crate::compare::clamped;
 use crate::index::{IndexAdd, ScatterAdd};
-use crate::numbers::{dimension, sound};
+use crate::numbers::{Dim, dimension, sound};
 use crate::operand::Operand;
 use crate::put::Place;
 use crate::scatter::Scatter;
@@ -150,7 +150,7 @@ pub fn index_add_(
     x: &mut TrackedTensor,
     indices: impl Into<TrackedTensor>,
     src: impl Into<TrackedTensor>,
-    dim: isize,
+    dim: impl Dim,
 ) -> Result<()> {
     let dim = dimension("index_add", dim, x)?;
     apply_in_place(&IndexAdd { dim }, x, &[&indices.into(), &src.into()])
@@ -165,7 +165,7 @@ pub fn scatter_add_(
     x: &mut TrackedTensor,
     indices: impl Into<TrackedTensor>,
     src: impl Into<TrackedTensor>,
-    dim: isize,
+    dim: impl Dim,
 ) -> Result<()> {
     let dim = dimension("scatter_add", dim, x)?;
     apply_in_place(&ScatterAdd { dim }, x, &[&indices.into(), &src.into()])
@@ -180,7 +180,7 @@ pub fn scatter_(
     x: &mut TrackedTensor,
     indices: impl Into<TrackedTensor>,
     src: impl Into<TrackedTensor>,
-    dim: isize,
+    dim: impl Dim,
 ) -> Result<()> {
     let dim = dimension("scatter", dim, x)?;
     apply_in_place(&Scatter { dim }, x, &[&indices.into(), &src.into()])

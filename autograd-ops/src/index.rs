@@ -2,7 +2,7 @@
 //! one out of range is an error when it is met. The order of arguments is candle's.
 
 use crate::elsewhere;
-use crate::numbers::{dimension, sound, with_batch, with_extent};
+use crate::numbers::{Dim, dimension, sound, with_batch, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::algebra::{self, broadcast_to, fill, reshape};
 use autograd_core::device::Tensors;
@@ -48,7 +48,7 @@ pub(crate) struct ScatterAdd {
 pub fn index_select(
     x: &TrackedTensor,
     indices: impl Into<TrackedTensor>,
-    dim: isize,
+    dim: impl Dim,
 ) -> Result<TrackedTensor> {
     apply_one(&IndexSelect { dim: dimension("index_select", dim, x)? }, &[x, &indices.into()])
 }
@@ -78,7 +78,7 @@ pub fn index_add(
     x: &TrackedTensor,
     indices: impl Into<TrackedTensor>,
     src: impl Into<TrackedTensor>,
-    dim: isize,
+    dim: impl Dim,
 ) -> Result<TrackedTensor> {
     apply_one(&IndexAdd { dim: dimension("index_add", dim, x)? }, &[x, &indices.into(), &src.into()])
 }
@@ -89,7 +89,7 @@ pub fn index_add(
 /// # Errors
 /// A dimension that x does not have; indices that do not fit, or out of range.
 #[track_caller]
-pub fn gather(x: &TrackedTensor, indices: impl Into<TrackedTensor>, dim: isize) -> Result<TrackedTensor> {
+pub fn gather(x: &TrackedTensor, indices: impl Into<TrackedTensor>, dim: impl Dim) -> Result<TrackedTensor> {
     apply_one(&Gather { dim: dimension("gather", dim, x)? }, &[x, &indices.into()])
 }
 
@@ -102,7 +102,7 @@ pub fn scatter_add(
     x: &TrackedTensor,
     indices: impl Into<TrackedTensor>,
     src: impl Into<TrackedTensor>,
-    dim: isize,
+    dim: impl Dim,
 ) -> Result<TrackedTensor> {
     apply_one(&ScatterAdd { dim: dimension("scatter_add", dim, x)? }, &[x, &indices.into(), &src.into()])
 }
@@ -462,15 +462,15 @@ macro_rules! index_methods {
             binary {}
             other {
                 /// Slices along `dim`, in the order of the indices.
-                index_select(indices: impl Into<autograd_core::TrackedTensor>, dim: isize) -> TrackedTensor = $crate::index::index_select;
+                index_select(indices: impl Into<autograd_core::TrackedTensor>, dim: impl $crate::Dim) -> TrackedTensor = $crate::index::index_select;
                 /// Rows of this table at indices of any shape.
                 embedding(indices: impl Into<autograd_core::TrackedTensor>) -> TrackedTensor = $crate::index::embedding;
                 /// This value with slices of `src` added at the indices.
-                index_add(indices: impl Into<autograd_core::TrackedTensor>, src: impl Into<autograd_core::TrackedTensor>, dim: isize) -> TrackedTensor = $crate::index::index_add;
+                index_add(indices: impl Into<autograd_core::TrackedTensor>, src: impl Into<autograd_core::TrackedTensor>, dim: impl $crate::Dim) -> TrackedTensor = $crate::index::index_add;
                 /// The element at each index along `dim`.
-                gather(indices: impl Into<autograd_core::TrackedTensor>, dim: isize) -> TrackedTensor = $crate::index::gather;
+                gather(indices: impl Into<autograd_core::TrackedTensor>, dim: impl $crate::Dim) -> TrackedTensor = $crate::index::gather;
                 /// This value with `src` added where `gather` would read.
-                scatter_add(indices: impl Into<autograd_core::TrackedTensor>, src: impl Into<autograd_core::TrackedTensor>, dim: isize) -> TrackedTensor = $crate::index::scatter_add;
+                scatter_add(indices: impl Into<autograd_core::TrackedTensor>, src: impl Into<autograd_core::TrackedTensor>, dim: impl $crate::Dim) -> TrackedTensor = $crate::index::scatter_add;
             }
         }
     };

@@ -1,7 +1,7 @@
 //! Values put together: cat, stack, repeat, meshgrid.
 
 use crate::elsewhere;
-use crate::numbers::{Numbers, dimension, new_dimension, sound, with_batch, with_extent};
+use crate::numbers::{Dim, Numbers, dimension, new_dimension, sound, with_batch, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
 use crate::shape::unsqueeze;
 use autograd_core::algebra::{self, broadcast_to, narrow, reshape};
@@ -30,7 +30,7 @@ const AT_ONCE: usize = 64;
 /// # Errors
 /// No values; a dimension they do not have; other extents, types or devices that differ.
 #[track_caller]
-pub fn cat<T: Borrow<TrackedTensor>>(xs: &[T], dim: isize) -> Result<TrackedTensor> {
+pub fn cat<T: Borrow<TrackedTensor>>(xs: &[T], dim: impl Dim) -> Result<TrackedTensor> {
     let refs: SmallVec<[&TrackedTensor; 8]> = xs.iter().map(Borrow::borrow).collect();
     let first = first_of("cat", &refs)?;
     join(&refs, dimension("cat", dim, first)?)
@@ -62,7 +62,7 @@ fn join(xs: &[&TrackedTensor], dim: usize) -> Result<TrackedTensor> {
 /// # Errors
 /// No values; a place that is not there; shapes, types or devices that differ.
 #[track_caller]
-pub fn stack<T: Borrow<TrackedTensor>>(xs: &[T], dim: isize) -> Result<TrackedTensor> {
+pub fn stack<T: Borrow<TrackedTensor>>(xs: &[T], dim: impl Dim) -> Result<TrackedTensor> {
     let refs: SmallVec<[&TrackedTensor; 8]> = xs.iter().map(Borrow::borrow).collect();
     let first = first_of("stack", &refs)?;
     let dim = new_dimension("stack", dim, first)?;

@@ -70,6 +70,6 @@ pub use cut::{Cut, Cuts};
 pub use einsum::einsum;
 pub use join::{cat, meshgrid, stack};
 pub use methods::TensorAutograd;
-pub use numbers::{List, Number, Numbers};
+pub use numbers::{Dim, List, Number, Numbers};
 pub use operand::Operand;
 pub use saved::rebuild;

@@ -4,8 +4,10 @@
 
 pub use crate::cross_entropy::{CrossEntropy, cross_entropy, cross_entropy_with, nll, nll_with};
 
+use crate::arithmetic::sub;
+use crate::elementwise::abs;
+use crate::numbers::{Dim, dimension};
 use crate::registry::{Case, Family, Op, Sample};
-use crate::softmax::existing;
 use autograd_core::algebra::{broadcast_to, mul, reshape, scale, sum_to};
 use autograd_core::kernels::expr::{Binary, Builder, Reg, Unary};
 use autograd_core::smallvec::SmallVec;
@@ -35,16 +37,80 @@ fn reduced(losses: &TrackedTensor, reduction: Reduction) -> Result<TrackedTensor
     }
 }
 
-/// The loss of each element, reduced; prediction and target must have one shape, since a
-/// broadcast here is a bug more often than not.
+/// |x − target|; the derivative is 0 where they are equal. The difference is an op of its own, and
+/// all that is kept.
+/// This is the mean over all elements.
+///
+/// # Errors
+/// Shapes or types that differ.
 #[track_caller]
-fn loss(
-    definition: &'static LazyLock<Definition>,
-    params: &[f64],
+pub fn l1(x: &TrackedTensor, target: impl Into<TrackedTensor>) -> Result<TrackedTensor> {
+    l1_with(x, target, Reduction::Mean)
+}
+
+/// |x − target|; the derivative is 0 where they are equal.
+/// With the reduction given.
+///
+/// # Errors
+/// Shapes or types that differ.
+#[track_caller]
+pub fn l1_with(
     x: &TrackedTensor,
-    target: &TrackedTensor,
+    target: impl Into<TrackedTensor>,
     reduction: Reduction,
 ) -> Result<TrackedTensor> {
+    let target = target.into();
+    comparable("l1_loss", x, &target)?;
+    reduced(&abs(&sub(x, &target)?)?, reduction)
+}
+
+/// d²/(2·beta) where |d| < beta, else |d| − beta/2, for d = x − target; beta = 0 is [`l1`].
+/// This is the mean over all elements.
+///
+/// # Errors
+/// Shapes or types that differ.
+#[track_caller]
+pub fn smooth_l1(x: &TrackedTensor, target: impl Into<TrackedTensor>, beta: f64) -> Result<TrackedTensor> {
+    smooth_l1_with(x, target, beta, Reduction::Mean)
+}
+
+/// d²/(2·beta) where |d| < beta, else |d| − beta/2, for d = x − target; beta = 0 is [`l1`].
+/// With the reduction given.
+///
+/// # Errors
+/// Shapes or types that differ.
+#[track_caller]
+pub fn smooth_l1_with(
+    x: &TrackedTensor,
+    target: impl Into<TrackedTensor>,
+    beta: f64,
+    reduction: Reduction,
+) -> Result<TrackedTensor> {
+    static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
+        let expr = ScalarExpr::build(2, 1, |b, x, p| {
+            let (half, beta) = (b.constant(0.5), p[0]);
+            let d = b.binary(Binary::Sub, x[0], x[1]);
+            let size = b.unary(Unary::Abs, d);
+            let near = b.binary(Binary::Lt, size, beta);
+            let square = b.binary(Binary::Mul, d, d);
+            let square = b.binary(Binary::Mul, half, square);
+            let square = b.binary(Binary::Div, square, beta);
+            let back = b.binary(Binary::Mul, half, beta);
+            let line = b.binary(Binary::Sub, size, back);
+            b.select(near, square, line)
+        });
+        Definition::new("smooth_l1_loss", expr)
+    });
+    // The square must not divide by 0.
+    if beta == 0.0 {
+        return l1_with(x, target, reduction);
+    }
+    loss(&DEFINITION, &[beta], x, &target.into(), reduction)
+}
+
+/// Prediction and target must have one shape, since a broadcast here is a bug more often than not.
+#[track_caller]
+fn comparable(op: &'static str, x: &TrackedTensor, target: &TrackedTensor) -> Result<()> {
     for value in [x, target] {
         if let Some(error) = value.failure() {
             return Err(error.clone());
@@ -53,8 +119,21 @@ fn loss(
     if x.shape() != target.shape() {
         let shapes = [*x.shape(), *target.shape()];
         let reason = "prediction and target must have one shape; broadcast_as makes that explicit";
-        return Err(Error::shape(definition.name, &shapes, reason).or_at(Site::caller()));
+        return Err(Error::shape(op, &shapes, reason).or_at(Site::caller()));
     }
+    Ok(())
+}
+
+/// The loss of each element, reduced.
+#[track_caller]
+fn loss(
+    definition: &'static LazyLock<Definition>,
+    params: &[f64],
+    x: &TrackedTensor,
+    target: &TrackedTensor,
+    reduction: Reduction,
+) -> Result<TrackedTensor> {
+    comparable(definition.name, x, target)?;
     reduced(&pointwise_with(definition, params, &[x, target])?, reduction)
 }
 
@@ -116,39 +195,17 @@ losses! {
         let d = b.binary(Binary::Sub, x, t);
         b.binary(Binary::Mul, d, d)
     };
-    /// |x − target|; the derivative is 0 where they are equal.
-    "l1_loss": l1, l1_with(); |b, x, t| {
-        let d = b.binary(Binary::Sub, x, t);
-        b.unary(Unary::Abs, d)
-    };
-    /// d²/2 where |d| ≤ delta, else delta · (|d| − delta/2), for d = x − target.
+    /// d²/2 where |d| < delta, else delta · (|d| − delta/2), for d = x − target.
     "huber_loss": huber, huber_with(delta); |b, x, t| {
         let half = b.constant(0.5);
         let d = b.binary(Binary::Sub, x, t);
         let size = b.unary(Unary::Abs, d);
-        let near = b.binary(Binary::Le, size, delta);
+        let near = b.binary(Binary::Lt, size, delta);
         let square = b.binary(Binary::Mul, d, d);
         let square = b.binary(Binary::Mul, half, square);
         let back = b.binary(Binary::Mul, half, delta);
         let line = b.binary(Binary::Sub, size, back);
         let line = b.binary(Binary::Mul, delta, line);
-        b.select(near, square, line)
-    };
-    /// d²/(2·beta) where |d| < beta, else |d| − beta/2, for d = x − target; beta = 0 is
-    /// [`l1`].
-    "smooth_l1_loss": smooth_l1, smooth_l1_with(beta); |b, x, t| {
-        let (half, zero, one) = (b.constant(0.5), b.constant(0.0), b.constant(1.0));
-        let d = b.binary(Binary::Sub, x, t);
-        let size = b.unary(Unary::Abs, d);
-        let near = b.binary(Binary::Lt, size, beta);
-        // beta = 0 takes the line everywhere; the square must not divide by it.
-        let none = b.binary(Binary::Eq, beta, zero);
-        let width = b.select(none, one, beta);
-        let square = b.binary(Binary::Mul, d, d);
-        let square = b.binary(Binary::Mul, half, square);
-        let square = b.binary(Binary::Div, square, width);
-        let back = b.binary(Binary::Mul, half, beta);
-        let line = b.binary(Binary::Sub, size, back);
         b.select(near, square, line)
     };
     /// −(target · ln x + (1 − target) · ln(1 − x)) for probabilities x, with logarithms no lower
@@ -171,13 +228,16 @@ losses! {
     /// target · (ln target − x) for log-probabilities x and probabilities target; 0 where the
     /// target is 0. PyTorch's "batchmean" is the sum divided by the number of rows.
     "kl_div": kl_div, kl_div_with(); |b, x, t| {
-        let (zero, one) = (b.constant(0.0), b.constant(1.0));
+        let (zero, one, bottom) = (b.constant(0.0), b.constant(1.0), b.constant(f64::NEG_INFINITY));
         let off = b.binary(Binary::Eq, t, zero);
         let safe = b.select(off, one, t);
         let log = b.unary(Unary::Log, safe);
+        // 0 · −∞ is 0 here; any other x keeps its derivative −t, and that one its own.
+        let impossible = b.binary(Binary::Eq, x, bottom);
+        let bounded = b.select(impossible, zero, x);
+        let x = b.select(off, bounded, x);
         let difference = b.binary(Binary::Sub, log, x);
-        let term = b.binary(Binary::Mul, t, difference);
-        b.select(off, zero, term)
+        b.binary(Binary::Mul, t, difference)
     };
 }
 
@@ -258,7 +318,7 @@ pub fn binary_cross_entropy_with_logits_weighted(
 pub fn cosine_similarity(
     x: &TrackedTensor,
     y: impl Into<TrackedTensor>,
-    dim: isize,
+    dim: impl Dim,
     eps: f64,
 ) -> Result<TrackedTensor> {
     static COSINE: LazyLock<Definition> = LazyLock::new(|| {
@@ -283,7 +343,7 @@ pub fn cosine_similarity(
         Error::shape("cosine_similarity", &shapes, "they do not broadcast to one shape").or_at(site)
     })?;
     let (x, y) = (broadcast_to(x, &shape)?, broadcast_to(&y, &shape)?);
-    let dim = existing("cosine_similarity", &x, dim)?;
+    let dim = dimension("cosine_similarity", dim, &x)?;
     let mut kept = shape;
     kept.dims_mut()[dim] = 1;
     let sum = |a: &TrackedTensor, b: &TrackedTensor| sum_to(&mul(a, b)?, &kept);
@@ -326,7 +386,7 @@ pub fn ops() -> Vec<Op> {
             cases.push(Case::new("equal", vec![same(), same()], |x| l1(&x[0], &x[1])).at_a_kink());
             cases
         }),
-        op("huber_loss", "d²/2 where |d| ≤ δ, else δ(|d| − δ/2), reduced", || {
+        op("huber_loss", "d²/2 where |d| < δ, else δ(|d| − δ/2), reduced", || {
             let mut cases = reductions!(huber_with(1.5), pair);
             cases.extend(reductions!(huber_with(0.05), pair));
             cases
@@ -392,7 +452,7 @@ macro_rules! loss_methods {
                 mse_loss(target: impl Into<autograd_core::TrackedTensor>) -> autograd_core::TrackedTensor = $crate::loss::mse;
                 /// The mean of |x − target|.
                 l1_loss(target: impl Into<autograd_core::TrackedTensor>) -> autograd_core::TrackedTensor = $crate::loss::l1;
-                /// The mean of d²/2 where |d| ≤ delta, else delta · (|d| − delta/2).
+                /// The mean of d²/2 where |d| < delta, else delta · (|d| − delta/2).
                 huber_loss(target: impl Into<autograd_core::TrackedTensor>, delta: f64) -> autograd_core::TrackedTensor = $crate::loss::huber;
                 /// The mean of d²/(2·beta) where |d| < beta, else |d| − beta/2.
                 smooth_l1_loss(target: impl Into<autograd_core::TrackedTensor>, beta: f64) -> autograd_core::TrackedTensor = $crate::loss::smooth_l1;
@@ -407,7 +467,7 @@ macro_rules! loss_methods {
                 /// Binary cross entropy of sigmoid(x) in which positives count `pos_weight` times.
                 binary_cross_entropy_with_logits_weighted(target: impl Into<autograd_core::TrackedTensor>, pos_weight: impl Into<autograd_core::TrackedTensor>, reduction: $crate::loss::Reduction) -> autograd_core::TrackedTensor = $crate::loss::binary_cross_entropy_with_logits_weighted;
                 /// x · y / (max(‖x‖, eps) · max(‖y‖, eps)) over a dimension.
-                cosine_similarity(y: impl Into<autograd_core::TrackedTensor>, dim: isize, eps: f64) -> autograd_core::TrackedTensor = $crate::loss::cosine_similarity;
+                cosine_similarity(y: impl Into<autograd_core::TrackedTensor>, dim: impl $crate::Dim, eps: f64) -> autograd_core::TrackedTensor = $crate::loss::cosine_similarity;
             }
         }
     };
@@ -533,7 +593,7 @@ mod tests {
     fn both_sides_are_kept() -> Result<()> {
         let target = vector(&[1.0, 2.0]);
         assert_eq!(kept_bytes(&vector(&[0.5, 0.25]), |x| mse_with(x, &target, Reduction::None))?, 32);
-        assert_eq!(kept_bytes(&vector(&[0.5, 0.25]), |x| l1_with(x, &target, Reduction::None))?, 32);
+        assert_eq!(kept_bytes(&vector(&[0.5, 0.25]), |x| l1_with(x, &target, Reduction::None))?, 16);
         Ok(())
     }
 }

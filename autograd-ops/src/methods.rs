@@ -9,6 +9,7 @@
 //! fn mul(&self, rhs: impl Into<Operand>) -> Result<TrackedTensor> { autograd_ops::arithmetic::mul(self, rhs) }
 //! ```
 
+use crate::numbers::Dim;
 use crate::operand::Operand;
 use autograd_core::{Result, TrackedTensor};
 use std::borrow::Borrow;
@@ -154,11 +155,11 @@ pub trait TensorAutograd {
         /// x with `src` written over the part that the ranges cut out, in place.
         slice_assign_(ranges: &[impl RangeBounds<usize>], src: impl Into<TrackedTensor>);
         /// x with the slices of `src` added at the indices, in place.
-        index_add_(indices: impl Into<TrackedTensor>, src: impl Into<TrackedTensor>, dim: isize);
+        index_add_(indices: impl Into<TrackedTensor>, src: impl Into<TrackedTensor>, dim: impl Dim);
         /// x with the elements of `src` added at the indices, in place.
-        scatter_add_(indices: impl Into<TrackedTensor>, src: impl Into<TrackedTensor>, dim: isize);
+        scatter_add_(indices: impl Into<TrackedTensor>, src: impl Into<TrackedTensor>, dim: impl Dim);
         /// x with the elements of `src` written at the indices, in place.
-        scatter_(indices: impl Into<TrackedTensor>, src: impl Into<TrackedTensor>, dim: isize);
+        scatter_(indices: impl Into<TrackedTensor>, src: impl Into<TrackedTensor>, dim: impl Dim);
         /// x with slices written or added at indices of its first dimensions, in place.
         index_put_(indices: &[&TrackedTensor], values: impl Into<TrackedTensor>, accumulate: bool);
     }
@@ -168,7 +169,7 @@ pub trait TensorAutograd {
     /// # Errors
     /// As [`crate::join::cat`].
     #[track_caller]
-    fn cat<T: Borrow<TrackedTensor>>(values: &[T], dim: isize) -> Result<TrackedTensor> {
+    fn cat<T: Borrow<TrackedTensor>>(values: &[T], dim: impl Dim) -> Result<TrackedTensor> {
         crate::join::cat(values, dim)
     }
 
@@ -177,7 +178,7 @@ pub trait TensorAutograd {
     /// # Errors
     /// As [`crate::join::stack`].
     #[track_caller]
-    fn stack<T: Borrow<TrackedTensor>>(values: &[T], dim: isize) -> Result<TrackedTensor> {
+    fn stack<T: Borrow<TrackedTensor>>(values: &[T], dim: impl Dim) -> Result<TrackedTensor> {
         crate::join::stack(values, dim)
     }
 }

@@ -2,6 +2,7 @@
 
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{Error, MAX_RANK, Mask, Result, Shape, Site, TrackedTensor, checked_shape, resolve_dim};
+use candle_core::D;
 
 /// A few whole numbers.
 pub type List = SmallVec<[isize; 8]>;
@@ -36,6 +37,25 @@ impl Number for () {
         -1
     }
 }
+
+impl Number for D {
+    fn number(self) -> isize {
+        match self {
+            D::Minus1 => -1,
+            D::Minus2 => -2,
+            D::Minus(n) => -n.number(),
+        }
+    }
+}
+
+/// A dimension, counted from the front (`1`, as any of `i32`, `isize` and `usize`) or from the end
+/// (`-1`, or candle's `D::Minus1`).
+pub trait Dim: Number + Copy {}
+
+impl Dim for usize {}
+impl Dim for isize {}
+impl Dim for i32 {}
+impl Dim for D {}
 
 /// Whole numbers given as a slice, an array, a tuple or alone: `&[2, -1]`, `(2, ())`, `x.dims()`,
 /// `6`.
@@ -110,6 +130,12 @@ impl Numbers for i32 {
     }
 }
 
+impl Numbers for D {
+    fn list(self) -> List {
+        [self.number()].into_iter().collect()
+    }
+}
+
 impl Numbers for () {
     fn list(self) -> List {
         List::new()
@@ -139,8 +165,9 @@ pub(crate) fn sound(x: &TrackedTensor) -> Result<()> {
 
 /// The dimension that `dim` names in x.
 #[track_caller]
-pub(crate) fn dimension(op: &'static str, dim: isize, x: &TrackedTensor) -> Result<usize> {
+pub(crate) fn dimension(op: &'static str, dim: impl Dim, x: &TrackedTensor) -> Result<usize> {
     sound(x)?;
+    let dim = dim.number();
     let site = Site::caller();
     resolve_dim(dim, x.rank())
         .ok_or_else(|| Error::argument(op, format!("no dimension {dim} in shape {}", x.shape())).or_at(site))
@@ -148,8 +175,9 @@ pub(crate) fn dimension(op: &'static str, dim: isize, x: &TrackedTensor) -> Resu
 
 /// The dimension that `dim` names among those of x and one more.
 #[track_caller]
-pub(crate) fn new_dimension(op: &'static str, dim: isize, x: &TrackedTensor) -> Result<usize> {
+pub(crate) fn new_dimension(op: &'static str, dim: impl Dim, x: &TrackedTensor) -> Result<usize> {
     sound(x)?;
+    let dim = dim.number();
     let site = Site::caller();
     resolve_dim(dim, x.rank() + 1).ok_or_else(|| {
         let reason = format!("no place {dim} for a new dimension in shape {}", x.shape());

@@ -2,7 +2,7 @@
 //! cotangent alone, also among equals.
 
 use crate::index::{gather, scattered};
-use crate::numbers::{dimension, with_extent};
+use crate::numbers::{Dim, dimension, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::kernels::{reduce::arg_reduce, sort::sort as sort_kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
@@ -186,7 +186,7 @@ macro_rules! extremum {
         /// # Errors
         /// A dimension that x does not have, or of extent 0.
         #[track_caller]
-        pub fn $with_indices(x: &TrackedTensor, dim: isize) -> Result<(TrackedTensor, TrackedTensor)> {
+        pub fn $with_indices(x: &TrackedTensor, dim: impl Dim) -> Result<(TrackedTensor, TrackedTensor)> {
             let dim = dimension(stringify!($with_indices), dim, x)?;
             let (values, indices) = picked(Pick { choice: Choice::Extremum { max: $max }, dim }, x)?;
             Ok((squeezed(&values, dim)?, squeezed(&indices, dim)?))
@@ -197,7 +197,7 @@ macro_rules! extremum {
         /// # Errors
         /// A dimension that x does not have, or of extent 0.
         #[track_caller]
-        pub fn $arg(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+        pub fn $arg(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
             let dim = dimension(stringify!($arg), dim, x)?;
             squeezed(&indices_of(Pick { choice: Choice::Extremum { max: $max }, dim }, x)?, dim)
         }
@@ -207,7 +207,7 @@ macro_rules! extremum {
         /// # Errors
         /// A dimension that x does not have, or of extent 0.
         #[track_caller]
-        pub fn $arg_keepdim(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+        pub fn $arg_keepdim(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
             let dim = dimension(stringify!($arg_keepdim), dim, x)?;
             indices_of(Pick { choice: Choice::Extremum { max: $max }, dim }, x)
         }
@@ -221,7 +221,7 @@ extremum!(false, "smallest", min_with_indices, argmin, argmin_keepdim);
 fn sorted(
     op: &'static str,
     x: &TrackedTensor,
-    dim: isize,
+    dim: impl Dim,
     descending: bool,
     count: Option<usize>,
 ) -> Result<Pick> {
@@ -236,7 +236,7 @@ fn sorted(
 /// # Errors
 /// A dimension that x does not have.
 #[track_caller]
-pub fn sort(x: &TrackedTensor, dim: isize, descending: bool) -> Result<(TrackedTensor, TrackedTensor)> {
+pub fn sort(x: &TrackedTensor, dim: impl Dim, descending: bool) -> Result<(TrackedTensor, TrackedTensor)> {
     picked(sorted("sort", x, dim, descending, None)?, x)
 }
 
@@ -245,7 +245,7 @@ pub fn sort(x: &TrackedTensor, dim: isize, descending: bool) -> Result<(TrackedT
 /// # Errors
 /// A dimension that x does not have.
 #[track_caller]
-pub fn argsort(x: &TrackedTensor, dim: isize, descending: bool) -> Result<TrackedTensor> {
+pub fn argsort(x: &TrackedTensor, dim: impl Dim, descending: bool) -> Result<TrackedTensor> {
     indices_of(sorted("argsort", x, dim, descending, None)?, x)
 }
 
@@ -275,7 +275,7 @@ pub fn arg_sort_last_dim(x: &TrackedTensor, ascending: bool) -> Result<TrackedTe
 pub fn topk(
     x: &TrackedTensor,
     count: usize,
-    dim: isize,
+    dim: impl Dim,
     largest: bool,
 ) -> Result<(TrackedTensor, TrackedTensor)> {
     picked(sorted("topk", x, dim, largest, Some(count))?, x)
@@ -352,27 +352,27 @@ macro_rules! order_methods {
             binary {}
             other {
                 /// The largest along one dimension, which goes, and the index of each.
-                max_with_indices(dim: isize) -> (TrackedTensor, TrackedTensor) = $crate::order::max_with_indices;
+                max_with_indices(dim: impl $crate::Dim) -> (TrackedTensor, TrackedTensor) = $crate::order::max_with_indices;
                 /// The smallest along one dimension, which goes, and the index of each.
-                min_with_indices(dim: isize) -> (TrackedTensor, TrackedTensor) = $crate::order::min_with_indices;
+                min_with_indices(dim: impl $crate::Dim) -> (TrackedTensor, TrackedTensor) = $crate::order::min_with_indices;
                 /// The index of the largest along one dimension, which goes.
-                argmax(dim: isize) -> TrackedTensor = $crate::order::argmax;
+                argmax(dim: impl $crate::Dim) -> TrackedTensor = $crate::order::argmax;
                 /// The index of the largest along one dimension, which stays.
-                argmax_keepdim(dim: isize) -> TrackedTensor = $crate::order::argmax_keepdim;
+                argmax_keepdim(dim: impl $crate::Dim) -> TrackedTensor = $crate::order::argmax_keepdim;
                 /// The index of the smallest along one dimension, which goes.
-                argmin(dim: isize) -> TrackedTensor = $crate::order::argmin;
+                argmin(dim: impl $crate::Dim) -> TrackedTensor = $crate::order::argmin;
                 /// The index of the smallest along one dimension, which stays.
-                argmin_keepdim(dim: isize) -> TrackedTensor = $crate::order::argmin_keepdim;
+                argmin_keepdim(dim: impl $crate::Dim) -> TrackedTensor = $crate::order::argmin_keepdim;
                 /// The elements along one dimension in order, and the index of each.
-                sort(dim: isize, descending: bool) -> (TrackedTensor, TrackedTensor) = $crate::order::sort;
+                sort(dim: impl $crate::Dim, descending: bool) -> (TrackedTensor, TrackedTensor) = $crate::order::sort;
                 /// The indices that sort along one dimension.
-                argsort(dim: isize, descending: bool) -> TrackedTensor = $crate::order::argsort;
+                argsort(dim: impl $crate::Dim, descending: bool) -> TrackedTensor = $crate::order::argsort;
                 /// The elements along the last dimension in order, and the index of each.
                 sort_last_dim(ascending: bool) -> (TrackedTensor, TrackedTensor) = $crate::order::sort_last_dim;
                 /// The indices that sort along the last dimension.
                 arg_sort_last_dim(ascending: bool) -> TrackedTensor = $crate::order::arg_sort_last_dim;
                 /// The largest (or smallest) elements along one dimension, and the index of each.
-                topk(count: usize, dim: isize, largest: bool) -> (TrackedTensor, TrackedTensor) = $crate::order::topk;
+                topk(count: usize, dim: impl $crate::Dim, largest: bool) -> (TrackedTensor, TrackedTensor) = $crate::order::topk;
             }
         }
     };

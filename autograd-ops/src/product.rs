@@ -1,6 +1,6 @@
 //! Products over dimensions.
 
-use crate::numbers::{dimension, flattened, without};
+use crate::numbers::{Dim, dimension, flattened, without};
 use crate::registry::{Case, Family, Op, Sample};
 use crate::scan::products_of_others;
 use crate::shape::flatten_all;
@@ -34,7 +34,7 @@ pub fn prod(x: &TrackedTensor) -> Result<TrackedTensor> {
 /// # Errors
 /// A dimension that x does not have; an integer type.
 #[track_caller]
-pub fn prod_dim(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+pub fn prod_dim(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
     let kept = prod_keepdim(x, dim)?;
     let dim = dimension("prod", dim, x)?;
     reshape(&kept, &without(x.shape(), Mask::one(dim)))
@@ -45,7 +45,7 @@ pub fn prod_dim(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
 /// # Errors
 /// A dimension that x does not have; an integer type.
 #[track_caller]
-pub fn prod_keepdim(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+pub fn prod_keepdim(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
     apply_one(&Product { dim: dimension("prod", dim, x)? }, &[x])
 }
 
@@ -167,9 +167,9 @@ macro_rules! product_methods {
             binary {}
             other {
                 /// The product over one dimension, which goes.
-                prod_dim(dim: isize) -> TrackedTensor = $crate::product::prod_dim;
+                prod_dim(dim: impl $crate::Dim) -> TrackedTensor = $crate::product::prod_dim;
                 /// The product over one dimension, which stays with extent 1.
-                prod_keepdim(dim: isize) -> TrackedTensor = $crate::product::prod_keepdim;
+                prod_keepdim(dim: impl $crate::Dim) -> TrackedTensor = $crate::product::prod_keepdim;
             }
         }
     };

@@ -1,12 +1,11 @@
 //! Rearrangements that move elements: flip, roll, padding, triangles.
 
 use crate::elsewhere;
-use crate::index::index_select;
 use crate::join::cat;
-use crate::numbers::{Numbers, dimension, dimensions, sound, with_batch};
+use crate::numbers::{Dim, Numbers, dimension, dimensions, sound, with_batch, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
 use crate::slice::slice_assign;
-use autograd_core::algebra::{fill, narrow};
+use autograd_core::algebra::{broadcast_to, fill, narrow};
 use autograd_core::device::Tensors;
 use autograd_core::kernels::{Element, Layout, index, triangle};
 use autograd_core::smallvec::{SmallVec, smallvec};
@@ -86,7 +85,7 @@ impl Transpose for Flip {
 /// # Errors
 /// A dimension that x does not have.
 #[track_caller]
-pub fn roll(x: &TrackedTensor, shift: isize, dim: isize) -> Result<TrackedTensor> {
+pub fn roll(x: &TrackedTensor, shift: isize, dim: impl Dim) -> Result<TrackedTensor> {
     let d = dimension("roll", dim, x)?;
     let n = x.dims()[d];
     if n == 0 {
@@ -139,7 +138,12 @@ pub fn pad(x: &TrackedTensor, pairs: &[(usize, usize)], value: f64) -> Result<Tr
 /// # Errors
 /// A dimension that x does not have.
 #[track_caller]
-pub fn pad_with_zeros(x: &TrackedTensor, dim: isize, before: usize, after: usize) -> Result<TrackedTensor> {
+pub fn pad_with_zeros(
+    x: &TrackedTensor,
+    dim: impl Dim,
+    before: usize,
+    after: usize,
+) -> Result<TrackedTensor> {
     let d = dimension("pad_with_zeros", dim, x)?;
     let mut pairs: SmallVec<[(usize, usize); 8]> = smallvec![(0, 0); x.rank()];
     pairs[x.rank() - 1 - d] = (before, after);
@@ -151,9 +155,9 @@ pub fn pad_with_zeros(x: &TrackedTensor, dim: isize, before: usize, after: usize
 /// # Errors
 /// A dimension that x does not have, or an empty one.
 #[track_caller]
-pub fn pad_with_same(x: &TrackedTensor, dim: isize, before: usize, after: usize) -> Result<TrackedTensor> {
+pub fn pad_with_same(x: &TrackedTensor, dim: impl Dim, before: usize, after: usize) -> Result<TrackedTensor> {
     let dim = dimension("pad_with_same", dim, x)?;
-    surrounded(x, dim, (before, after), |i, n| i.clamp(0, n - 1))
+    repeated(x, dim, (before, after))
 }
 
 /// x with its border repeated around it (PyTorch's `replicate`); pairs as in [`pad`].
@@ -164,7 +168,7 @@ pub fn pad_with_same(x: &TrackedTensor, dim: isize, before: usize, after: usize)
 pub fn pad_replicate(x: &TrackedTensor, pairs: &[(usize, usize)]) -> Result<TrackedTensor> {
     let mut y = x.clone();
     for (dim, &pair) in margins(x, pairs)?.iter().enumerate().filter(|(_, pair)| **pair != (0, 0)) {
-        y = surrounded(&y, dim, pair, |i, n| i.clamp(0, n - 1))?;
+        y = repeated(&y, dim, pair)?;
     }
     Ok(y)
 }
@@ -183,33 +187,25 @@ pub fn pad_reflect(x: &TrackedTensor, pairs: &[(usize, usize)]) -> Result<Tracke
                 format!("margins {before} and {after} along dimension {dim} are not smaller than it");
             return Err(Error::shape("pad_reflect", &[*x.shape()], reason).or_at(Site::caller()));
         }
-        y = surrounded(
-            &y,
-            dim,
-            (before, after),
-            |i, n| if i < 0 { -i } else { (n - 1) - (n - 1 - i).abs() },
-        )?;
+        let last = y.dims()[dim] - 1;
+        let front = flip(&narrow(&y, dim, 1, before)?, dim)?;
+        let back = flip(&narrow(&y, dim, last - after, after)?, dim)?;
+        y = cat(&[front, y, back], dim)?;
     }
     Ok(y)
 }
 
-/// x along `dim` at the places that `source` names for −before .. n + after.
+/// x with its first and last slices along `dim` repeated around it. Nothing is kept.
 #[track_caller]
-fn surrounded(
-    x: &TrackedTensor,
-    dim: usize,
-    (before, after): (usize, usize),
-    source: impl Fn(i64, i64) -> i64,
-) -> Result<TrackedTensor> {
-    let n = x.dims()[dim] as i64;
+fn repeated(x: &TrackedTensor, dim: usize, (before, after): (usize, usize)) -> Result<TrackedTensor> {
+    let n = x.dims()[dim];
     if n == 0 {
         let reason = format!("dimension {dim} is empty: there is nothing to repeat");
         return Err(Error::shape("pad", &[*x.shape()], reason).or_at(Site::caller()));
     }
-    let read: Vec<i64> = (-(before as i64)..n + after as i64).map(|i| source(i, n)).collect();
-    let count = read.len();
-    let read = autograd_core::algebra::beside(TrackedTensor::from_vec(read, &[count])?, x)?;
-    index_select(x, read, dim as isize)
+    let slices =
+        |at: usize, count: usize| broadcast_to(&narrow(x, dim, at, 1)?, &with_extent(x.shape(), dim, count));
+    cat(&[slices(0, before)?, x.clone(), slices(n - 1, after)?], dim)
 }
 
 /// A triangle of each matrix, zeros elsewhere: its own transpose.
@@ -346,7 +342,7 @@ macro_rules! rearrange_methods {
                 /// Dimensions in the opposite order.
                 flip(dims: impl $crate::Numbers) -> TrackedTensor = $crate::rearrange::flip;
                 /// Moved `shift` places along `dim`, around the end.
-                roll(shift: isize, dim: isize) -> TrackedTensor = $crate::rearrange::roll;
+                roll(shift: isize, dim: impl $crate::Dim) -> TrackedTensor = $crate::rearrange::roll;
                 /// With a number around it; pairs for the last dimensions, the last one first.
                 pad(pairs: &[(usize, usize)], value: f64) -> TrackedTensor = $crate::rearrange::pad;
                 /// With its border repeated around it.
@@ -354,9 +350,9 @@ macro_rules! rearrange_methods {
                 /// Mirrored around its border.
                 pad_reflect(pairs: &[(usize, usize)]) -> TrackedTensor = $crate::rearrange::pad_reflect;
                 /// With zeros before and after it along `dim`.
-                pad_with_zeros(dim: isize, before: usize, after: usize) -> TrackedTensor = $crate::rearrange::pad_with_zeros;
+                pad_with_zeros(dim: impl $crate::Dim, before: usize, after: usize) -> TrackedTensor = $crate::rearrange::pad_with_zeros;
                 /// With its border repeated before and after it along `dim`.
-                pad_with_same(dim: isize, before: usize, after: usize) -> TrackedTensor = $crate::rearrange::pad_with_same;
+                pad_with_same(dim: impl $crate::Dim, before: usize, after: usize) -> TrackedTensor = $crate::rearrange::pad_with_same;
                 /// The lower triangle of each matrix.
                 tril(diagonal: isize) -> TrackedTensor = $crate::rearrange::tril;
                 /// The upper triangle of each matrix.

@@ -1,7 +1,7 @@
 //! Sums and means over any dimensions.
 
 use crate::elsewhere;
-use crate::numbers::{Numbers, dimension, dimensions, flattened, without};
+use crate::numbers::{Dim, Numbers, dimension, dimensions, flattened, without};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::device::Tensors;
 use autograd_core::kernels::reduce::{Reduction, reduce};
@@ -29,7 +29,7 @@ impl Over {
 
     /// One dimension of x.
     #[track_caller]
-    pub(crate) fn one(op: &'static str, x: &TrackedTensor, dim: isize, keepdim: bool) -> Result<Self> {
+    pub(crate) fn one(op: &'static str, x: &TrackedTensor, dim: impl Dim, keepdim: bool) -> Result<Self> {
         Ok(Self { dims: Mask::one(dimension(op, dim, x)?), keepdim })
     }
 
@@ -184,7 +184,7 @@ pub fn sum(x: &TrackedTensor) -> Result<TrackedTensor> {
 /// # Errors
 /// A dimension that x does not have.
 #[track_caller]
-pub fn sum_dim(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+pub fn sum_dim(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
     sum_over(x, Over::one("sum", x, dim, false)?)
 }
 
@@ -220,7 +220,7 @@ pub fn mean(x: &TrackedTensor) -> Result<TrackedTensor> {
 /// # Errors
 /// A dimension that x does not have; an integer type.
 #[track_caller]
-pub fn mean_dim(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+pub fn mean_dim(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
     mean_over(x, Over::one("mean", x, dim, false)?)
 }
 
@@ -302,13 +302,13 @@ macro_rules! reduce_methods {
             binary {}
             other {
                 /// The sum over one dimension, which goes.
-                sum_dim(dim: isize) -> TrackedTensor = $crate::reduce::sum_dim;
+                sum_dim(dim: impl $crate::Dim) -> TrackedTensor = $crate::reduce::sum_dim;
                 /// The sum over dimensions, which stay with extent 1.
                 sum_keepdim(dims: impl $crate::Numbers) -> TrackedTensor = $crate::reduce::sum_keepdim;
                 /// The sum over dimensions.
                 sum_dims(dims: impl $crate::Numbers, keepdim: bool) -> TrackedTensor = $crate::reduce::sum_dims;
                 /// The mean over one dimension, which goes.
-                mean_dim(dim: isize) -> TrackedTensor = $crate::reduce::mean_dim;
+                mean_dim(dim: impl $crate::Dim) -> TrackedTensor = $crate::reduce::mean_dim;
                 /// The mean over dimensions, which stay with extent 1.
                 mean_keepdim(dims: impl $crate::Numbers) -> TrackedTensor = $crate::reduce::mean_keepdim;
                 /// The mean over dimensions.

@@ -2,7 +2,7 @@
 
 use crate::elsewhere;
 use crate::join::cat;
-use crate::numbers::{dimension, with_batch, with_extent};
+use crate::numbers::{Dim, dimension, with_batch, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::algebra::{add, fill, mul, narrow};
 use autograd_core::device::Tensors;
@@ -66,7 +66,7 @@ fn infer_float(op: &'static str, inputs: &[Meta]) -> Result<Signature> {
 /// # Errors
 /// A dimension that x does not have; an integer type.
 #[track_caller]
-pub fn cumsum(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+pub fn cumsum(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
     apply_one(&CumSum(Along { dim: dimension("cumsum", dim, x)?, reverse: false }), &[x])
 }
 
@@ -75,7 +75,7 @@ pub fn cumsum(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
 /// # Errors
 /// A dimension that x does not have; an integer type.
 #[track_caller]
-pub fn cumprod(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+pub fn cumprod(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
     apply_one(&CumProd(Along { dim: dimension("cumprod", dim, x)?, reverse: false }), &[x])
 }
 
@@ -319,9 +319,9 @@ macro_rules! scan_methods {
             binary {}
             other {
                 /// The running sum along one dimension.
-                cumsum(dim: isize) -> TrackedTensor = $crate::scan::cumsum;
+                cumsum(dim: impl $crate::Dim) -> TrackedTensor = $crate::scan::cumsum;
                 /// The running product along one dimension.
-                cumprod(dim: isize) -> TrackedTensor = $crate::scan::cumprod;
+                cumprod(dim: impl $crate::Dim) -> TrackedTensor = $crate::scan::cumprod;
             }
         }
     };

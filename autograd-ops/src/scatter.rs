@@ -2,7 +2,7 @@
 
 use crate::elsewhere;
 use crate::index::{Gather, X_AND_SRC, all_batched, check_range, infer_scatter};
-use crate::numbers::dimension;
+use crate::numbers::{Dim, dimension};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::algebra::{self, fill};
 use autograd_core::device::Tensors;
@@ -31,7 +31,7 @@ pub fn scatter(
     x: &TrackedTensor,
     indices: impl Into<TrackedTensor>,
     src: impl Into<TrackedTensor>,
-    dim: isize,
+    dim: impl Dim,
 ) -> Result<TrackedTensor> {
     apply_one(&Scatter { dim: dimension("scatter", dim, x)? }, &[x, &indices.into(), &src.into()])
 }
@@ -141,7 +141,7 @@ macro_rules! scatter_methods {
             binary {}
             other {
                 /// This value with `src` written where `gather` would read; the last of equal indices wins.
-                scatter(indices: impl Into<autograd_core::TrackedTensor>, src: impl Into<autograd_core::TrackedTensor>, dim: isize) -> TrackedTensor = $crate::scatter::scatter;
+                scatter(indices: impl Into<autograd_core::TrackedTensor>, src: impl Into<autograd_core::TrackedTensor>, dim: impl $crate::Dim) -> TrackedTensor = $crate::scatter::scatter;
             }
         }
     };

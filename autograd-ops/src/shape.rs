@@ -1,6 +1,6 @@
 //! Rearrangements that move nothing, or copy at most once: views of other shapes, conversions.
 
-use crate::numbers::{Numbers, dimension, dimensions, new_dimension, shape_of, sound};
+use crate::numbers::{Dim, Numbers, dimension, dimensions, new_dimension, shape_of, sound};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// # Errors
 /// A dimension that x does not have.
 #[track_caller]
-pub fn transpose(x: &TrackedTensor, a: isize, b: isize) -> Result<TrackedTensor> {
+pub fn transpose(x: &TrackedTensor, a: impl Dim, b: impl Dim) -> Result<TrackedTensor> {
     let (a, b) = (dimension("transpose", a, x)?, dimension("transpose", b, x)?);
     algebra::transpose(x, a, b)
 }
@@ -64,8 +64,9 @@ pub fn reshape(x: &TrackedTensor, shape: impl Numbers) -> Result<TrackedTensor> 
 /// # Errors
 /// A dimension that x does not have; `from` behind `to`.
 #[track_caller]
-pub fn flatten(x: &TrackedTensor, from: isize, to: isize) -> Result<TrackedTensor> {
+pub fn flatten(x: &TrackedTensor, from: impl Dim, to: impl Dim) -> Result<TrackedTensor> {
     sound(x)?;
+    let (from, to) = (from.number(), to.number());
     if x.rank() == 0 && matches!(from, 0 | -1) && matches!(to, 0 | -1) {
         return algebra::reshape(x, &checked_shape("flatten", &[1])?);
     }
@@ -95,7 +96,7 @@ pub fn flatten_all(x: &TrackedTensor) -> Result<TrackedTensor> {
 /// # Errors
 /// A dimension that x does not have.
 #[track_caller]
-pub fn flatten_from(x: &TrackedTensor, from: isize) -> Result<TrackedTensor> {
+pub fn flatten_from(x: &TrackedTensor, from: impl Dim) -> Result<TrackedTensor> {
     flatten(x, from, -1)
 }
 
@@ -104,7 +105,7 @@ pub fn flatten_from(x: &TrackedTensor, from: isize) -> Result<TrackedTensor> {
 /// # Errors
 /// A dimension that x does not have.
 #[track_caller]
-pub fn flatten_to(x: &TrackedTensor, to: isize) -> Result<TrackedTensor> {
+pub fn flatten_to(x: &TrackedTensor, to: impl Dim) -> Result<TrackedTensor> {
     flatten(x, 0, to)
 }
 
@@ -114,7 +115,7 @@ pub fn flatten_to(x: &TrackedTensor, to: isize) -> Result<TrackedTensor> {
 /// # Errors
 /// A dimension that x does not have.
 #[track_caller]
-pub fn squeeze(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+pub fn squeeze(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
     let dim = dimension("squeeze", dim, x)?;
     if x.dims()[dim] != 1 {
         return Ok(x.clone());
@@ -129,7 +130,7 @@ pub fn squeeze(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
 /// # Errors
 /// A place that is not there; a rank above the limit.
 #[track_caller]
-pub fn unsqueeze(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+pub fn unsqueeze(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
     let dim = new_dimension("unsqueeze", dim, x)?;
     let mut dims: SmallVec<[usize; 8]> = SmallVec::from_slice(x.dims());
     dims.insert(dim, 1);
@@ -374,21 +375,21 @@ macro_rules! shape_methods {
             binary {}
             other {
                 /// Dimensions a and b exchanged, without copying.
-                transpose(a: isize, b: isize) -> TrackedTensor = $crate::shape::transpose;
+                transpose(a: impl $crate::Dim, b: impl $crate::Dim) -> TrackedTensor = $crate::shape::transpose;
                 /// The dimensions in another order, without copying.
                 permute(order: impl $crate::Numbers) -> TrackedTensor = $crate::shape::permute;
                 /// The elements in row-major order under another shape; one extent may be −1.
                 reshape(shape: impl $crate::Numbers) -> TrackedTensor = $crate::shape::reshape;
                 /// Dimensions `from ..= to` as one.
-                flatten(from: isize, to: isize) -> TrackedTensor = $crate::shape::flatten;
+                flatten(from: impl $crate::Dim, to: impl $crate::Dim) -> TrackedTensor = $crate::shape::flatten;
                 /// Dimensions `from ..` as one.
-                flatten_from(from: isize) -> TrackedTensor = $crate::shape::flatten_from;
+                flatten_from(from: impl $crate::Dim) -> TrackedTensor = $crate::shape::flatten_from;
                 /// Dimensions `..= to` as one.
-                flatten_to(to: isize) -> TrackedTensor = $crate::shape::flatten_to;
+                flatten_to(to: impl $crate::Dim) -> TrackedTensor = $crate::shape::flatten_to;
                 /// Without dimension `dim`, where its extent is 1.
-                squeeze(dim: isize) -> TrackedTensor = $crate::shape::squeeze;
+                squeeze(dim: impl $crate::Dim) -> TrackedTensor = $crate::shape::squeeze;
                 /// With a new dimension of extent 1 at `dim`.
-                unsqueeze(dim: isize) -> TrackedTensor = $crate::shape::unsqueeze;
+                unsqueeze(dim: impl $crate::Dim) -> TrackedTensor = $crate::shape::unsqueeze;
                 /// Repeated to a larger shape, without copying.
                 broadcast_as(shape: impl $crate::Numbers) -> TrackedTensor = $crate::shape::broadcast_as;
                 /// Repeated along new dimensions in front, without copying.

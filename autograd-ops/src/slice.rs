@@ -1,7 +1,7 @@
 //! Parts of a value as views, and writing into them.
 
 use crate::elsewhere;
-use crate::numbers::{dimension, sound, with_batch, without};
+use crate::numbers::{Dim, dimension, sound, with_batch, without};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::algebra::{self, fill, reshape};
 use autograd_core::device::Tensors;
@@ -204,7 +204,7 @@ pub(crate) fn part(x: &TrackedTensor, steps: SmallVec<[(usize, usize, usize); 4]
 /// # Errors
 /// A dimension that x does not have; elements that are not there.
 #[track_caller]
-pub fn narrow(x: &TrackedTensor, dim: isize, start: usize, len: usize) -> Result<TrackedTensor> {
+pub fn narrow(x: &TrackedTensor, dim: impl Dim, start: usize, len: usize) -> Result<TrackedTensor> {
     algebra::narrow(x, dimension("narrow", dim, x)?, start, len)
 }
 
@@ -214,7 +214,13 @@ pub fn narrow(x: &TrackedTensor, dim: isize, start: usize, len: usize) -> Result
 /// # Errors
 /// A dimension that x does not have; a step of 0.
 #[track_caller]
-pub fn slice(x: &TrackedTensor, dim: isize, start: isize, end: isize, step: usize) -> Result<TrackedTensor> {
+pub fn slice(
+    x: &TrackedTensor,
+    dim: impl Dim,
+    start: isize,
+    end: isize,
+    step: usize,
+) -> Result<TrackedTensor> {
     let dim = dimension("slice", dim, x)?;
     if step == 0 {
         return Err(Error::argument("slice", "a step of 0").or_at(Site::caller()));
@@ -248,7 +254,7 @@ pub fn get(x: &TrackedTensor, i: usize) -> Result<TrackedTensor> {
 /// # Errors
 /// A dimension that x does not have, or without that element.
 #[track_caller]
-pub fn get_on_dim(x: &TrackedTensor, dim: isize, i: usize) -> Result<TrackedTensor> {
+pub fn get_on_dim(x: &TrackedTensor, dim: impl Dim, i: usize) -> Result<TrackedTensor> {
     let dim = dimension("get", dim, x)?;
     let one = algebra::narrow(x, dim, i, 1)?;
     reshape(&one, &without(one.shape(), Mask::one(dim)))
@@ -260,7 +266,7 @@ pub fn get_on_dim(x: &TrackedTensor, dim: isize, i: usize) -> Result<TrackedTens
 /// # Errors
 /// A dimension that x does not have; 0 chunks.
 #[track_caller]
-pub fn chunk(x: &TrackedTensor, chunks: usize, dim: isize) -> Result<Vec<TrackedTensor>> {
+pub fn chunk(x: &TrackedTensor, chunks: usize, dim: impl Dim) -> Result<Vec<TrackedTensor>> {
     let dim = dimension("chunk", dim, x)?;
     if chunks == 0 {
         return Err(Error::argument("chunk", "0 chunks").or_at(Site::caller()));
@@ -280,7 +286,7 @@ pub fn chunk(x: &TrackedTensor, chunks: usize, dim: isize) -> Result<Vec<Tracked
 /// # Errors
 /// A dimension that x does not have; extents that do not add up to its own.
 #[track_caller]
-pub fn split(x: &TrackedTensor, lens: &[usize], dim: isize) -> Result<Vec<TrackedTensor>> {
+pub fn split(x: &TrackedTensor, lens: &[usize], dim: impl Dim) -> Result<Vec<TrackedTensor>> {
     let dim = dimension("split", dim, x)?;
     if lens.iter().sum::<usize>() != x.dims()[dim] {
         let reason = format!("{lens:?} do not add up to the extent of dimension {dim}");
@@ -303,7 +309,7 @@ pub fn split(x: &TrackedTensor, lens: &[usize], dim: isize) -> Result<Vec<Tracke
 pub fn slice_scatter(
     x: &TrackedTensor,
     src: impl Into<TrackedTensor>,
-    dim: isize,
+    dim: impl Dim,
     start: usize,
 ) -> Result<TrackedTensor> {
     let (dim, src) = (dimension("slice_scatter", dim, x)?, src.into());
@@ -374,7 +380,7 @@ pub(crate) fn bounds(range: &impl RangeBounds<usize>, extent: usize) -> (usize, 
 /// # Errors
 /// Dimensions that x does not have, or one twice.
 #[track_caller]
-pub fn diagonal(x: &TrackedTensor, offset: isize, a: isize, b: isize) -> Result<TrackedTensor> {
+pub fn diagonal(x: &TrackedTensor, offset: isize, a: impl Dim, b: impl Dim) -> Result<TrackedTensor> {
     let (a, b) = (dimension("diagonal", a, x)?, dimension("diagonal", b, x)?);
     if a == b {
         let reason = format!("dimension {a} is named twice");
@@ -462,23 +468,23 @@ macro_rules! slice_methods {
             binary {}
             other {
                 /// Elements `start .. start + len` of a dimension, without copying.
-                narrow(dim: isize, start: usize, len: usize) -> TrackedTensor = $crate::slice::narrow;
+                narrow(dim: impl $crate::Dim, start: usize, len: usize) -> TrackedTensor = $crate::slice::narrow;
                 /// Every `step`-th element of `start .. end` along `dim`, without copying.
-                slice(dim: isize, start: isize, end: isize, step: usize) -> TrackedTensor = $crate::slice::slice;
+                slice(dim: impl $crate::Dim, start: isize, end: isize, step: usize) -> TrackedTensor = $crate::slice::slice;
                 /// Element `i` along the first dimension, which goes.
                 get(i: usize) -> TrackedTensor = $crate::slice::get;
                 /// Element `i` along `dim`, which goes.
-                get_on_dim(dim: isize, i: usize) -> TrackedTensor = $crate::slice::get_on_dim;
+                get_on_dim(dim: impl $crate::Dim, i: usize) -> TrackedTensor = $crate::slice::get_on_dim;
                 /// In `chunks` parts along `dim`.
-                chunk(chunks: usize, dim: isize) -> Vec<TrackedTensor> = $crate::slice::chunk;
+                chunk(chunks: usize, dim: impl $crate::Dim) -> Vec<TrackedTensor> = $crate::slice::chunk;
                 /// In parts of the given extents along `dim`.
-                split(lens: &[usize], dim: isize) -> Vec<TrackedTensor> = $crate::slice::split;
+                split(lens: &[usize], dim: impl $crate::Dim) -> Vec<TrackedTensor> = $crate::slice::split;
                 /// With `src` written over the elements from `start` on along `dim`.
-                slice_scatter(src: impl Into<autograd_core::TrackedTensor>, dim: isize, start: usize) -> TrackedTensor = $crate::slice::slice_scatter;
+                slice_scatter(src: impl Into<autograd_core::TrackedTensor>, dim: impl $crate::Dim, start: usize) -> TrackedTensor = $crate::slice::slice_scatter;
                 /// With `src` written over the part that the ranges cut out.
                 slice_assign(ranges: &[impl std::ops::RangeBounds<usize>], src: impl Into<autograd_core::TrackedTensor>) -> TrackedTensor = $crate::slice::slice_assign;
                 /// The diagonal of two dimensions, as the last dimension.
-                diagonal(offset: isize, a: isize, b: isize) -> TrackedTensor = $crate::slice::diagonal;
+                diagonal(offset: isize, a: impl $crate::Dim, b: impl $crate::Dim) -> TrackedTensor = $crate::slice::diagonal;
             }
         }
     };

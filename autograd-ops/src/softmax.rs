@@ -5,6 +5,7 @@
 
 use crate::elementwise::{exp, log};
 use crate::elsewhere;
+use crate::numbers::{Dim, dimension};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::algebra::{add, broadcast_to, div, mul, ones_like, reshape, sub, sum_to};
 use autograd_core::device::Tensors;
@@ -13,8 +14,8 @@ use autograd_core::kernels::{reduce, softmax as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
     Definition, Error, General, Grads, Mask, Meta, Parameter, Prim, Primitive, Residual, Residuals, Result,
-    Rule, Saved, SavedOp, ScalarExpr, Shape, Signature, Site, SliceMut, TrackedTensor, Values, View,
-    apply_one, checked_shape, is_float, pointwise, resolve_dim,
+    Rule, Saved, SavedOp, ScalarExpr, Shape, Signature, SliceMut, TrackedTensor, Values, View, apply_one,
+    checked_shape, is_float, pointwise,
 };
 use std::sync::{Arc, LazyLock};
 
@@ -23,8 +24,8 @@ use std::sync::{Arc, LazyLock};
 /// # Errors
 /// A dimension that does not exist, a type that is not a float.
 #[track_caller]
-pub fn softmax(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
-    apply_one(&Softmax(existing("softmax", x, dim)?), &[x])
+pub fn softmax(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
+    apply_one(&Softmax(dimension("softmax", dim, x)?), &[x])
 }
 
 /// x − ln Σ eˣ over a dimension: the logarithm of [`softmax`] without overflow.
@@ -32,8 +33,8 @@ pub fn softmax(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
 /// # Errors
 /// A dimension that does not exist, a type that is not a float.
 #[track_caller]
-pub fn log_softmax(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
-    apply_one(&LogSoftmax(existing("log_softmax", x, dim)?), &[x])
+pub fn log_softmax(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
+    apply_one(&LogSoftmax(dimension("log_softmax", dim, x)?), &[x])
 }
 
 /// ln Σ eˣ over a dimension, which the result lacks, without overflow. −∞ of nothing; a row of −∞
@@ -42,8 +43,8 @@ pub fn log_softmax(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
 /// # Errors
 /// A dimension that does not exist, a type that is not a float.
 #[track_caller]
-pub fn logsumexp(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
-    apply_one(&Logsumexp(existing("logsumexp", x, dim)?), &[x])
+pub fn logsumexp(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
+    apply_one(&Logsumexp(dimension("logsumexp", dim, x)?), &[x])
 }
 
 /// As [`logsumexp`], with the dimension kept at extent 1.
@@ -51,21 +52,10 @@ pub fn logsumexp(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
 /// # Errors
 /// As [`logsumexp`].
 #[track_caller]
-pub fn logsumexp_keepdim(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
-    let dim = existing("logsumexp", x, dim)?;
+pub fn logsumexp_keepdim(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
+    let dim = dimension("logsumexp", dim, x)?;
     let y = apply_one(&Logsumexp(dim), &[x])?;
     reshape(&y, &kept(x.shape(), dim))
-}
-
-/// The dimension that a number names, or the error that it does not exist.
-#[track_caller]
-pub(crate) fn existing(op: &'static str, x: &TrackedTensor, dim: isize) -> Result<usize> {
-    if let Some(error) = x.failure() {
-        return Err(error.clone());
-    }
-    resolve_dim(dim, x.rank()).ok_or_else(|| {
-        Error::argument(op, format!("no dimension {dim} in shape {}", x.shape())).or_at(Site::caller())
-    })
 }
 
 /// A shape with a dimension shrunk to 1.
@@ -492,15 +482,15 @@ macro_rules! softmax_methods {
             binary {}
             other {
                 /// eˣ / Σ eˣ over a dimension.
-                softmax(dim: isize) -> autograd_core::TrackedTensor = $crate::softmax::softmax;
+                softmax(dim: impl $crate::Dim) -> autograd_core::TrackedTensor = $crate::softmax::softmax;
                 /// x − ln Σ eˣ over a dimension.
-                log_softmax(dim: isize) -> autograd_core::TrackedTensor = $crate::softmax::log_softmax;
+                log_softmax(dim: impl $crate::Dim) -> autograd_core::TrackedTensor = $crate::softmax::log_softmax;
                 /// ln Σ eˣ over a dimension, which the result lacks.
-                logsumexp(dim: isize) -> autograd_core::TrackedTensor = $crate::softmax::logsumexp;
+                logsumexp(dim: impl $crate::Dim) -> autograd_core::TrackedTensor = $crate::softmax::logsumexp;
                 /// ln Σ eˣ over a dimension, kept at extent 1.
-                logsumexp_keepdim(dim: isize) -> autograd_core::TrackedTensor = $crate::softmax::logsumexp_keepdim;
+                logsumexp_keepdim(dim: impl $crate::Dim) -> autograd_core::TrackedTensor = $crate::softmax::logsumexp_keepdim;
                 /// ln Σ eˣ over a dimension, under candle's name.
-                log_sum_exp(dim: isize) -> autograd_core::TrackedTensor = $crate::softmax::logsumexp;
+                log_sum_exp(dim: impl $crate::Dim) -> autograd_core::TrackedTensor = $crate::softmax::logsumexp;
             }
         }
     };

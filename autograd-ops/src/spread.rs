@@ -1,7 +1,7 @@
 //! Variance, standard deviation and p-norms.
 
-use crate::extremum::{amax, amin};
-use crate::numbers::Numbers;
+use crate::extremum::largest_size;
+use crate::numbers::{Dim, Numbers};
 use crate::reduce::{Over, kept_of, mean_over, sum_over, variants};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::kernels::expr::{Binary, Unary};
@@ -179,7 +179,7 @@ impl General for Variance {
 /// # Errors
 /// A dimension that x does not have; an integer type.
 #[track_caller]
-pub fn var(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+pub fn var(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
     apply_one(&Variance { over: Over::one("var", x, dim, false)?, correction: 1 }, &[x])
 }
 
@@ -188,7 +188,7 @@ pub fn var(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
 /// # Errors
 /// As [`var`].
 #[track_caller]
-pub fn var_keepdim(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+pub fn var_keepdim(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
     apply_one(&Variance { over: Over::one("var", x, dim, true)?, correction: 1 }, &[x])
 }
 
@@ -222,7 +222,7 @@ pub fn var_all(x: &TrackedTensor) -> Result<TrackedTensor> {
 /// # Errors
 /// As [`var`].
 #[track_caller]
-pub fn std(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+pub fn std(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
     pointwise(&ROOT, &[&var(x, dim)?])
 }
 
@@ -231,7 +231,7 @@ pub fn std(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
 /// # Errors
 /// As [`var`].
 #[track_caller]
-pub fn std_keepdim(x: &TrackedTensor, dim: isize) -> Result<TrackedTensor> {
+pub fn std_keepdim(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
     pointwise(&ROOT, &[&var_keepdim(x, dim)?])
 }
 
@@ -282,9 +282,7 @@ pub fn norm_p(x: &TrackedTensor, p: f64, dims: impl Numbers, keepdim: bool) -> R
         return Err(Error::argument("norm", "the exponent is NaN").or_at(autograd_core::Site::caller()));
     }
     if p.is_infinite() {
-        let dims: SmallVec<[usize; 8]> = over.dims.iter().collect();
-        let size = pointwise(&SIZE, &[x])?;
-        return if p > 0.0 { amax(&size, &dims[..], keepdim) } else { amin(&size, &dims[..], keepdim) };
+        return largest_size(x, p > 0.0, over);
     }
     if p == 0.0 {
         return sum_over(&pointwise(&NOT_ZERO, &[x])?, over);
@@ -367,15 +365,15 @@ macro_rules! spread_methods {
             binary {}
             other {
                 /// The variance along one dimension, which goes.
-                var(dim: isize) -> TrackedTensor = $crate::spread::var;
+                var(dim: impl $crate::Dim) -> TrackedTensor = $crate::spread::var;
                 /// The variance along one dimension, which stays with extent 1.
-                var_keepdim(dim: isize) -> TrackedTensor = $crate::spread::var_keepdim;
+                var_keepdim(dim: impl $crate::Dim) -> TrackedTensor = $crate::spread::var_keepdim;
                 /// The variance over dimensions, with n − correction in the denominator.
                 var_dims(dims: impl $crate::Numbers, correction: usize, keepdim: bool) -> TrackedTensor = $crate::spread::var_dims;
                 /// The standard deviation along one dimension, which goes.
-                std(dim: isize) -> TrackedTensor = $crate::spread::std;
+                std(dim: impl $crate::Dim) -> TrackedTensor = $crate::spread::std;
                 /// The standard deviation along one dimension, which stays with extent 1.
-                std_keepdim(dim: isize) -> TrackedTensor = $crate::spread::std_keepdim;
+                std_keepdim(dim: impl $crate::Dim) -> TrackedTensor = $crate::spread::std_keepdim;
                 /// The standard deviation over dimensions.
                 std_dims(dims: impl $crate::Numbers, correction: usize, keepdim: bool) -> TrackedTensor = $crate::spread::std_dims;
                 /// The p-norm over dimensions.

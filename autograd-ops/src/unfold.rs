@@ -1,7 +1,7 @@
 //! Windows along a dimension.
 
 use crate::index::index_added;
-use crate::numbers::{dimension, with_extent};
+use crate::numbers::{Dim, dimension, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::algebra::{self, reshape};
 use autograd_core::kernels::copy;
@@ -26,7 +26,7 @@ struct Unfold {
 /// # Errors
 /// A dimension that x does not have, or with fewer elements than a window; a step of 0.
 #[track_caller]
-pub fn unfold(x: &TrackedTensor, dim: isize, size: usize, step: usize) -> Result<TrackedTensor> {
+pub fn unfold(x: &TrackedTensor, dim: impl Dim, size: usize, step: usize) -> Result<TrackedTensor> {
     let dim = dimension("unfold", dim, x)?;
     if step == 0 || size > x.dims()[dim] {
         let reason = format!("windows of {size} elements, {step} apart, along {}", x.dims()[dim]);
@@ -126,7 +126,7 @@ macro_rules! unfold_methods {
             binary {}
             other {
                 /// All windows of `size` elements along `dim`, `step` apart.
-                unfold(dim: isize, size: usize, step: usize) -> TrackedTensor = $crate::unfold::unfold;
+                unfold(dim: impl $crate::Dim, size: usize, step: usize) -> TrackedTensor = $crate::unfold::unfold;
             }
         }
     };

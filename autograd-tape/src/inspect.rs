@@ -2,7 +2,8 @@
 
 use crate::node::{Source, Step};
 use crate::tape::GradientTape;
-use autograd_core::{Meta, Rule, Site};
+use autograd_core::{Buffer, Meta, Plain, Rule, Site};
+use std::collections::HashMap;
 use std::fmt::Write;
 
 /// What kind of node a tape holds.
@@ -72,6 +73,26 @@ impl GradientTape {
         })
     }
 
+    /// Bytes that the tape keeps for the backward pass, inputs included: each view of a memory
+    /// once, and of a memory no more than it holds. What waits in a file or is watched by an older
+    /// transform counts as 0.
+    pub fn kept_bytes(&self) -> usize {
+        self.with_record(|record| {
+            let mut memories: HashMap<usize, (usize, Vec<&Plain>)> = HashMap::new();
+            for value in record.nodes.iter().flat_map(|node| node.kept.iter().flatten()) {
+                if let Some(plain) = value.plain() {
+                    let (address, held) = memory_of(plain);
+                    let (_, views) = memories.entry(address).or_insert((held, Vec::new()));
+                    if views.iter().all(|known| known.layout() != plain.layout()) {
+                        views.push(plain);
+                    }
+                }
+            }
+            let shown = |views: &[&Plain]| views.iter().map(|view| view.meta().bytes()).sum::<usize>();
+            memories.values().map(|(held, views)| shown(views).min(*held)).sum()
+        })
+    }
+
     /// The number of recorded nodes.
     pub fn len(&self) -> usize {
         self.with_record(|record| record.nodes.len())
@@ -118,5 +139,16 @@ pub(crate) fn label(operation: &Operation) -> &'static str {
         Operation::Variable => "variable",
         Operation::Primitive(name) | Operation::Custom(name) => name,
         Operation::Cut => "released",
+    }
+}
+
+/// Where a value's memory is, and how many bytes it holds.
+fn memory_of(plain: &Plain) -> (usize, usize) {
+    match plain.buffer() {
+        Buffer::Candle(tensor, address) => (*address, tensor.elem_count() * tensor.dtype().size_in_bytes()),
+        own => {
+            let elements = own.slice().map_or(0, |slice| slice.len());
+            (std::ptr::from_ref(own).addr(), elements * plain.dtype().size_in_bytes())
+        }
     }
 }

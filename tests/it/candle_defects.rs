@@ -1,6 +1,20 @@
 //! Where candle 0.11.1's own gradients are wrong or missing: one test for each, that we are right.
 //!
-//! Chains too deep for candle's recursion are in `deep.rs`.
+//! | candle 0.11.1 | test |
+//! |---|---|
+//! | `max_pool2d`: one maximum of a 2×2 window gets a quarter | `the_maximum_of_a_window_gets_all` |
+//! | `upsample_nearest2d` overwrites accumulated gradients | `upsampling_adds_to_other_contributions` |
+//! | pools whose window does not divide the size; stride ≠ window | `windows_that_leave_a_rest_or_overlap` |
+//! | ties in max and min: each gets all | `ties_share` |
+//! | relu'(0) = 1, abs'(0) = 1, clamp at its bounds | `kinks` |
+//! | `scatter`, `scatter_add` in the initial tensor | `scatter_in_its_first_argument` |
+//! | `powf(0)`, `pow` at 0: NaN | `powers_at_zero` |
+//! | the norm at the zero vector: NaN | `the_norm_of_the_zero_vector` |
+//! | gelu with cut-off constants | `gelu_in_all_digits` |
+//! | fused softmax, norms, rope, attention drop the gradient | `fused_layers_have_gradients` |
+//! | `conv_transpose1d`, bilinear upsampling: error | `resampling_and_transposed_convolution` |
+//! | deep graphs overflow the stack | `deep.rs`: `a_million_ops_on_a_small_stack` |
+//! | `Var::set`, `slice_set` between forward and backward | `in_place.rs`: `a_var_stepped_between_forward_and_backward_is_an_error`, `debug_builds_sample_saved_tensors` |
 
 use autograd_core::{Result, TrackedTensor};
 use autograd_ops::TensorAutograd;

@@ -1,5 +1,23 @@
 //! Figures that other suites hold: JAX's `lax_autodiff_test` and `custom_api_test`, PyTorch's
 //! `test_autograd`, burn's autodiff tests.
+//!
+//! | figure | test |
+//! |---|---|
+//! | d⁶(1/x); jvp of x³ | here: `the_sixth_derivative_of_a_reciprocal`; `autograd-transforms/tests/it/figures.rs`: the same |
+//! | second derivatives of x^y; x⁰ at 0; `powf` | `second_derivatives_of_a_power` |
+//! | custom vjps: 2·cos, g·x | `control.rs`: `figures_of_custom_rules` |
+//! | a clip whose bound depends on x: 0.2 | `autograd-ops/src/gradient.rs`: `bounds_may_depend_on_the_value` |
+//! | sin(x)·cos(stop x) | `a_stopped_factor_is_a_constant` |
+//! | Hessians of x² and xᵀAx | `hessians_of_quadratic_forms` |
+//! | y² = x³ by implicit differentiation | `autograd-transforms/tests/it/implicit.rs`: `the_root_of_the_book_is_right_to_third_order_in_all_nestings` |
+//! | checkpointed sin∘sin; halving | `autograd-checkpoint/tests/regions.rs`: `sin_of_sin_linearised`, `recursive_halving_evaluates_two_eight_and_twenty_four_again` |
+//! | fewest forward steps with s snapshots | `autograd-checkpoint/tests/plans.rs`: `binomial_counts_are_those_of_revolve` |
+//! | gradient of 2·z_x + z_y | `a_gradient_of_a_sum_of_gradients` |
+//! | ties; p-norms at the zero vector | `ties_and_zero_vectors` |
+//! | rows selected several times | `rows_selected_several_times` |
+//! | a chain of 150,000 ops | `deep.rs`: `a_million_ops_on_a_small_stack` |
+//! | max_pool2d and avg_pool2d with overlapping windows | `overlapping_windows` |
+//! | cumprod with a zero; sigmoid' | `products_with_a_zero` |
 
 use autograd_core::{Result, TrackedTensor};
 use autograd_ops::TensorAutograd;

@@ -8,8 +8,11 @@ mod control;
 mod coverage;
 mod deep;
 mod digits;
+mod dimensions;
 mod elsewhere;
 mod errors;
+#[cfg(all(feature = "linalg", feature = "fft"))]
+mod fixtures;
 mod in_place;
 mod known_figures;
 mod mission;
@@ -17,4 +20,6 @@ mod modes;
 mod planted;
 mod porting;
 mod registry;
+#[cfg(all(feature = "linalg", feature = "fft"))]
+mod residuals;
 mod spike;

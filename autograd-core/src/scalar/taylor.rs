@@ -68,7 +68,7 @@ struct Series {
 
 impl Series {
     fn new(program: &Program, given: Mask, order: usize) -> Self {
-        let mut p = Primal::new(program, 0);
+        let mut p = Primal::new(program, 0, true);
         let xs: Vec<Reg> = (0..p.inputs).map(|i| p.b.input(i)).collect();
         let ps: Vec<Reg> = (0..program.params()).map(|i| p.b.param(i)).collect();
         // Equal nodes are shared, so this finds the nodes where they already are.
