@@ -1,7 +1,7 @@
 //! Jacobians and Hessians of functions that are recorded once and multiplied often.
 
-use super::layout::ParameterLayout;
 use crate::operators::{LinearOperator, checked};
+use crate::ravel::ParameterLayout;
 use autograd_core::algebra::{fill, zeros_like};
 use autograd_core::{DType, Error, Meta, Result, Shape, Site, TrackedTensor, Tree};
 use autograd_ops::TensorAutograd;
