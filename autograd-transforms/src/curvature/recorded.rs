@@ -91,6 +91,7 @@ impl LinearOperator for JacobianOperator {
         self.tape.gradient_with_detached(&targets, &seeds, &[u])?[0].flatten_all()
     }
 
+    #[track_caller]
     fn adjoint(&self, y: &TrackedTensor) -> Result<TrackedTensor> {
         checked("a vector of outputs", y, self.rows(), self.dtype())?;
         if self.pulled.is_none() {
