@@ -121,7 +121,7 @@ fn running_statistics_move_once() -> Result<()> {
 fn taylor_mode_goes_through_checkpoints() -> Result<()> {
     let (x, v) = (TrackedTensor::scalar(0.4), TrackedTensor::scalar(1.0));
     let f = |x: &TrackedTensor| run(|x| run(TensorAutograd::sin, x)?.exp(), x);
-    let (_, with) = jet(f, &x, &[v.clone()])?;
+    let (_, with) = jet(f, &x, std::slice::from_ref(&v))?;
     let (_, without) = jet(|x: &TrackedTensor| x.sin()?.exp(), &x, &[v])?;
     for (a, b) in with.iter().zip(&without) {
         assert_eq!(a.to_scalar::<f64>()?, b.to_scalar::<f64>()?);

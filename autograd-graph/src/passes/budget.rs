@@ -198,16 +198,16 @@ fn uses(program: &Program, usage: &Usage) -> Vec<Vec<usize>> {
 /// What lives at an instruction and waits there for a later one.
 fn candidates(program: &Program, usage: &Usage, uses: &[Vec<usize>], at: usize) -> Vec<Candidate> {
     let mut found = Vec::new();
-    for made in 0..at {
+    for (made, uses) in uses.iter().enumerate().take(at) {
         let bytes: usize = usage.bytes[made]
             .iter()
             .zip(&usage.last[made])
             .filter(|(_, last)| **last > at)
             .map(|(bytes, _)| *bytes)
             .sum();
-        let next = uses[made].partition_point(|&i| i <= at);
-        let Some(&before) = uses[made].get(next) else { continue };
-        let previous = if next == 0 { made } else { uses[made][next - 1] };
+        let next = uses.partition_point(|&i| i <= at);
+        let Some(&before) = uses.get(next) else { continue };
+        let previous = if next == 0 { made } else { uses[next - 1] };
         if bytes == 0 || previous == at {
             continue;
         }
