@@ -1,4 +1,5 @@
-//! Twelve transformer blocks, checkpointed and plain: `cargo bench --bench checkpoint`.
+//! Twelve transformer blocks, checkpointed and plain: `cargo bench --features full --bench
+//! checkpoint`.
 //!
 //! The workload is the peers' `stack12`: B 8, T 128, D 256, 8 heads, f32, blocks with norms in
 //! front, causal attention and gelu (tanh); the loss is Σ y·g. Memory of a step is what lives at its
@@ -11,6 +12,7 @@ mod block;
 
 use block::{Block, PARAMETERS};
 use candle_autograd::checkpoint::{CheckpointManager, Costs, Plan, checkpoint, checkpoint_sequential};
+use candle_autograd::graph::{Graph, Options, value_and_grad};
 use candle_autograd::kernels::memory;
 use candle_autograd::{Error, GradientTape, Result, TensorAutograd, TrackedTensor};
 use peak_alloc::PeakAlloc;
@@ -68,7 +70,8 @@ fn main() -> Result<()> {
         "step memory     {:.2}  of PyTorch's {PYTORCH_MB} MB (at most 0.50 is wanted)\n",
         each_all / PYTORCH_MB
     );
-    stack.budgets(&plain)
+    stack.budgets(&plain)?;
+    stack.graphs()
 }
 
 struct Stack {
@@ -178,6 +181,60 @@ impl Stack {
         let beyond = ALLOCATOR.peak_usage().saturating_sub(start + bytes(&gradients));
         memory::set_limit(limit);
         Ok(beyond as f64 / 1e6)
+    }
+
+    /// The step as a static graph within budgets: what is planned, how long the search and a step take.
+    fn graphs(&self) -> Result<()> {
+        let inputs: Vec<&TrackedTensor> =
+            std::iter::once(&self.x).chain(self.parameters.iter().flatten()).collect();
+        let metas: Vec<_> = inputs.iter().map(|x| x.meta()).collect();
+        let loss = |x: &[TrackedTensor]| {
+            let mut blocks = x[1..].chunks(PARAMETERS.len());
+            let block = |x: TrackedTensor, p: &[TrackedTensor]| {
+                Block { parameters: p.to_vec(), heads: HEADS }.forward(&x)
+            };
+            (blocks.try_fold(x[0].clone(), block)? * &self.g)?.sum()
+        };
+        let graph = Graph::capture(value_and_grad(loss), &metas)?;
+        let free = graph.compile(Options::default())?;
+        let mb = |bytes: usize| bytes as f64 / 1e6;
+        println!("\nas a static graph of {} ops, arena in MB", free.graph().program().instructions.len());
+        let clock = Instant::now();
+        let trades = free.graph().recompute_trades(true)?;
+        let seconds = clock.elapsed().as_secs_f64();
+        let least = trades.last().map_or(0, |trade| trade.0);
+        println!(
+            "  {} budgets from {:.1} to {:.1}, found in {seconds:.1} s",
+            trades.len(),
+            mb(free.planned_bytes()),
+            mb(least)
+        );
+        let want = bits(&free.call(&inputs)?);
+        println!(
+            "{:>8} {:>10} {:>12} {:>8} {:>8} {:>6}",
+            "budget", "planned", "extra work", "made s", "ms", "equal"
+        );
+        for quarter in (0..=4).rev() {
+            let budget = least + (free.planned_bytes() - least) * quarter / 4;
+            let clock = Instant::now();
+            let compiled = graph.compile(Options { budget: Some(budget), ..Options::default() })?;
+            let made = clock.elapsed().as_secs_f64();
+            let work = trades.iter().find(|trade| trade.0 <= budget).map_or(0.0, |trade| trade.1);
+            let equal = bits(&compiled.call(&inputs)?) == want;
+            let mut times = Vec::new();
+            for _ in 0..STEPS {
+                let clock = Instant::now();
+                drop(compiled.call(&inputs)?);
+                times.push(clock.elapsed().as_secs_f64() * 1e3);
+            }
+            let (planned, ms) = (mb(compiled.planned_bytes()), median(&mut times));
+            println!(
+                "{:>8.1} {planned:>10.2} {:>11.1}% {made:>8.1} {ms:>8.1} {equal:>6}",
+                mb(budget),
+                work * 100.0
+            );
+        }
+        Ok(())
     }
 
     /// Predicted and measured peaks under five budgets.

@@ -1,12 +1,13 @@
-//! What transforms cost: `cargo bench --bench transforms`, or `-- hessian` for what has that in its
+//! What transforms cost: `cargo bench --features full --bench transforms`, or `-- hessian` for what has that in its
 //! name.
 //!
 //! Workloads in f32 as other libraries' benches have them: a Hessian-vector product of an MLP
 //! against its own gradient, the Hessian of a small net, Jacobians of a square net by both modes,
-//! gradients of each sample. Medians over interleaved rounds; the ratio of `hvp` is of medians of
+//! gradients of each sample; the small ones also compiled. Medians over interleaved rounds; the ratio of `hvp` is of medians of
 //! the same run. A probe of a matrix product stands beside them: on a shared machine the peak
 //! itself moves.
 
+use candle_autograd::graph::jit;
 use candle_autograd::ops::random;
 use candle_autograd::transforms::{grad, hessian, hvp, jacfwd, jacrev, ravel, value_and_grad, vmap};
 use candle_autograd::{Result, TensorAutograd, TrackedTensor};
@@ -79,10 +80,11 @@ fn main() -> Result<()> {
     let loss = |net: &Net| outputs(net, &images, |y| y.relu())?.cross_entropy(&targets);
 
     // 8-10-10, tanh, batch 32: 200 parameters in one vector.
-    let (flat, shapes) = ravel(&net(&[8, 10, 10], 2)?)?;
+    let small_net = net(&[8, 10, 10], 2)?;
+    let (flat, layout) = ravel(&small_net)?;
     let (points, classes) = (normal(&[32, 8], 8, 1.0)?, labels(32, 10)?);
     let small = |flat: &TrackedTensor| {
-        outputs(&shapes.unravel(flat)?, &points, |y| y.tanh())?.cross_entropy(&classes)
+        outputs(&layout.unflatten_like(flat, &small_net)?, &points, |y| y.tanh())?.cross_entropy(&classes)
     };
 
     // 256-256-256, tanh, one input vector.
@@ -95,6 +97,11 @@ fn main() -> Result<()> {
     let each = |(x, t): &(TrackedTensor, TrackedTensor)| {
         grad(|net: &Net| outputs(net, x, |y| y.relu())?.cross_entropy(t), &sampled)
     };
+
+    // The small ones again as static graphs, where no time goes into recording.
+    let compiled_hessian = jit(|x: &[TrackedTensor]| Ok(vec![hessian(small, &x[0])?]));
+    let compiled_jacrev = jit(|x: &[TrackedTensor]| Ok(vec![jacrev(of_vector, &x[0])?]));
+    let compiled_jacfwd = jit(|x: &[TrackedTensor]| Ok(vec![jacfwd(of_vector, &x[0])?]));
 
     let (probe_a, probe_b) = (normal(&[1024, 1024], 10, 1.0)?, normal(&[1024, 1024], 11, 1.0)?);
     let mut contenders: Vec<(&str, Round<'_>)> = vec![
@@ -137,6 +144,27 @@ fn main() -> Result<()> {
             "per_sample_grads",
             Box::new(|| {
                 let _ = black_box(vmap(each, &(&images, &targets), 0)?);
+                Ok(())
+            }),
+        ),
+        (
+            "graph: hessian_200",
+            Box::new(|| {
+                let _ = black_box(compiled_hessian.call(&[&flat])?);
+                Ok(())
+            }),
+        ),
+        (
+            "graph: jacrev_256",
+            Box::new(|| {
+                let _ = black_box(compiled_jacrev.call(&[&vector])?);
+                Ok(())
+            }),
+        ),
+        (
+            "graph: jacfwd_256",
+            Box::new(|| {
+                let _ = black_box(compiled_jacfwd.call(&[&vector])?);
                 Ok(())
             }),
         ),

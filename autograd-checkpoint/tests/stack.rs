@@ -18,9 +18,6 @@ const HEADS: usize = 4;
 
 /// Measured peak over predicted: plans know layers, not single kernels.
 const TOLERANCE: f64 = 0.05;
-/// The same with states on a disk. Known: some 80 kB come on top that the costs of single layers do not
-/// show; their origin is not found yet, and of a peak as small as this they are a tenth.
-const DISK_TOLERANCE: f64 = 0.12;
 
 fn value(seed: usize, dims: &[usize], scale: f32) -> TrackedTensor {
     let count: usize = dims.iter().product();
@@ -116,9 +113,9 @@ fn bits(values: &[TrackedTensor]) -> Vec<Vec<u32>> {
 }
 
 /// Measured over predicted, in words where they differ by more than they may.
-fn compare(stats: &CheckpointStats, tolerance: f64) -> String {
+fn compare(stats: &CheckpointStats) -> String {
     let ratio = stats.peak_bytes as f64 / stats.predicted_peak_bytes as f64;
-    assert!((ratio - 1.0).abs() <= tolerance, "{stats}");
+    assert!((ratio - 1.0).abs() <= TOLERANCE, "{stats}");
     format!("measured over predicted {ratio:.4}\n{stats}\n")
 }
 
@@ -141,7 +138,7 @@ fn five_budgets(x: &TrackedTensor, p: &[Vec<TrackedTensor>]) -> Result<()> {
         let stats = manager.stats().ok_or_else(|| Error::msg("no stats"))?;
         assert_eq!(bits(&gradients), plain, "budget {budget}");
         assert!(stats.predicted_peak_bytes <= budget);
-        println!("budget {budget}: {}", compare(&stats, TOLERANCE));
+        println!("budget {budget}: {}", compare(&stats));
         assert_eq!(stats.recomputed_layers > 0, stats.recomputed_ops > 0, "{stats}");
     }
     // A budget that is too small says what would do, at the user's line.
@@ -170,7 +167,7 @@ fn on_a_disk(x: &TrackedTensor, p: &[Vec<TrackedTensor>]) -> Result<()> {
         stats.offloaded_bytes > 0 && stats.recomputed_layers < alone && stats.predicted_peak_bytes <= least,
         "{stats}"
     );
-    println!("on a disk, budget {least}: {}", compare(&stats, DISK_TOLERANCE));
+    println!("on a disk, budget {least}: {}", compare(&stats));
     drop(manager);
     assert_eq!(files()?, 0, "no file is left");
     // A directory that goes away: an error, and the values are all there still.

@@ -25,6 +25,10 @@ pub struct Options {
     pub passes: Passes,
     /// How fused ops run.
     pub engine: Engine,
+    /// The most bytes that the arena may take; values anywhere in the graph are computed again
+    /// until it fits ([`Graph::recompute_within`]). It holds for the graph's compiled backward
+    /// passes too.
+    pub budget: Option<usize>,
 }
 
 /// A graph that runs at the machine's limit: optimised, planned, with machine code where asked.
@@ -70,10 +74,14 @@ impl Graph {
     /// Optimises and plans the graph, and makes machine code for it.
     ///
     /// # Errors
+    /// [`Error::Budget`] where [`Options::budget`] is too small, with a budget that is not;
     /// [`Error::UnsupportedMode`] for a closed-over value that a transform watches; a type without
     /// kernels.
     pub fn compile(&self, options: Options) -> Result<Compiled> {
-        let graph = self.optimise(&options.passes)?;
+        let mut graph = self.optimise(&options.passes)?;
+        if let Some(budget) = options.budget {
+            graph = graph.recompute_within(budget, options.passes.in_place)?.graph;
+        }
         let plan = Arc::new(Plan::new(graph.program(), options.passes.in_place)?);
         let code = Arc::new(Code::new(&plan, options.engine));
         let inner = Inner {

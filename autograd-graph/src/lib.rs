@@ -33,6 +33,7 @@ mod jit_function;
 mod passes;
 mod plan;
 mod stored;
+mod usage;
 
 pub use capture::capture;
 pub use code::Engine;
@@ -41,5 +42,5 @@ pub use executor::Executor;
 pub use explain::{Explanation, StepExplanation};
 pub use graph::{Constant, Graph};
 pub use jit_function::{Jit, compile, jit, jit_with, value_and_grad};
-pub use passes::Passes;
+pub use passes::{Passes, Recomputation};
 pub use stored::StoredGraph;

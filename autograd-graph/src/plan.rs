@@ -27,9 +27,9 @@ pub(crate) enum Place {
 
 /// A value: a place and how its elements lie there.
 #[derive(Clone, Copy, Debug)]
-struct Value {
-    place: Place,
-    layout: Layout,
+pub(crate) struct Value {
+    pub(crate) place: Place,
+    pub(crate) layout: Layout,
 }
 
 /// What a step reads.
@@ -103,7 +103,7 @@ pub(crate) struct Plan {
 /// elements on.
 const COPIED_FROM: usize = 4096;
 
-fn as_fused(op: &Prim) -> Option<&Fused> {
+pub(crate) fn as_fused(op: &Prim) -> Option<&Fused> {
     op.as_any()?.downcast_ref()
 }
 
@@ -115,7 +115,7 @@ fn viewed(instruction: &Instruction, layouts: &[Layout]) -> Option<(usize, Layou
 }
 
 /// Where every value lies, before places are assigned.
-fn values(program: &Program) -> Vec<Vec<Value>> {
+pub(crate) fn values(program: &Program) -> Vec<Vec<Value>> {
     let mut all: Vec<Vec<Value>> = Vec::with_capacity(program.instructions.len());
     for (i, instruction) in program.instructions.iter().enumerate() {
         let operands: Vec<Value> = instruction.operands.iter().map(|o| value_of(program, &all, *o)).collect();
@@ -134,7 +134,7 @@ fn values(program: &Program) -> Vec<Vec<Value>> {
     all
 }
 
-fn value_of(program: &Program, all: &[Vec<Value>], operand: Operand) -> Value {
+pub(crate) fn value_of(program: &Program, all: &[Vec<Value>], operand: Operand) -> Value {
     match operand {
         // The executor gives inputs in row-major order.
         Operand::Input(i) => {
@@ -181,7 +181,7 @@ pub(crate) fn peak_bytes(program: &Program) -> usize {
 
 /// For each value that is made, the last instruction that reads its memory; `usize::MAX` for what
 /// the program gives out.
-fn last_reads(program: &Program, all: &[Vec<Value>]) -> Vec<Vec<usize>> {
+pub(crate) fn last_reads(program: &Program, all: &[Vec<Value>]) -> Vec<Vec<usize>> {
     let mut last: Vec<Vec<usize>> =
         program.instructions.iter().enumerate().map(|(i, x)| vec![i; x.outputs.len()]).collect();
     for (i, instruction) in program.instructions.iter().enumerate() {

@@ -8,6 +8,8 @@
 
 mod bucket;
 mod raw;
+#[cfg(all(feature = "parallel", not(loom)))]
+mod working;
 
 use crate::Element;
 use bucket::{SHARED_FROM, bucket_above, bucket_below, bucket_bytes};
@@ -15,6 +17,8 @@ use raw::RawBuffer;
 use std::cell::RefCell;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+#[cfg(all(feature = "parallel", not(loom)))]
+pub(crate) use working::Working;
 
 /// Counters of the buffer pool, for buffers of 4 KiB and more: smaller ones are not counted, so
 /// that they stay cheap.
@@ -22,7 +26,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 pub struct MemoryStats {
     /// Bytes of buffers taken (or adopted) and not given back (or released).
     pub live_bytes: usize,
-    /// The largest `live_bytes` since the start or [`reset_peak`].
+    /// The largest `live_bytes` since the start or [`reset_peak`]; a parallel call counts as if all
+    /// threads were at work at once, so that the same work has the same peak.
     pub peak_bytes: usize,
     /// Bytes that lie ready in the shared store, to be taken again.
     pub pooled_bytes: usize,
@@ -129,6 +134,7 @@ pub fn release(bytes: usize) {
     if bytes < COUNTED_FROM {
         return;
     }
+    counted_by_a_task(-bytes.cast_signed());
     let _ = LIVE.fetch_update(Relaxed, Relaxed, |live| Some(live.saturating_sub(bytes)));
 }
 
@@ -138,8 +144,20 @@ pub fn adopt(bytes: usize) {
         return;
     }
     let live = LIVE.fetch_add(bytes, Relaxed) + bytes;
-    if live > PEAK.load(Relaxed) {
+    // A task's working memory counts when its call has ended.
+    if !counted_by_a_task(bytes.cast_signed()) && live > PEAK.load(Relaxed) {
         PEAK.fetch_max(live, Relaxed);
+    }
+}
+
+/// Whether this thread runs a task of a parallel call, which counts the bytes then.
+fn counted_by_a_task(bytes: isize) -> bool {
+    #[cfg(all(feature = "parallel", not(loom)))]
+    return working::count(bytes);
+    #[cfg(any(not(feature = "parallel"), loom))]
+    {
+        let _ = bytes;
+        false
     }
 }
 

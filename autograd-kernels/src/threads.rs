@@ -15,6 +15,8 @@ mod pool;
 #[cfg(feature = "parallel")]
 mod sync;
 
+#[cfg(all(feature = "parallel", not(loom)))]
+use crate::memory::Working;
 pub(crate) use disjoint::{Disjoint, DisjointSlice};
 use std::ops::Range;
 
@@ -25,7 +27,12 @@ use std::ops::Range;
 /// working.
 pub fn parallel_for(tasks: usize, f: &(dyn Fn(usize) + Sync)) {
     #[cfg(all(feature = "parallel", not(loom)))]
-    if tasks > 1 && pool::shared().run(tasks, f) {
+    if tasks > 1 {
+        let Some(working) = Working::begin(threads().min(tasks)) else { return (0..tasks).for_each(f) };
+        let counted = |i: usize| working.task(|| f(i));
+        if !pool::shared().run(tasks, &counted) {
+            (0..tasks).for_each(counted);
+        }
         return;
     }
     (0..tasks).for_each(f);

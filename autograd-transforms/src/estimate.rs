@@ -8,8 +8,8 @@ use autograd_core::{At, Error, Result, Shape, Site, TrackedTensor, Tree, is_floa
 use autograd_forward::jvp;
 use autograd_ops::{TensorAutograd, random};
 
-/// The mean of samples and how far it may be off.
-#[derive(Clone, Debug)]
+/// The mean of samples and how far it may be off: of a number, or of a tree of values.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate<P> {
     /// The mean.
     pub mean: P,

@@ -48,6 +48,6 @@ pub use estimate::{Estimate, estimate_hessian_diagonal, forward_gradient};
 pub use hessian::{hessian, hvp, inner_product, mixed_partials, vhp};
 pub use jacobian::{Jacobian, jacfwd, jacobian, jacrev};
 pub use linearize::{Linearized, Pullback, linearize, pullback};
-pub use ravel::{Ravel, ravel};
+pub use ravel::{ParameterLayout, ravel};
 pub use reverse::{grad, grad_aux, value_and_grad, value_and_grad_aux, vjp};
 pub use scan::{ScanOptions, Step, scan, scan_with};

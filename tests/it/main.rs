@@ -3,6 +3,7 @@
 mod candle_code;
 mod candle_defects;
 mod candle_methods;
+mod checkpoints;
 mod control;
 #[cfg(all(feature = "linalg", feature = "fft"))]
 mod coverage;

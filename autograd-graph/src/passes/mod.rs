@@ -3,6 +3,7 @@
 //! Each stands in a file of its own and can be switched off in [`Passes`]. Debug builds check the
 //! program after every pass.
 
+mod budget;
 mod common;
 mod dead;
 mod fold;
@@ -15,6 +16,7 @@ mod simplify;
 use crate::check::check;
 use crate::graph::Graph;
 use autograd_core::{Program, Result};
+pub use budget::Recomputation;
 
 /// Which passes run. All do by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

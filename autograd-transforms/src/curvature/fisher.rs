@@ -1,9 +1,9 @@
 //! Fisher information of a model: true by sampling, or empirical.
 
-use super::layout::ParameterLayout;
 use super::likelihood::Likelihood;
 use super::recorded::JacobianOperator;
 use crate::operators::{DenseMatrix, LinearOperator};
+use crate::ravel::ParameterLayout;
 use crate::vmap;
 use autograd_core::algebra::{add, narrow, scale};
 use autograd_core::{DType, Error, Result, Site, TrackedTensor, Tree};

@@ -1,8 +1,8 @@
 //! The generalized Gauss–Newton matrix.
 
-use super::layout::ParameterLayout;
 use super::recorded::{HessianOperator, JacobianOperator};
 use crate::operators::LinearOperator;
+use crate::ravel::ParameterLayout;
 use autograd_core::{DType, Result, TrackedTensor, Tree};
 
 /// Jᵀ·H·J: J the Jacobian of a model at its parameters, H the Hessian of a loss at its output

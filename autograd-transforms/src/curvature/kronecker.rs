@@ -207,6 +207,7 @@ impl LinearOperator for KroneckerFactors {
     }
 
     /// vec(G·V·A) for the rows of V laid end to end.
+    #[track_caller]
     fn matvec(&self, x: &TrackedTensor) -> Result<TrackedTensor> {
         checked("the vector of a product", x, self.columns(), self.dtype())?;
         let (out, width) = (self.gradients.dims()[0] as isize, self.inputs.dims()[0] as isize);

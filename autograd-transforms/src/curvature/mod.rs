@@ -3,12 +3,13 @@
 //!
 //! None of the matrices is written down. A function is recorded once, at given parameters; each
 //! product is then a sweep over that record. Vectors are parameters laid end to end
-//! ([`ParameterLayout`]).
+//! ([`ParameterLayout`](crate::ParameterLayout)).
 //!
 //! ```
 //! use autograd_core::{Result, TrackedTensor};
 //! use autograd_ops::{TensorAutograd, random};
-//! use autograd_transforms::curvature::{Fisher, Likelihood, ParameterLayout, natural_gradient};
+//! use autograd_transforms::ParameterLayout;
+//! use autograd_transforms::curvature::{Fisher, Likelihood, natural_gradient};
 //!
 //! fn main() -> Result<()> {
 //!     // Logistic regression on three points.
@@ -29,7 +30,6 @@ mod fisher;
 mod gauss_newton;
 mod kronecker;
 mod layers;
-mod layout;
 mod likelihood;
 mod natural;
 mod recorded;
@@ -38,7 +38,6 @@ pub use fisher::Fisher;
 pub use gauss_newton::GaussNewton;
 pub use kronecker::KroneckerFactors;
 pub use layers::Layers;
-pub use layout::ParameterLayout;
 pub use likelihood::Likelihood;
 pub use natural::{kronecker_factors, natural_gradient};
 pub use recorded::{HessianOperator, JacobianOperator};

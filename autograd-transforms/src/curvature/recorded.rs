@@ -1,7 +1,7 @@
 //! Jacobians and Hessians of functions that are recorded once and multiplied often.
 
-use super::layout::ParameterLayout;
 use crate::operators::{LinearOperator, checked};
+use crate::ravel::ParameterLayout;
 use autograd_core::algebra::{fill, zeros_like};
 use autograd_core::{DType, Error, Meta, Result, Shape, Site, TrackedTensor, Tree};
 use autograd_ops::TensorAutograd;
@@ -91,6 +91,7 @@ impl LinearOperator for JacobianOperator {
         self.tape.gradient_with_detached(&targets, &seeds, &[u])?[0].flatten_all()
     }
 
+    #[track_caller]
     fn adjoint(&self, y: &TrackedTensor) -> Result<TrackedTensor> {
         checked("a vector of outputs", y, self.rows(), self.dtype())?;
         if self.pulled.is_none() {

@@ -42,10 +42,12 @@ impl LinearOperator for DenseMatrix {
     fn dtype(&self) -> DType {
         self.0.dtype()
     }
+    #[track_caller]
     fn matvec(&self, x: &TrackedTensor) -> Result<TrackedTensor> {
         checked("the vector of a product", x, self.columns(), self.dtype())?;
         self.0.mv(x)
     }
+    #[track_caller]
     fn adjoint(&self, y: &TrackedTensor) -> Result<TrackedTensor> {
         checked("the vector of a product", y, self.rows(), self.dtype())?;
         self.0.t()?.mv(y)

@@ -4,28 +4,17 @@ use super::LinearOperator;
 use super::lanczos::lanczos;
 use super::probe::{at_least_two, signs};
 use super::vector::{dot, norm, plus, square, unwatched};
+use crate::estimate::Estimate;
 use autograd_core::algebra::scale;
 use autograd_core::{Error, Result, Site, TrackedTensor};
 use autograd_ops::random;
 
-/// A mean of independent samples.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ScalarEstimate {
-    /// The mean.
-    pub value: f64,
-    /// Its standard error: the samples' deviation over √samples.
-    pub standard_error: f64,
-    /// How many samples there were.
-    pub samples: usize,
-}
-
-impl ScalarEstimate {
-    fn of(samples: &[f64]) -> Self {
-        let n = samples.len() as f64;
-        let value = samples.iter().sum::<f64>() / n;
-        let spread = samples.iter().map(|s| (s - value).powi(2)).sum::<f64>() / (n - 1.0);
-        Self { value, standard_error: (spread / n).sqrt(), samples: samples.len() }
-    }
+/// The mean of independent samples.
+fn mean(samples: &[f64]) -> Estimate<f64> {
+    let n = samples.len() as f64;
+    let mean = samples.iter().sum::<f64>() / n;
+    let spread = samples.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    Estimate { mean, standard_error: (spread / n).sqrt(), samples: samples.len() }
 }
 
 /// tr A ≈ mean of ⟨z, A·z⟩ over probes z of ±1 (Hutchinson 1990). Exact for a diagonal matrix; the
@@ -43,12 +32,12 @@ impl ScalarEstimate {
 /// fn main() -> Result<()> {
 ///     let a = DenseMatrix::new(TrackedTensor::from_vec(vec![2f64, 1., 1., 5.], &[2, 2])?)?;
 ///     let found = trace(&a, 400, &random::key(1))?;
-///     assert!((found.value - 7.0).abs() < 5.0 * found.standard_error);
+///     assert!((found.mean - 7.0).abs() < 5.0 * found.standard_error);
 ///     Ok(())
 /// }
 /// ```
 #[track_caller]
-pub fn trace(operator: &dyn LinearOperator, probes: usize, key: &TrackedTensor) -> Result<ScalarEstimate> {
+pub fn trace(operator: &dyn LinearOperator, probes: usize, key: &TrackedTensor) -> Result<Estimate<f64>> {
     let site = Site::caller();
     let n = square("trace", operator, site)?;
     at_least_two("trace", probes, site)?;
@@ -59,7 +48,7 @@ pub fn trace(operator: &dyn LinearOperator, probes: usize, key: &TrackedTensor) 
         unwatched("trace", &image, site)?;
         samples.push(dot(&probe, &image)?);
     }
-    Ok(ScalarEstimate::of(&samples))
+    Ok(mean(&samples))
 }
 
 /// tr A with a third of the products spent on the largest directions, whose trace is exact, and
@@ -75,7 +64,7 @@ pub fn hutch_plus_plus(
     operator: &dyn LinearOperator,
     products: usize,
     key: &TrackedTensor,
-) -> Result<ScalarEstimate> {
+) -> Result<Estimate<f64>> {
     const OP: &str = "hutch_plus_plus";
     let site = Site::caller();
     let n = square(OP, operator, site)?;
@@ -106,8 +95,8 @@ pub fn hutch_plus_plus(
         let probe = without(&basis, signs(key, n, operator.dtype())?)?;
         samples.push(dot(&probe, &operator.matvec(&probe)?)?);
     }
-    let rest = ScalarEstimate::of(&samples);
-    Ok(ScalarEstimate { value: largest + rest.value, ..rest })
+    let rest = mean(&samples);
+    Ok(Estimate { mean: largest + rest.mean, ..rest })
 }
 
 /// x without its parts along the vectors of an orthonormal basis.
@@ -133,7 +122,7 @@ pub fn trace_of_function(
     steps: usize,
     probes: usize,
     key: &TrackedTensor,
-) -> Result<ScalarEstimate> {
+) -> Result<Estimate<f64>> {
     quadrature("trace_of_function", operator, &f, steps, probes, key, Site::caller())
 }
 
@@ -150,7 +139,7 @@ pub fn trace_of_function(
 /// fn main() -> Result<()> {
 ///     let a = DenseMatrix::new(TrackedTensor::from_vec(vec![2f64, 1., 1., 5.], &[2, 2])?)?;
 ///     let found = log_determinant(&a, 2, 200, &random::key(3))?;
-///     assert!((found.value - 9f64.ln()).abs() < 5.0 * found.standard_error + 1e-9);
+///     assert!((found.mean - 9f64.ln()).abs() < 5.0 * found.standard_error + 1e-9);
 ///     Ok(())
 /// }
 /// ```
@@ -160,7 +149,7 @@ pub fn log_determinant(
     steps: usize,
     probes: usize,
     key: &TrackedTensor,
-) -> Result<ScalarEstimate> {
+) -> Result<Estimate<f64>> {
     quadrature("log_determinant", operator, &f64::ln, steps, probes, key, Site::caller())
 }
 
@@ -172,7 +161,7 @@ fn quadrature(
     probes: usize,
     key: &TrackedTensor,
     site: Site,
-) -> Result<ScalarEstimate> {
+) -> Result<Estimate<f64>> {
     let n = square(op, operator, site)?;
     at_least_two(op, probes, site)?;
     let mut samples = Vec::with_capacity(probes);
@@ -189,5 +178,5 @@ fn quadrature(
         }
         samples.push(n as f64 * sum);
     }
-    Ok(ScalarEstimate::of(&samples))
+    Ok(mean(&samples))
 }

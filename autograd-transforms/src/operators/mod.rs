@@ -29,7 +29,7 @@ pub use conjugate_gradient::{
     ConjugateGradientOptions, ConjugateGradientSolution, conjugate_gradient, conjugate_gradient_with,
 };
 pub use dense::{Damped, DenseMatrix};
-pub use estimate::{ScalarEstimate, hutch_plus_plus, log_determinant, trace, trace_of_function};
+pub use estimate::{hutch_plus_plus, log_determinant, trace, trace_of_function};
 pub use lanczos::{Lanczos, RitzValue, lanczos};
 
 pub(crate) use vector::checked;

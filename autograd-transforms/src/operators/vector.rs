@@ -7,6 +7,7 @@ use autograd_ops::TensorAutograd;
 use candle_core::{DType, DeviceLocation};
 
 /// A vector of the length and type that an operator takes, with a typed error where it is not.
+#[track_caller]
 pub(crate) fn checked(what: &'static str, x: &TrackedTensor, len: usize, dtype: DType) -> Result<()> {
     if let Some(error) = x.failure() {
         return Err(error.clone());

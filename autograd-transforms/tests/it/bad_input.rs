@@ -119,8 +119,8 @@ fn odds_and_ends() -> Result<()> {
     let x = vector()?;
     let none: Vec<TrackedTensor> = Vec::new();
     fails!(ravel(&none), Error::InvalidArgument { .. });
-    let (_, shapes) = ravel(&[&x, &x])?;
-    fails!(shapes.unravel(&x), Error::Shape { .. });
+    let (_, layout) = ravel(&[&x, &x])?;
+    fails!(layout.unflatten(&x), Error::Mismatch { .. });
     fails!(laplacian_along(|x| x.sum(), &x, &x), Error::Shape { .. });
     fails!(forward_gradient(|x| x.sum(), &x, 1, &random::key(0)), Error::InvalidArgument { .. });
     // NaN in a check is a failure, not an agreement.

@@ -5,9 +5,10 @@ use autograd_core::{Error, Result, TrackedTensor};
 use autograd_forward::jvp;
 use autograd_ops::{TensorAutograd, random};
 use autograd_tape::GradientTape;
+use autograd_transforms::ParameterLayout;
 use autograd_transforms::curvature::{
     Fisher, GaussNewton, HessianOperator, JacobianOperator, KroneckerFactors, Layers, Likelihood,
-    ParameterLayout, kronecker_factors, natural_gradient,
+    kronecker_factors, natural_gradient,
 };
 use autograd_transforms::operators::{Cholesky, Damped, LinearOperator};
 

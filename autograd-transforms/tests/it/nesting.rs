@@ -50,8 +50,8 @@ fn agree<M: Tree<Owned = M>>(
     let product = inner_product(&v, &forward_over_reverse)?;
     close(&forward_over_forward, &product, &format!("{name}: jvp of jvp"))?;
 
-    let (flat, shapes) = ravel(model)?;
-    let of_flat = |flat: &TrackedTensor| loss(&shapes.unravel(flat)?);
+    let (flat, layout) = ravel(model)?;
+    let of_flat = |flat: &TrackedTensor| loss(&layout.unflatten_like(flat, model)?);
     let h = hessian(of_flat, &flat)?;
     let (flat_v, _) = ravel(&v)?;
     close(&h.mv(&flat_v)?, &ravel(&forward_over_reverse)?.0, &format!("{name}: hessian"))?;

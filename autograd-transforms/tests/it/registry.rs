@@ -118,10 +118,10 @@ fn every_op_to_third_order_and_its_laplacian() -> Result<()> {
                 }
             }
             // Σ over two directions of the second derivative.
-            let (flat, shapes) = ravel(&x)?;
+            let (flat, layout) = ravel(&x)?;
             let both = TrackedTensor::stack(&[ravel(&v)?.0, ravel(&w)?.0], 0)?;
             let first = |flat: &TrackedTensor| -> Result<TrackedTensor> {
-                let mut outputs = f.call(&shapes.unravel(flat)?)?;
+                let mut outputs = f.call(&layout.unflatten_like(flat, &x)?)?;
                 if outputs.is_empty() { Err(Error::msg("no output")) } else { Ok(outputs.swap_remove(0)) }
             };
             if f.call(&x)?.is_empty() {
