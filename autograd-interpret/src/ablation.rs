@@ -2,7 +2,7 @@
 
 use crate::attribution::{Attribution, Method};
 use crate::baseline::Baseline;
-use crate::control::{Control, controls};
+use crate::control::{Control, controls, progress};
 use crate::draws::Draws;
 use crate::function::{Function, check_inputs, numbers, value_of};
 use crate::masks::{Features, Masked};
@@ -246,7 +246,7 @@ impl FeaturePermutation {
         self
     }
 
-    controls!();
+    progress!();
 
     fn run(&self, f: &Function<'_>, inputs: &[TrackedTensor], target: &Target) -> Result<Attribution> {
         let op = self.name();

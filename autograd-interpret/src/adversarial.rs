@@ -1,5 +1,6 @@
 //! Probes: the smallest changes that move an answer.
 
+use crate::control::{Control, progress};
 use crate::draws::Draws;
 use crate::function::{Function, check_inputs, numbers, value_of};
 use crate::slopes::slopes;
@@ -70,13 +71,15 @@ pub struct Pgd {
     steps: usize,
     bounds: Option<(f64, f64)>,
     start: Option<u64>,
+    control: Control,
 }
 
 impl Pgd {
     /// 20 steps of a tenth of the ball's size.
     pub fn new(ball: Ball) -> Self {
         let (Ball::Max(size) | Ball::Euclid(size)) = ball;
-        Self { ball, step: 0.1 * size, steps: 20, bounds: None, start: None }
+        let (step, control) = (0.1 * size, Control::default());
+        Self { ball, step, steps: 20, bounds: None, start: None, control }
     }
 
     /// How far one step goes.
@@ -106,6 +109,8 @@ impl Pgd {
         self.start = Some(seed);
         self
     }
+
+    progress!();
 
     /// Inputs in the ball at which the target is larger.
     ///
@@ -159,7 +164,7 @@ impl Pgd {
                 *x = self.project(&add(centre, &value_of(moves, centre.dims(), centre)?)?, centre)?;
             }
         }
-        for _ in 0..self.steps {
+        for done in 1..=self.steps {
             let found = slopes(f, &x, target)?.gradients;
             for ((x, g), centre) in x.iter_mut().zip(&found).zip(inputs) {
                 let way = match self.ball {
@@ -168,6 +173,7 @@ impl Pgd {
                 };
                 *x = self.project(&add(x, &scale(&way, sign * self.step)?)?, centre)?;
             }
+            self.control.report("pgd", done, self.steps)?;
         }
         Ok(x)
     }

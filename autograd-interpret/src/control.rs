@@ -48,7 +48,7 @@ impl Control {
     }
 }
 
-/// The builder methods of every method that evaluates a function many times.
+/// The builder methods of whatever evaluates a function many times, many rows at once.
 macro_rules! controls {
     () => {
         /// At most so many rows in one evaluation of the function, but at least one copy of the
@@ -59,6 +59,13 @@ macro_rules! controls {
             self
         }
 
+        crate::control::progress!();
+    };
+}
+
+/// The builder method of whatever takes long.
+macro_rules! progress {
+    () => {
         /// A callback that hears how many of how many evaluations are done, and can cancel the
         /// rest by `ControlFlow::Break`.
         #[must_use]
@@ -72,4 +79,4 @@ macro_rules! controls {
     };
 }
 
-pub(crate) use controls;
+pub(crate) use {controls, progress};

@@ -1,5 +1,6 @@
 //! Which training examples an answer is owed to.
 
+use crate::control::{Control, progress};
 use crate::function::numbers;
 use autograd_core::algebra::{add, mul, scale, sub};
 use autograd_core::{Error, Result, Site, TrackedTensor};
@@ -37,34 +38,55 @@ fn dot(a: &[TrackedTensor], b: &[TrackedTensor]) -> Result<f64> {
 /// Σ over checkpoints of the learning rate times ∇(loss of the training example) · ∇(loss of the
 /// test example), for each training example (TracIn, Pruthi et al. 2020): by how much training on
 /// it lowered the test example's loss.
-///
-/// # Errors
-/// Whatever a loss reports.
-#[track_caller]
-pub fn tracin(train: &[&Loss<'_>], test: &Loss<'_>, checkpoints: &[Checkpoint]) -> Result<Vec<f64>> {
-    let site = Site::caller();
-    let run = || {
-        let mut scores = vec![0.0; train.len()];
-        for checkpoint in checkpoints {
-            let wanted = gradient(test, &checkpoint.parameters)?;
-            for (score, loss) in scores.iter_mut().zip(train) {
-                *score += checkpoint.learning_rate * dot(&gradient(loss, &checkpoint.parameters)?, &wanted)?;
+#[derive(Clone, Debug)]
+pub struct TracIn {
+    checkpoints: Vec<Checkpoint>,
+    control: Control,
+}
+
+impl TracIn {
+    /// Along these checkpoints of a training.
+    pub fn new(checkpoints: Vec<Checkpoint>) -> Self {
+        Self { checkpoints, control: Control::default() }
+    }
+
+    progress!();
+
+    /// The influence of each training example.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] where the progress callback says so; whatever a loss reports.
+    #[track_caller]
+    pub fn influence(&self, train: &[&Loss<'_>], test: &Loss<'_>) -> Result<Vec<f64>> {
+        let site = Site::caller();
+        let run = || {
+            let mut scores = vec![0.0; train.len()];
+            let total = self.checkpoints.len() * train.len();
+            let mut done = 0;
+            for Checkpoint { parameters, learning_rate } in &self.checkpoints {
+                let wanted = gradient(test, parameters)?;
+                for (score, loss) in scores.iter_mut().zip(train) {
+                    *score += learning_rate * dot(&gradient(loss, parameters)?, &wanted)?;
+                    done += 1;
+                    self.control.report("tracin", done, total)?;
+                }
             }
-        }
-        Ok(scores)
-    };
-    run().map_err(|e: Error| e.or_at(site))
+            Ok(scores)
+        };
+        run().map_err(|e: Error| e.or_at(site))
+    }
 }
 
 /// Influence functions (Koh and Liang 2017): by how much the test loss would fall if a training
 /// example counted more, ∇test · (H + damping)⁻¹ ∇train, H the Hessian of the training loss.
 ///
 /// The system is solved once by conjugate gradients on Hessian-vector products; H is never formed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct InfluenceFunctions {
     damping: f64,
     tolerance: f64,
     rounds: usize,
+    control: Control,
 }
 
 impl Default for InfluenceFunctions {
@@ -76,7 +98,7 @@ impl Default for InfluenceFunctions {
 impl InfluenceFunctions {
     /// Damping 0.01, residuals of 1e-8, at most 1,000 products.
     pub fn new() -> Self {
-        Self { damping: 0.01, tolerance: 1e-8, rounds: 1000 }
+        Self { damping: 0.01, tolerance: 1e-8, rounds: 1000, control: Control::default() }
     }
 
     /// What is added to the Hessian's diagonal, which must make it positive.
@@ -100,12 +122,15 @@ impl InfluenceFunctions {
         self
     }
 
+    progress!();
+
     /// The influence of each training example. `whole` is the training loss that the parameters
     /// minimise.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where the damped Hessian is not positive, or the solver does not
-    /// converge; whatever a loss reports.
+    /// converge; [`Error::Cancelled`] where the progress callback, which hears of the solver's products,
+    /// says so; whatever a loss reports.
     #[track_caller]
     pub fn influence(
         &self,
@@ -157,7 +182,7 @@ impl InfluenceFunctions {
         let (mut rest, mut way) = (b.to_vec(), b.to_vec());
         let mut size = dot(&rest, &rest)?;
         let goal = size * self.tolerance * self.tolerance;
-        for _ in 0..self.rounds {
+        for round in 1..=self.rounds {
             if size <= goal {
                 return Ok(x);
             }
@@ -177,6 +202,7 @@ impl InfluenceFunctions {
             let next = dot(&rest, &rest)?;
             way = along(&rest, &way, next / size)?;
             size = next;
+            self.control.report(op, round, self.rounds)?;
         }
         if size <= goal {
             return Ok(x);

@@ -65,7 +65,7 @@ pub use expected::{ExpectedGradients, GradientShap};
 pub use function::{Function, single};
 pub use gradients::{InputXGradient, Saliency, saliency};
 pub use guided::{Deconvolution, GuidedBackprop};
-pub use influence::{Checkpoint, InfluenceFunctions, Loss, tracin};
+pub use influence::{Checkpoint, InfluenceFunctions, Loss, TracIn};
 pub use integrated::{IntegratedGradients, integrated_gradients};
 pub use layer::{
     AtLayer, Conductance, FromBaseline, InternalInfluence, attention_rollout, grad_cam, guided_grad_cam,
@@ -76,7 +76,7 @@ pub use neuron::{NeuronConductance, neuron};
 pub use noise::{Noise, Smoothing};
 pub use quadrature::Quadrature;
 pub use quality::{
-    Curve, Curves, Parametrised, Perturbation, infidelity, max_sensitivity, parameter_randomisation,
+    Curve, Curves, Infidelity, MaxSensitivity, ParameterRandomisation, Parametrised, Perturbation,
     rank_correlation,
 };
 pub use relevance::{LayerRule, Lrp};

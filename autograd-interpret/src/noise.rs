@@ -1,7 +1,7 @@
 //! Any method under noise: SmoothGrad and its relatives.
 
 use crate::attribution::{Attribution, Method};
-use crate::control::{Control, controls};
+use crate::control::{Control, progress};
 use crate::draws::Draws;
 use crate::expected::Moments;
 use crate::function::{Function, check_inputs, numbers, value_of};
@@ -88,7 +88,7 @@ impl<M: Method> Noise<M> {
         self
     }
 
-    controls!();
+    progress!();
 }
 
 impl<M: Method> Method for Noise<M> {
@@ -121,7 +121,7 @@ impl<M: Method> Method for Noise<M> {
                 moments.add(&numbers(value)?);
             }
             steps += found.steps;
-            self.control.report(self.name(), done, self.samples)?;
+            self.control.report(self.name(), done, self.samples).map_err(|e| e.or_at(site))?;
         }
         let (mut values, mut errors) = (Vec::new(), Vec::new());
         for (moments, x) in totals.iter().zip(inputs) {

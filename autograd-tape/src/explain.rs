@@ -9,8 +9,9 @@ mod trace;
 
 pub use report::{Cause, Explanation, PathStep, Place, Verdict};
 
+use crate::life::State;
 use crate::node::{Slot, Source, Step};
-use crate::record::{Record, State};
+use crate::record::Record;
 use crate::statistics::Statistics;
 use crate::sweep::{Nodes, sweep};
 use crate::tape::GradientTape;

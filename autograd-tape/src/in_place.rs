@@ -3,7 +3,6 @@
 
 use crate::anomaly::Check;
 use crate::node::{Kept, Node, Slot, Source, Step, differentiable, residuals};
-use crate::record::State;
 use crate::region::open_region;
 use crate::tracer::TapeTracer;
 use autograd_core::smallvec::{SmallVec, smallvec};
@@ -55,11 +54,10 @@ impl TapeTracer {
         outputs.push(self.value.meta());
         let step = Step::Apply(op.keep());
         let id = {
-            let mut record = self.tape.record.lock();
-            if self.tape.state() != State::Live {
+            let Some(mut record) = self.tape.live() else {
                 // Another thread ended the tape: the value stands for its numbers from here on.
                 return Ok(Rewritten::Done);
-            }
+            };
             let mut inputs: SmallVec<[Source; 2]> = smallvec![Source::Slot(self.slot)];
             for (slot, value) in slots[1..].iter().zip(&others) {
                 inputs.push(match slot {

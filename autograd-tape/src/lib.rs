@@ -29,6 +29,7 @@ mod explain;
 mod hooks;
 mod in_place;
 mod inspect;
+mod life;
 mod node;
 mod noise;
 mod norm;

@@ -62,7 +62,7 @@ pub fn probe(f: impl Fn(&TrackedTensor) -> Result<TrackedTensor>, x: &TrackedTen
     let output_bytes = live().saturating_sub(before).max(y.meta().bytes());
     let discard_scratch = peak().saturating_sub(before + output_bytes);
     drop(y);
-    let first = tape.as_ref().map_or(0, |tape| tape.record.lock().nodes.len());
+    let first = tape.as_ref().map_or(0, |tape| tape.lock().nodes.len());
     let before = live();
     memory::reset_peak();
     let y = f(x)?;
@@ -116,7 +116,7 @@ pub fn probe(f: impl Fn(&TrackedTensor) -> Result<TrackedTensor>, x: &TrackedTen
         found.gradients = held.saturating_sub(live());
     }
     let meta = number.meta();
-    let node = tape.record.lock().push(Node {
+    let node = tape.lock().push(Node {
         step: Step::Variable,
         inputs: smallvec![],
         outputs: smallvec![meta],
@@ -141,7 +141,7 @@ struct Cut {
 impl Cut {
     /// Takes the nodes from `first` on; what is left in their place is released.
     fn out_of(tape: &Shared, first: usize) -> Self {
-        let mut record = tape.record.lock();
+        let mut record = tape.lock();
         let mut taken: Vec<Node> = Vec::new();
         for id in first..record.nodes.len() {
             let node = &mut record.nodes[id];

@@ -1,6 +1,7 @@
 //! The record of a tape, and the small header that its values share.
 
 use crate::anomaly::Check;
+use crate::life::{Life, Own, State};
 use crate::node::{Node, Slot, Step};
 use crate::region::{Region, RegionEntry, entries};
 use crate::rules::RuleSet;
@@ -8,30 +9,21 @@ use crate::saved::{Fingerprints, Watchfulness};
 use crate::variables::Variables;
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{Buffer, Cut, Level, Meta, Site, TrackedTensor};
-use parking_lot::Mutex;
+use parking_lot::MutexGuard;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// Whether a tape still watches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    Live,
-    Spent,
-    Dropped,
-}
-
 /// What the values of a tape share with it. The nodes belong to the tape: when it is dropped they
 /// go, and values compute on as plain values.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    state: AtomicU8,
+    life: Life<Own, Record>,
     /// 0 until the first variable.
     level: AtomicU64,
     /// Which numbers are anomalies; see [`Check`].
     check: AtomicU8,
-    pub(crate) record: Mutex<Record>,
     pub(crate) watchfulness: Watchfulness,
     /// Backward passes that stand in for the ops' own.
     pub(crate) rules: Option<RuleSet>,
@@ -77,7 +69,7 @@ pub(crate) struct Record {
 impl Shared {
     pub(crate) fn new(rules: Option<RuleSet>) -> Self {
         let (nodes, constants) = SPARE.take();
-        let record = Mutex::new(Record {
+        let life = Life::new(Record {
             nodes,
             constants,
             regions: HashMap::new(),
@@ -86,8 +78,8 @@ impl Shared {
             prints: HashMap::new(),
             variables: Variables::new(),
         });
-        let (state, level, watchfulness) = (AtomicU8::new(0), AtomicU64::new(0), Watchfulness::new());
-        Self { state, level, check: AtomicU8::new(0), record, watchfulness, rules }
+        let (level, watchfulness) = (AtomicU64::new(0), Watchfulness::new());
+        Self { life, level, check: AtomicU8::new(0), watchfulness, rules }
     }
 
     /// Which numbers are anomalies.
@@ -100,33 +92,36 @@ impl Shared {
     }
 
     pub(crate) fn state(&self) -> State {
-        match self.state.load(Ordering::Acquire) {
-            0 => State::Live,
-            1 => State::Spent,
-            _ => State::Dropped,
-        }
+        self.life.state()
+    }
+
+    /// The record, whatever has become of the tape.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Record> {
+        self.life.lock()
+    }
+
+    /// The record of a tape that is live; `None` where another thread has spent or dropped it.
+    pub(crate) fn live(&self) -> Option<MutexGuard<'_, Record>> {
+        self.life.live()
     }
 
     /// Spends the tape: the nodes come out to be taken apart. `None` where another thread was first.
     pub(crate) fn spend(&self, site: Site) -> Option<Record> {
-        let mut record = self.record.lock();
-        if self.state() != State::Live {
-            return None;
-        }
-        self.state.store(1, Ordering::Release);
-        let taken = std::mem::take(&mut *record);
-        record.started_at = taken.started_at;
-        record.spent_at = Some(site);
-        Some(taken)
+        self.life.spend(|record| {
+            let taken = std::mem::take(record);
+            record.started_at = taken.started_at;
+            record.spent_at = Some(site);
+            taken
+        })
     }
 
     /// Drops the tape; the nodes come out so that they are dropped outside of any lock.
     pub(crate) fn end(&self) -> Record {
-        let mut record = self.record.lock();
-        self.state.store(2, Ordering::Release);
-        let taken = std::mem::take(&mut *record);
-        (record.started_at, record.spent_at) = (taken.started_at, taken.spent_at);
-        taken
+        self.life.end(|record| {
+            let taken = std::mem::take(record);
+            (record.started_at, record.spent_at) = (taken.started_at, taken.spent_at);
+            taken
+        })
     }
 
     /// The level; `None` before the first variable.
@@ -145,8 +140,8 @@ impl Shared {
             return;
         }
         let mut garbage: SmallVec<[_; 1]> = SmallVec::new();
-        let mut record = self.record.lock();
-        // The state is read again under the lock: the nodes may have been taken meanwhile.
+        // The nodes may have been taken meanwhile.
+        let Some(mut record) = self.live() else { return };
         let Some(node) = record.nodes.get_mut(slot.node as usize) else { return };
         node.handles -= 1;
         let mut open: SmallVec<[u32; 4]> = SmallVec::new();

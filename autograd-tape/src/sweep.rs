@@ -34,7 +34,7 @@ impl Nodes<'_> {
     pub(crate) fn with<R>(&self, f: impl FnOnce(&Record) -> R) -> R {
         match self {
             Nodes::Taken(record) => f(record),
-            Nodes::Shared { tape, .. } => f(&tape.record.lock()),
+            Nodes::Shared { tape, .. } => f(&tape.lock()),
         }
     }
 
@@ -55,7 +55,7 @@ impl Nodes<'_> {
                 Visit { node: taken, metas }
             }
             Nodes::Shared { tape, .. } => {
-                let record = tape.record.lock();
+                let record = tape.lock();
                 let node = record.nodes[id].clone();
                 Visit { metas: record.input_metas(&node), node }
             }
@@ -66,7 +66,7 @@ impl Nodes<'_> {
     fn seen(&self, value: TrackedTensor, slot: Option<Slot>) -> TrackedTensor {
         match (self, slot) {
             (Nodes::Shared { tape, level, recording: true }, Some(slot)) => {
-                let mut record = tape.record.lock();
+                let mut record = tape.lock();
                 record.nodes[slot.node as usize].handles += 1;
                 drop(record);
                 TrackedTensor::from_tracer(Arc::new(TapeTracer {

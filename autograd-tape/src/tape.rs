@@ -2,8 +2,9 @@
 
 use crate::anomaly::{self, Backward, Check};
 use crate::hooks::Hooks;
+use crate::life::State;
 use crate::node::{Node, Slot, Step};
-use crate::record::{Record, Shared, State};
+use crate::record::{Record, Shared};
 use crate::rules::RuleSet;
 use crate::sweep::{Nodes, sweep};
 use crate::tracer::TapeTracer;
@@ -90,7 +91,7 @@ impl GradientTape {
     }
 
     pub(crate) fn with_record<R>(&self, f: impl FnOnce(&Record) -> R) -> R {
-        f(&self.shared.record.lock())
+        f(&self.shared.lock())
     }
 
     /// A variable: a value to differentiate with respect to. Where
@@ -134,7 +135,7 @@ impl GradientTape {
             consumers: 0,
         };
         let slot = {
-            let mut record = self.shared.record.lock();
+            let Some(mut record) = self.shared.live() else { return Err(self.spent(site)) };
             let slot = Slot { node: record.push(node), output: 0 };
             record.note_variable(slot, &value);
             slot
@@ -147,7 +148,7 @@ impl GradientTape {
     /// and used inside of it lies above it.
     fn level_for(&self, value: &TrackedTensor, site: Site) -> Result<Level> {
         let above = |level: Level| value.tracer().is_none_or(|t| t.level() < level);
-        let mut record = self.shared.record.lock();
+        let Some(mut record) = self.shared.live() else { return Err(self.spent(site)) };
         let tape_at = *record.started_at.get_or_insert(site);
         match self.shared.level() {
             Some(level) if above(level) => Ok(level),
@@ -168,8 +169,12 @@ impl GradientTape {
         if self.shared.state() == State::Live {
             return Ok(());
         }
+        Err(self.spent(site))
+    }
+
+    fn spent(&self, site: Site) -> Error {
         let spent_at = self.with_record(|r| r.spent_at).unwrap_or(site);
-        Err(Error::SpentTape { spent_at, at: At::from(site) })
+        Error::SpentTape { spent_at, at: At::from(site) }
     }
 
     /// The gradients of a target of one element with respect to the sources (variables or values
@@ -400,7 +405,7 @@ impl GradientTape {
             if Arc::ptr_eq(&tape.tape, &self.shared) {
                 return Ok(tape);
             }
-            let other = tape.tape.record.lock().started_at.unwrap_or(site);
+            let other = tape.tape.lock().started_at.unwrap_or(site);
             match tape.tape.state() {
                 // A tape that no longer watches is looked through.
                 State::Spent => reason = Error::ForeignTape { role, other, at },

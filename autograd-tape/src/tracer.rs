@@ -1,8 +1,9 @@
 //! Values that a tape watches, and how it records.
 
 use crate::anomaly::{self, Check};
+use crate::life::State;
 use crate::node::{Kept, Node, Slot, Source, Step, differentiable, residuals};
-use crate::record::{Shared, State};
+use crate::record::Shared;
 use crate::region::{Fate, Region, open_region};
 use crate::rules::{Choice, Replaced};
 use autograd_core::smallvec::{SmallVec, smallvec};
@@ -77,7 +78,7 @@ impl Tracer for TapeTracer {
         match self.tape.state() {
             State::Live if is_recording(self.level) => None,
             State::Live => Some(CutKind::Paused),
-            State::Spent => Some(CutKind::Spent(self.tape.record.lock().spent_at)),
+            State::Spent => Some(CutKind::Spent(self.tape.lock().spent_at)),
             State::Dropped => Some(CutKind::Dropped),
         }
     }
@@ -184,11 +185,10 @@ impl Tracer for TapeTracer {
         let step = Step::Apply(replaced.map_or_else(|| op.keep(), |replaced| Prim::Shared(replaced)));
         let prints = self.tape.fingerprints(&kept);
         let id = {
-            let mut record = self.tape.record.lock();
-            if self.tape.state() != State::Live {
+            let Some(mut record) = self.tape.live() else {
                 // Another thread ended the tape meanwhile: the values are plain from here on.
                 return Ok(made);
-            }
+            };
             let mut sources: SmallVec<[Source; 2]> = SmallVec::with_capacity(slots.len());
             for (slot, value) in slots.iter().zip(&inner) {
                 sources.push(match slot {
@@ -251,10 +251,9 @@ impl TapeTracer {
         let mut inputs: SmallVec<[Source; 2]> = SmallVec::with_capacity(slots.len());
         let prints = self.tape.fingerprints(&kept);
         let id = {
-            let mut record = self.tape.record.lock();
-            if self.tape.state() != State::Live {
+            let Some(mut record) = self.tape.live() else {
                 return Ok(Applied { outputs: smallvec![y], aux: Values::new() });
-            }
+            };
             for (slot, value) in slots.iter().zip(inner) {
                 inputs.push(match slot {
                     Some(slot) => Source::Slot(*slot),
@@ -280,7 +279,7 @@ impl TapeTracer {
     ) -> Result<Kept> {
         let outermost = region.chain(self.level).last().unwrap_or(region);
         let inside: SmallVec<[bool; 4]> = {
-            let record = self.tape.record.lock();
+            let record = self.tape.lock();
             let of = |slot: &Slot| record.nodes.get(slot.node as usize).map_or(0, |node| node.region);
             let root = |region: u32| record.regions.get(&region).map_or(0, |entry| entry.root);
             slots

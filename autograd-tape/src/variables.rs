@@ -53,7 +53,7 @@ impl GradientTape {
     pub fn variable_of(&self, tensor: &Tensor) -> Result<Option<TrackedTensor>> {
         let Some(address) = address(&TrackedTensor::from_candle(tensor)?) else { return Ok(None) };
         let Some(level) = self.shared().level() else { return Ok(None) };
-        let mut record = self.shared().record.lock();
+        let mut record = self.shared().lock();
         let Some((slot, value)) = record.variables.get(&address).cloned() else { return Ok(None) };
         record.nodes[slot.node as usize].handles += 1;
         drop(record);

@@ -27,7 +27,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use training::{Training, accuracy};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -46,6 +47,9 @@ Options:
 
 /// Images in a training step.
 const BATCH: usize = 32;
+
+/// How a shell names the end by Ctrl-C.
+const ENDED_BY_CTRL_C: i32 = 130;
 
 fn main() -> ExitCode {
     match run() {
@@ -74,8 +78,16 @@ fn run() -> Result<()> {
             other => return Err(format!("{}; --help lists the options", other.unexpected()).into()),
         }
     }
+    let stop = Arc::new(AtomicBool::new(false));
+    let set = stop.clone();
+    // The first Ctrl-C cancels the method at work, the second ends the program at once.
+    ctrlc::set_handler(move || {
+        if set.swap(true, Ordering::Relaxed) {
+            std::process::exit(ENDED_BY_CTRL_C);
+        }
+    })?;
     let test = Digits::test()?;
-    let variables = if file.exists() { load(&file)? } else { train(&file, epochs)? };
+    let variables = if file.exists() { load(&file)? } else { train(&file, epochs, &stop)? };
     println!(
         "net      {} ({:.2} % right)",
         file.display(),
@@ -84,7 +96,7 @@ fn run() -> Result<()> {
     // Certificates are about the method, not about rounding: everything is computed in f64.
     let variables = in_f64(&variables)?;
     let net = net::Net::new(&Parameters::from_varmap(&variables).plain()?)?;
-    let explained = methods::explain(&net, &test, complete)?;
+    let explained = methods::explain(&net, &test, complete, &stop)?;
     if let Some(folder) = out.parent() {
         std::fs::create_dir_all(folder)?;
     }
@@ -106,7 +118,7 @@ fn load(file: &Path) -> Result<VarMap> {
 }
 
 /// New variables, trained and saved.
-fn train(file: &Path, epochs: usize) -> Result<VarMap> {
+fn train(file: &Path, epochs: usize, stop: &AtomicBool) -> Result<VarMap> {
     println!("there is no {}: training for {epochs} epochs", file.display());
     let mut rng = StdRng::seed_from_u64(0);
     let variables = net::variables(&mut rng)?;
@@ -119,8 +131,11 @@ fn train(file: &Path, epochs: usize) -> Result<VarMap> {
             correct += step.correct;
             images += step.images;
             loss += step.loss * step.images as f64;
-            true
+            !stop.load(Ordering::Relaxed)
         })?;
+        if stop.load(Ordering::Relaxed) {
+            return Err("cancelled before the net was trained".into());
+        }
         let (share, loss) = (100.0 * correct as f64 / images as f64, loss / images as f64);
         println!("epoch {epoch}: loss {loss:.4}, {share:.2} % of the training images right");
     }

@@ -10,6 +10,10 @@ use autograd_interpret::{
 use candle_autograd::ops::resample::upsample_bilinear2d;
 use candle_autograd::{TensorAutograd, TrackedTensor};
 use candle_core::DType;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Steps in which the pixels are taken away.
@@ -38,25 +42,65 @@ pub(crate) struct Map {
     pub(crate) area: f64,
 }
 
-/// Explains the first image of each digit.
-pub(crate) fn explain(net: &Net, digits: &Digits, complete: f64) -> Result<Vec<Explained>> {
+/// Maps of each digit.
+const MAPS: u64 = 8;
+
+/// What is shown while methods work: how many maps there are, and how far the next one is. The bar
+/// shows only on a terminal.
+#[derive(Clone)]
+struct Bar {
+    bar: ProgressBar,
+    /// Set by Ctrl-C.
+    stop: Arc<AtomicBool>,
+}
+
+impl Bar {
+    fn new(stop: &Arc<AtomicBool>) -> Self {
+        let style = ProgressStyle::with_template("{bar:30.cyan} {pos:>2}/{len} maps  {msg}");
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─");
+        Self { bar: ProgressBar::new(10 * MAPS).with_style(style), stop: stop.clone() }
+    }
+
+    /// The callback of a method: how many of how many evaluations are done.
+    fn callback(
+        &self,
+        method: &'static str,
+    ) -> impl Fn(usize, usize) -> ControlFlow<()> + Send + Sync + 'static {
+        let own = self.clone();
+        move |done, total| {
+            own.bar.set_message(format!("{method} {done}/{total}"));
+            if own.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+}
+
+/// Explains the first image of each digit, until `stop` is set.
+pub(crate) fn explain(
+    net: &Net,
+    digits: &Digits,
+    complete: f64,
+    stop: &Arc<AtomicBool>,
+) -> Result<Vec<Explained>> {
     let mut all = Vec::new();
+    let bar = Bar::new(stop);
     for label in 0..10 {
         let Some(first) = (0..digits.len()).find(|&index| usize::from(digits.label(index)) == label) else {
             return Err(format!("there is no test image of a {label}").into());
         };
         let start = Instant::now();
         let image = digits.batch(&[first])?.images.to_dtype(DType::F64)?;
-        let explained = one(net, image, label, complete)?;
+        let explained = one(net, image, label, complete, &bar)?;
         let steps = explained.maps.iter().filter(|map| map.method == "integrated gradients");
         let steps: usize = steps.filter_map(|map| map.delta).map(|(_, steps)| steps).sum();
-        println!("digit {label}  {steps} gradients integrated, {:.1} s", start.elapsed().as_secs_f64());
+        let took = start.elapsed().as_secs_f64();
+        bar.bar.suspend(|| println!("digit {label}  {steps} gradients integrated, {took:.1} s"));
         all.push(explained);
     }
+    bar.bar.finish_and_clear();
     Ok(all)
 }
 
-fn one(net: &Net, image: TrackedTensor, label: usize, complete: f64) -> Result<Explained> {
+fn one(net: &Net, image: TrackedTensor, label: usize, complete: f64, bar: &Bar) -> Result<Explained> {
     let logits = single(|x| net.forward(x));
     let probability = single(|x| net.forward(x)?.softmax(1));
     let (inputs, target) = ([image.clone()], Target::Index(label));
@@ -77,21 +121,26 @@ fn one(net: &Net, image: TrackedTensor, label: usize, complete: f64) -> Result<E
         )?;
         let (deletion, area) = (curve[0].outputs.clone(), curve[0].area);
         maps.push(Map { method, signed, values, delta, deletion, area });
+        bar.bar.inc(1);
         Ok(())
     };
     // Contributions first of the input's layer, then what lies behind: positive weights only.
     let relevance = Lrp::new()
         .on_number(0, LayerRule::ZPlus { epsilon: 1e-9 })
         .on_number(1, LayerRule::Gamma { gamma: 0.25, epsilon: 1e-9 });
-    let noisy = Noise::around(Saliency::new()).samples(30).deviation(0.15);
+    let noisy =
+        Noise::around(Saliency::new()).samples(30).deviation(0.15).progress(bar.callback("SmoothGrad"));
+    let integrated =
+        IntegratedGradients::new().complete_to(complete).progress(bar.callback("integrated gradients"));
+    let occlusion = Occlusion::new(&[1, 5, 5]).progress(bar.callback("occlusion"));
     let methods: [(&'static str, bool, &dyn Method); 7] = [
         ("saliency", false, &Saliency::new()),
         ("SmoothGrad", false, &noisy),
         ("guided backpropagation", true, &GuidedBackprop),
-        ("integrated gradients", true, &IntegratedGradients::new().complete_to(complete)),
+        ("integrated gradients", true, &integrated),
         ("DeepLift", true, &DeepLift::new()),
         ("relevance (z⁺, γ, ε)", true, &relevance),
-        ("occlusion 5×5", true, &Occlusion::new(&[1, 5, 5])),
+        ("occlusion 5×5", true, &occlusion),
     ];
     for (name, signed, method) in methods {
         let found = method.attribute(&logits, &inputs, &target)?;

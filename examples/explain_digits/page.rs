@@ -2,7 +2,7 @@
 
 use super::Result;
 use super::methods::{Explained, Map};
-use autograd_interpret::picture::{HeatMap, Palette, Picture, escape, grid, series_svg};
+use autograd_interpret::picture::{HeatMap, Palette, Picture, Series, escape, grid};
 use std::fmt::Write;
 
 /// Pixels of the page for each pixel of an image.
@@ -13,7 +13,19 @@ h1{font-size:22px;margin:0 0 8px}p{max-width:860px}table{border-collapse:collaps
 th{font-weight:600;padding:6px;text-align:center;vertical-align:bottom}\
 td{padding:6px;text-align:center;vertical-align:top;border-top:1px solid #ddd}\
 td small{display:block;color:#555;font-size:11px}img{image-rendering:pixelated;border:1px solid #ccc}\
-svg{display:block;margin:4px auto 0;background:#f6f6f6}.wrong{color:#b00}";
+svg{display:block;margin:4px auto 0;background:#f6f6f6}.wrong{color:#b00}\
+.legend{display:inline-flex;align-items:center;gap:8px;margin-right:32px}\
+.legend i{display:inline-block;width:160px;height:12px;border:1px solid #ccc}";
+
+/// A strip of a palette's colours from one number to another, between two words.
+fn legend(palette: Palette, from: f64, low: &str, high: &str) -> String {
+    let colours: Vec<String> =
+        (0..=16).map(|i| palette.css(from + (1.0 - from) * f64::from(i) / 16.0)).collect();
+    let colours = colours.join(",");
+    format!(
+        "<span class=\"legend\">{low}<i style=\"background:linear-gradient(90deg,{colours})\"></i>{high}</span>"
+    )
+}
 
 /// A map as a picture: signed ones blue and red around white, sizes from dark to bright.
 fn picture(map: &Map) -> Result<Picture> {
@@ -39,11 +51,13 @@ pub(crate) fn html(explained: &[Explained]) -> Result<String> {
     let mut page = format!(
         "<!DOCTYPE html><html lang=\"en\"><meta charset=\"utf-8\"><title>Ten digits explained</title><style>{STYLE}</style>\
 <h1>What the net's answers rest on</h1>\
-<p>Each map belongs to the logit of the image's own digit. Blue speaks against it, red for it, white for neither; where \
-a method knows sizes only, dark is nothing and bright is most. <b>delta</b> is by how much the contributions miss the \
-change of the logit from an empty image (for relevance: the logit itself). The curve is the digit's probability while \
-pixels are taken away, the most important first, and <b>area</b> its mean: the faster it falls, the better the method \
-knew.</p><table><tr><th>image</th>"
+<p>Each map belongs to the logit of the image's own digit, and has a scale of its own: full colour is what one pixel in \
+a hundred exceeds. <b>delta</b> is by how much the contributions miss the \
+change of the logit from an empty image (for relevance: the logit itself). The curve is the digit's probability, \
+from 0 at the bottom to 1 at the top, while pixels are taken away, the most important first; <b>area</b> is its mean: \
+the faster it falls, the better the method knew.</p><p>{}{}</p><table><tr><th>image</th>",
+        legend(Palette::Diverging, -1.0, "against the digit", "for it"),
+        legend(Palette::Heat, 0.0, "no effect", "most effect, of either sign"),
     );
     for map in explained.first().map_or(&[][..], |digit| &digit.maps) {
         write!(page, "<th>{}</th>", escape(map.method))?;
@@ -61,7 +75,7 @@ knew.</p><table><tr><th>image</th>"
                 Some((delta, _)) => format!("delta {delta:.1e}"),
                 None => "no delta".to_owned(),
             };
-            let curve = series_svg(&map.deletion, None, 28 * ZOOM, 36)?;
+            let curve = Series::new().range(0.0, 1.0).svg(&map.deletion, 28 * ZOOM, 36)?;
             let (map, area) = (picture(map)?.html(&alt)?, map.area);
             write!(page, "<td>{map}<small>{delta}</small>{curve}<small>area {area:.3}</small></td>")?;
         }

@@ -11,6 +11,7 @@ mod loom;
 mod overhead;
 mod peers;
 mod project;
+mod sanitize;
 mod soak;
 mod tidy;
 
@@ -25,13 +26,14 @@ struct Command {
     run: fn(&Project, lexopt::Parser) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 8] = [
+const COMMANDS: [Command; 9] = [
     ci::COMMAND,
     tidy::COMMAND,
     coverage::COMMAND,
     loom::COMMAND,
     overhead::COMMAND,
     peers::COMMAND,
+    sanitize::COMMAND,
     soak::COMMAND,
     gpu_check::COMMAND,
 ];

@@ -11,7 +11,7 @@ mod text;
 pub use canvas::{Picture, grid};
 pub use heat::HeatMap;
 pub use palette::Palette;
-pub use series::series_svg;
+pub use series::Series;
 pub use text::{escape, text_html};
 
 use autograd_core::{Error, Result};

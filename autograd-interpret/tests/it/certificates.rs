@@ -2,7 +2,12 @@
 
 use crate::models::{ROUNDING, ml, row, values};
 use autograd_core::{Error, Result, TrackedTensor};
-use autograd_interpret::{IntegratedGradients, Method, Quadrature, ShapleyValues};
+use autograd_interpret::{
+    Ball, Checkpoint, Conductance, Curves, DeepLiftShap, FeatureAblation, FeaturePermutation, GradientShap,
+    Infidelity, InfluenceFunctions, InputXGradient, IntegratedGradients, InternalInfluence, KernelShap, Lime,
+    Loss, MaxSensitivity, Method, NeuronConductance, Noise, Occlusion, ParameterRandomisation, Perturbation,
+    Pgd, Quadrature, Saliency, ShapleyValues, Target, TracIn, single,
+};
 use autograd_ops::TensorAutograd;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -85,6 +90,65 @@ fn progress_is_heard_and_can_cancel() -> Result<()> {
     let error = stop.explain(ml, &row(&[1., 2., 3.]), 0).map(|_| ()).expect_err("it was cancelled");
     assert!(matches!(error, Error::Cancelled { done: 4, total: 8, .. }), "{error}");
     assert!(error.site().is_some_and(|site| site.file().ends_with("certificates.rs")));
+    Ok(())
+}
+
+/// A callback that lets one evaluation pass.
+fn stop(_: usize, _: usize) -> ControlFlow<()> {
+    ControlFlow::Break(())
+}
+
+#[test]
+fn whatever_takes_long_can_be_cancelled() -> Result<()> {
+    let x = [values(&[1., 2., 3., 4., 5., 6.], &[2, 3])];
+    let target = Target::Index(0);
+    let f = single(ml);
+    let references = || vec![values(&[0.; 6], &[2, 3])];
+    let methods: [Box<dyn Method>; 15] = [
+        Box::new(IntegratedGradients::new().progress(stop)),
+        Box::new(IntegratedGradients::new().complete_to(1e-9).progress(stop)),
+        Box::new(GradientShap::new(references()).progress(stop)),
+        Box::new(DeepLiftShap::new(references()).progress(stop)),
+        Box::new(Noise::around(Saliency::new()).progress(stop)),
+        Box::new(Occlusion::new(&[2]).progress(stop)),
+        Box::new(FeatureAblation::new().progress(stop)),
+        Box::new(FeaturePermutation::new().progress(stop)),
+        Box::new(ShapleyValues::exact().progress(stop)),
+        Box::new(ShapleyValues::sampled(3).progress(stop)),
+        Box::new(KernelShap::new(20).progress(stop)),
+        Box::new(Lime::new(20).progress(stop)),
+        Box::new(Conductance::new("relu").progress(stop)),
+        Box::new(InternalInfluence::new("relu").progress(stop)),
+        Box::new(NeuronConductance::new("relu", 0).progress(stop)),
+    ];
+    #[track_caller]
+    fn cancelled<T>(what: &str, found: Result<T>) {
+        let Err(error) = found else { panic!("{what} was not cancelled") };
+        assert!(
+            matches!(error, Error::Cancelled { done, total, .. } if 0 < done && done <= total),
+            "{what}: {error}"
+        );
+        assert!(error.site().is_some_and(|site| site.file().ends_with("certificates.rs")), "{what}: {error}");
+    }
+    for method in &methods {
+        cancelled(method.name(), method.attribute(&f, &x, &target));
+    }
+    let infidelity = Infidelity::new(Perturbation::Whole).progress(stop);
+    cancelled("infidelity", infidelity.measure(&f, &x, &target, &x));
+    let sensitivity = MaxSensitivity::new(0.1).progress(stop);
+    cancelled("max-sensitivity", sensitivity.measure(&InputXGradient, &f, &x, &target));
+    cancelled("deletion", Curves::new().progress(stop).deletion(&f, &x, &target, &x));
+    cancelled("PGD", Pgd::new(Ball::Max(0.1)).progress(stop).ascend(&f, &x, &target));
+    let weights = values(&[1., 2., 3.], &[3, 1]);
+    let model = |p: &[TrackedTensor], x: &[TrackedTensor]| x[0].matmul(&p[0]);
+    let random = ParameterRandomisation::new().progress(stop);
+    let parameters = [weights.clone()];
+    cancelled("randomisation", random.correlations(&Saliency::new(), &model, &parameters, &x, &Target::Only));
+    let loss: &Loss<'_> = &|p: &[TrackedTensor]| p[0].sqr()?.sum();
+    let checkpoint = Checkpoint { parameters: vec![weights], learning_rate: 0.1 };
+    cancelled("TracIn", TracIn::new(vec![checkpoint]).progress(stop).influence(&[loss], loss));
+    let functions = InfluenceFunctions::new().progress(stop);
+    cancelled("influence functions", functions.influence(&[loss], loss, loss, &parameters));
     Ok(())
 }
 

@@ -2,8 +2,11 @@
 
 mod captum;
 mod certificates;
+mod fixtures;
 mod inputs;
 mod layers;
 mod misuse;
 mod models;
 mod quality;
+mod sampled;
+mod targets;

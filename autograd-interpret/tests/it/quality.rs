@@ -3,26 +3,27 @@
 use crate::models::{ROUNDING, b2, close, row, three_one, values};
 use autograd_core::{Result, TrackedTensor, tap};
 use autograd_interpret::{
-    Ball, Checkpoint, Concept, Curves, InfluenceFunctions, IntegratedGradients, Loss, Method, Perturbation,
-    Pgd, Saliency, Target, fgsm, infidelity, max_sensitivity, parameter_randomisation, rank_correlation,
-    single, tracin,
+    Ball, Checkpoint, Concept, Curves, Infidelity, InfluenceFunctions, IntegratedGradients, Loss,
+    MaxSensitivity, Method, ParameterRandomisation, Perturbation, Pgd, Saliency, Target, TracIn, fgsm,
+    rank_correlation, single,
 };
 use autograd_ops::TensorAutograd;
 
 #[test]
 fn infidelity_of_b2_is_zero() -> Result<()> {
     let (x, target) = (three_one(), Target::Only);
-    let perturbation = Perturbation::Normal(0.01);
+    let normal = Infidelity::new(Perturbation::Normal(0.01)).seed(1);
     let gradient = Saliency::new().signed().attribute(&b2, &x, &target)?.values;
-    let found = infidelity(&b2, &x, &target, &gradient, perturbation, 20, 1)?;
+    let found = normal.clone().samples(20).measure(&b2, &x, &target, &gradient)?;
     assert!(found[0] < 1e-20, "{found:?}");
     // Integrated gradients before they are multiplied foretell what the whole input does.
     let ig = IntegratedGradients::new().complete_to(1e-12).not_multiplied();
     let ig = ig.attribute(&b2, &x, &target)?.values;
-    assert!(infidelity(&b2, &x, &target, &ig, Perturbation::Whole, 1, 1)?[0] < 1e-20);
+    let whole = Infidelity::new(Perturbation::Whole).samples(1);
+    assert!(whole.measure(&b2, &x, &target, &ig)?[0] < 1e-20);
     // An attribution of nothing misses E[(p1 − p2)²] = 2·0.01².
     let nothing = [values(&[0.], &[1]), values(&[0.], &[1])];
-    let found = infidelity(&b2, &x, &target, &nothing, perturbation, 400, 1)?;
+    let found = normal.samples(400).measure(&b2, &x, &target, &nothing)?;
     assert!((found[0] / 2e-4 - 1.0).abs() < 0.3, "{found:?}");
     Ok(())
 }
@@ -33,10 +34,10 @@ fn sensitivity_is_zero_where_the_gradient_is_constant() -> Result<()> {
     let linear = single(|x| x.matmul(&w));
     let x = [row(&[1., 3.])];
     let method = Saliency::new();
-    assert_eq!(max_sensitivity(&method, &linear, &x, &Target::Only, 0.1, 10, 0)?, [0.0]);
+    assert_eq!(MaxSensitivity::new(0.1).measure(&method, &linear, &x, &Target::Only)?, [0.0]);
     let square = single(|x| x.sqr()?.sum_dim(1));
     // |2p| / |2x| with |p| at most 0.1·√2.
-    let found = max_sensitivity(&method, &square, &x, &Target::Only, 0.1, 200, 0)?[0];
+    let found = MaxSensitivity::new(0.1).samples(200).measure(&method, &square, &x, &Target::Only)?[0];
     let most = 0.1 * 2f64.sqrt() / 10f64.sqrt();
     assert!(found <= most + ROUNDING && found > 0.8 * most, "{found} of {most}");
     Ok(())
@@ -67,8 +68,8 @@ fn randomised_parameters_lose_the_correlation_of_gradients_only() -> Result<()> 
     ];
     let model = |p: &[TrackedTensor], x: &[TrackedTensor]| x[0].matmul(&p[0])?.tanh()?.matmul(&p[1]);
     let x = [row(&(0..10).map(|i| number(i + 100)).collect::<Vec<_>>())];
-    let signed = Saliency::new().signed();
-    let found = parameter_randomisation(&signed, &model, &parameters, &x, &Target::Only, 3)?;
+    let (signed, check) = (Saliency::new().signed(), ParameterRandomisation::new().seed(3));
+    let found = check.correlations(&signed, &model, &parameters, &x, &Target::Only)?;
     assert!(found.len() == 2 && found[1].abs() < 0.7, "{found:?}");
     // A "method" that shows the input keeps it, which is what the check is for.
     struct Input;
@@ -87,7 +88,7 @@ fn randomised_parameters_lose_the_correlation_of_gradients_only() -> Result<()> 
             Ok(found)
         }
     }
-    assert_eq!(parameter_randomisation(&Input, &model, &parameters, &x, &Target::Only, 3)?, [1.0, 1.0]);
+    assert_eq!(check.correlations(&Input, &model, &parameters, &x, &Target::Only)?, [1.0, 1.0]);
     Ok(())
 }
 
@@ -135,7 +136,7 @@ fn tracin_and_influence_by_hand() -> Result<()> {
         Checkpoint { parameters: vec![TrackedTensor::scalar(0.0)], learning_rate: 0.2 },
     ];
     // At w = 0: −2, −3, −6.
-    let found = tracin(&train, &test, &checkpoints)?;
+    let found = TracIn::new(checkpoints.to_vec()).influence(&train, &test)?;
     let wanted = [0.1 * 6. + 0.2 * 12., 0.1 * -6. + 0.2 * 18.];
     assert!(found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < ROUNDING), "{found:?}");
     // The Hessian of the whole loss is 2² + 1² = 5.

@@ -3,10 +3,12 @@
 use super::run;
 use crate::expr::Program;
 use crate::threads::{Disjoint, parallel_chunks};
-use crate::{Element, Layout, MAX_RANK, Shape, SliceMut, View, memory};
+use crate::{Element, Layout, MAX_RANK, Shape, SliceMut, View};
 use smallvec::SmallVec;
+use std::mem::MaybeUninit;
 
-/// Elements of one step: their old content is set aside, and stays in a cache meanwhile.
+/// Elements of one step: their old content is set aside on the stack (32 KiB for the widest type),
+/// and stays in a cache meanwhile.
 const STEP: usize = 4 * 1024;
 
 /// Fewer steps than this stay on one thread.
@@ -67,7 +69,7 @@ fn over<T: Element>(program: &Program, params: &[f64], target: &mut [T], shape: 
     let cut = Cut::of(shape);
     let parts = Disjoint::new(target);
     parallel_chunks(cut.steps, MIN_STEPS, &|steps| {
-        let mut old = memory::take::<T>((cut.rows * cut.inner).min(parts.len()));
+        let mut aside = [const { MaybeUninit::<T>::uninit() }; STEP];
         for step in steps {
             let (outer, row) = (step / cut.along, step % cut.along * cut.rows);
             let extent = shape.dims().get(cut.dim).copied().unwrap_or(1);
@@ -75,8 +77,7 @@ fn over<T: Element>(program: &Program, params: &[f64], target: &mut [T], shape: 
             let start = (outer * extent + row) * cut.inner;
             // SAFETY: steps do not overlap, and each belongs to one chunk.
             let now = unsafe { parts.part(start..start + rows * cut.inner) };
-            let old = &mut old[..now.len()];
-            old.copy_from_slice(now);
+            let old: &[T] = aside[..now.len()].write_copy_of_slice(now);
             let layouts: SmallVec<[Layout; 4]> =
                 wide.iter().map(|layout| step_of(layout, cut.dim, outer, row, rows)).collect();
             let piece = step_of(&Layout::contiguous(*shape), cut.dim, outer, row, rows);
@@ -86,7 +87,6 @@ fn over<T: Element>(program: &Program, params: &[f64], target: &mut [T], shape: 
             views.extend(others.iter().zip(&layouts).map(|(x, layout)| View { data: x.data, layout }));
             run(program, params, &views, own.shape(), &mut [T::slice_mut(now)]);
         }
-        memory::give(old);
     });
 }
 

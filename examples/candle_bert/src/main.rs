@@ -179,7 +179,7 @@ fn main() -> Result<()> {
     if let Some(folder) = options.out.parent() {
         std::fs::create_dir_all(folder).map_err(Error::msg)?;
     }
-    std::fs::write(&options.out, page.html()).map_err(Error::msg)?;
+    std::fs::write(&options.out, page.html()?).map_err(Error::msg)?;
     println!("similarity {similar:.4}; the page is {}", options.out.display());
     Ok(())
 }

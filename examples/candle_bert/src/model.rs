@@ -28,7 +28,9 @@ impl Model {
             std::fs::read(&path).map_err(|e| Error::msg(format!("{}: {e}", path.display())))
         };
         let config = serde_json::from_slice(&read("config.json")?).map_err(Error::msg)?;
-        let tokenizer = Tokenizer::from_file(folder.join("tokenizer.json")).map_err(Error::msg)?;
+        let mut tokenizer = Tokenizer::from_file(folder.join("tokenizer.json")).map_err(Error::msg)?;
+        // One text at a time: what fills up a batch would be attended to like words.
+        tokenizer.with_padding(None);
         let vb = VarBuilder::from_buffered_safetensors(read("model.safetensors")?, DType::F32, &Device::Cpu)?;
         Self::build(config, &vb, Some(tokenizer))
     }
