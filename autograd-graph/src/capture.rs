@@ -151,6 +151,12 @@ pub fn capture(
     let outputs = f(&values)?;
     let mut done = std::mem::take(&mut *program.lock());
     for output in &outputs {
+        let mut output = output;
+        // What a tape of `f` itself made leaves it as the value beneath: that tape is gone.
+        while let Some(tracer) = output.tracer().filter(|tracer| !tracer.is_active()) {
+            let Some(lower) = tracer.lower() else { break };
+            output = lower;
+        }
         let operand = match CaptureTracer::of(level, output) {
             Some(captured) => captured.operand,
             None => constant(&mut done, output),

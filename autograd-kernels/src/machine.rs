@@ -301,7 +301,7 @@ impl<'a, T: Float> Plan<'a, T> {
             if reduced(i) {
                 let len = out.len();
                 let sums = Accumulator::new(len, target_strides[i], outer, chunks);
-                kinds.push(Output::Reduced(Box::new(sums)));
+                kinds.push(Output::Reduced(sums));
                 held.push(Some(out.reborrow()));
             } else {
                 kinds.push(Output::Whole(DisjointSlice::new(out.reborrow())));

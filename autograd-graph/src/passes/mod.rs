@@ -3,6 +3,7 @@
 //! Each stands in a file of its own and can be switched off in [`Passes`]. Debug builds check the
 //! program after every pass.
 
+mod block;
 mod common;
 mod dead;
 mod fold;
@@ -32,6 +33,8 @@ pub struct Passes {
     pub rematerialise: bool,
     /// Runs of pointwise ops and the sums of them become one pass over memory.
     pub fuse: bool,
+    /// Ops whose rows are independent run on a few rows at a time.
+    pub block: bool,
     /// Ops run in the order that needs the least memory.
     pub schedule: bool,
     /// A fused op writes over an input that nobody reads afterwards.
@@ -47,6 +50,7 @@ impl Passes {
         dead: true,
         rematerialise: true,
         fuse: true,
+        block: true,
         schedule: true,
         in_place: true,
     };
@@ -59,6 +63,7 @@ impl Passes {
         dead: false,
         rematerialise: false,
         fuse: false,
+        block: false,
         schedule: false,
         in_place: false,
     };
@@ -82,7 +87,7 @@ impl Graph {
     /// builds.
     pub fn optimise(&self, passes: &Passes) -> Result<Self> {
         type Pass = fn(&Program) -> Result<Program>;
-        let list: [(bool, Pass); 9] = [
+        let list: [(bool, Pass); 11] = [
             (passes.dead, dead::remove),
             (passes.fold, fold::fold),
             (passes.simplify, simplify::simplify),
@@ -90,6 +95,8 @@ impl Graph {
             (passes.dead, dead::remove),
             (passes.rematerialise, rematerialise::rematerialise),
             (passes.fuse, fuse::fuse),
+            (passes.dead, dead::remove),
+            (passes.block, block::block),
             (passes.dead, dead::remove),
             (passes.schedule, schedule::schedule),
         ];
