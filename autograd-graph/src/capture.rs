@@ -61,6 +61,12 @@ impl Tracer for CaptureTracer {
         self
     }
 
+    fn constant(&self, plain: TrackedTensor) -> TrackedTensor {
+        let meta = plain.meta();
+        let operand = constant(&mut self.program.lock(), &plain);
+        self.join(operand, meta)
+    }
+
     fn process(&self, call: &Call<'_>) -> Result<Applied> {
         let Call { op, inputs, aux, site } = *call;
         if let Rule::Opaque(_) = op.rule() {

@@ -7,7 +7,9 @@ use autograd_core::kernels::arena::{Arena, Lent, Slices, for_each_block};
 use autograd_core::kernels::machine::Feed;
 use autograd_core::kernels::{Slice, copy};
 use autograd_core::smallvec::SmallVec;
-use autograd_core::{At, Buffer, Error, Mask, Meta, Plain, Result, SliceMut, TrackedTensor, View, with_buffers};
+use autograd_core::{
+    At, Buffer, Error, Mask, Meta, Plain, Result, SliceMut, TrackedTensor, View, with_buffers,
+};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -192,39 +194,39 @@ fn run_opened(
     outputs: &mut [SliceMut<'_>],
 ) -> Result<()> {
     let (read, mut written) = arena.open(&step.read_regions, &step.write_regions);
-        // Output buffers that are written come out of the list, so that others can be read.
-        let mut taken: Slices<SliceMut<'_>> = Slices::new();
+    // Output buffers that are written come out of the list, so that others can be read.
+    let mut taken: Slices<SliceMut<'_>> = Slices::new();
+    for write in &step.writes {
+        if let Write::Output(k) = *write {
+            taken.push(std::mem::replace(&mut outputs[k], empty()));
+        }
+    }
+    let done = {
+        let mut own = taken.iter_mut();
+        let mut writes: Slices<SliceMut<'_>> = Slices::new();
         for write in &step.writes {
-            if let Write::Output(k) = *write {
-                taken.push(std::mem::replace(&mut outputs[k], empty()));
-            }
+            writes.push(match *write {
+                Write::Arena(i) => std::mem::replace(&mut written[i], empty()),
+                Write::Output(_) => own.next().map_or_else(empty, SliceMut::reborrow),
+            });
         }
-        let done = {
-            let mut own = taken.iter_mut();
-            let mut writes: Slices<SliceMut<'_>> = Slices::new();
-            for write in &step.writes {
-                writes.push(match *write {
-                    Write::Arena(i) => std::mem::replace(&mut written[i], empty()),
-                    Write::Output(_) => own.next().map_or_else(empty, SliceMut::reborrow),
-                });
+        let slice = |at: Read| -> Slice<'_> {
+            match at {
+                Read::Arena(i) => read[i],
+                Read::Output(k) => outputs[k].as_slice(),
+                Read::External(i) => outside[i],
             }
-            let slice = |at: Read| -> Slice<'_> {
-                match at {
-                    Read::Arena(i) => read[i],
-                    Read::Output(k) => outputs[k].as_slice(),
-                    Read::External(i) => outside[i],
-                }
-            };
-            compute(step, number, code, &slice, &mut writes, &mut written[in_arena(step)..])
         };
-        let into = step.writes.iter().filter_map(|write| match *write {
-            Write::Output(k) => Some(k),
-            Write::Arena(_) => None,
-        });
-        for (k, slice) in into.zip(taken) {
-            outputs[k] = slice;
-        }
-        done
+        compute(step, number, code, &slice, &mut writes, &mut written[in_arena(step)..])
+    };
+    let into = step.writes.iter().filter_map(|write| match *write {
+        Write::Output(k) => Some(k),
+        Write::Arena(_) => None,
+    });
+    for (k, slice) in into.zip(taken) {
+        outputs[k] = slice;
+    }
+    done
 }
 
 /// Runs a plan over the rows of each block: of the inputs in `rows` a block reads its own, of the
@@ -284,7 +286,8 @@ fn compute<'s>(
                 inputs.push(slice(*at).part(layout.offset()..layout.offset() + layout.elements()));
             }
             let memory = scratch.first_mut().and_then(SliceMut::u8s_mut);
-            let memory = memory.ok_or_else(|| Error::internal("rows", "its working memory is not planned"))?;
+            let memory =
+                memory.ok_or_else(|| Error::internal("rows", "its working memory is not planned"))?;
             let none = Code::default();
             run_blocks(plan, code.within(number).unwrap_or(&none), *blocks, *rows, &inputs, writes, memory)
         }

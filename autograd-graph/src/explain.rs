@@ -46,7 +46,8 @@ impl Explanation {
                 let (name, parts, engine) = match &step.kernel {
                     Kernel::Op(op) => (op.name(), Vec::new(), "kernel"),
                     Kernel::Blocked { parts, .. } => {
-                        let engine = if code.within(i).is_some_and(Code::is_some) { "machine code" } else { "kernel" };
+                        let engine =
+                            if code.within(i).is_some_and(Code::is_some) { "machine code" } else { "kernel" };
                         ("rows", parts.clone(), engine)
                     }
                     Kernel::Copy => ("copy", Vec::new(), "kernel"),

@@ -456,7 +456,8 @@ impl Planner<'_> {
         in_place: bool,
     ) -> Result<Kernel> {
         for (meta, read) in metas.iter().zip(reads.iter_mut()).filter(|(_, read)| !in_order(&read.1)) {
-            let kind = kind_of(meta.dtype).ok_or_else(|| Error::internal("rows", "a type without kernels"))?;
+            let kind =
+                kind_of(meta.dtype).ok_or_else(|| Error::internal("rows", "a type without kernels"))?;
             self.bring_into_order(i, meta, kind, read);
         }
         let plan = Arc::new(Plan::new(&blocked.part, in_place)?);

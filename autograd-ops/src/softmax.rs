@@ -10,8 +10,8 @@ use autograd_core::kernels::expr::{Binary, Unary};
 use autograd_core::kernels::{reduce, softmax as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    ByRows, Definition, Error, General, Grads, Mask, Meta, Parameter, Prim, Primitive, Residual, Residuals, Result,
-    Rule, Saved, SavedOp, ScalarExpr, Shape, Signature, Site, SliceMut, TrackedTensor, Values, View,
+    ByRows, Definition, Error, General, Grads, Mask, Meta, Parameter, Prim, Primitive, Residual, Residuals,
+    Result, Rule, Saved, SavedOp, ScalarExpr, Shape, Signature, Site, SliceMut, TrackedTensor, Values, View,
     apply_one, checked_shape, is_float, pointwise, resolve_dim,
 };
 use std::sync::{Arc, LazyLock};

@@ -5,10 +5,10 @@ mod compiled;
 mod worker;
 mod workloads;
 
-use candle_autograd::kernels::{memory, probe, threads};
-use peak_alloc::PeakAlloc;
 use candle_autograd::graph::Engine;
+use candle_autograd::kernels::{memory, probe, threads};
 use candle_autograd::{Result, TrackedTensor};
+use peak_alloc::PeakAlloc;
 use worker::Arguments;
 use workloads::Function;
 

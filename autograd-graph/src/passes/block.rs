@@ -58,7 +58,11 @@ fn first(shape: &Shape) -> usize {
     shape.dims().first().copied().unwrap_or(1)
 }
 
-fn member(program: &Program, instruction: &Instruction, layout: &dyn Fn(Operand) -> Layout) -> Option<Member> {
+fn member(
+    program: &Program,
+    instruction: &Instruction,
+    layout: &dyn Fn(Operand) -> Layout,
+) -> Option<Member> {
     let metas: SmallVec<[Meta; 4]> = instruction.operands.iter().map(|o| meta_of(program, *o)).collect();
     if metas.len() > Mask::CAPACITY || instruction.outputs.iter().any(|out| out.elements() == 0) {
         return None;
@@ -124,7 +128,10 @@ fn grow(program: &Program, members: &[Option<Member>], groups: &mut Groups<'_>) 
             for other in others {
                 let alike = members[other].as_ref().is_some_and(|other| other.rows == own.rows);
                 let (a, b) = (groups.group_of(other), groups.group_of(i));
-                if alike && a != b && meet_in_rows(program, members, groups, a, b) && !groups.path_through_others(a, b)
+                if alike
+                    && a != b
+                    && meet_in_rows(program, members, groups, a, b)
+                    && !groups.path_through_others(a, b)
                 {
                     groups.merge(a, b);
                 }

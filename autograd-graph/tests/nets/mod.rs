@@ -45,8 +45,20 @@ const BLOCK: usize = 12;
 
 fn block_inputs(seed: u64) -> Result<Vec<Value>> {
     let d = WIDTH;
-    let shapes: [&[usize]; BLOCK] =
-        [&[d], &[d], &[d, 3 * d], &[3 * d], &[d, d], &[d], &[d], &[d], &[d, 4 * d], &[4 * d], &[4 * d, d], &[d]];
+    let shapes: [&[usize]; BLOCK] = [
+        &[d],
+        &[d],
+        &[d, 3 * d],
+        &[3 * d],
+        &[d, d],
+        &[d],
+        &[d],
+        &[d],
+        &[d, 4 * d],
+        &[4 * d],
+        &[4 * d, d],
+        &[d],
+    ];
     shapes.iter().zip(seed..).map(|(dims, seed)| draw(dims, 0.3, seed)).collect()
 }
 
@@ -70,8 +82,10 @@ fn causal_mask() -> Result<Value> {
 
 fn batch_norm(x: &Value, weight: &Value, bias: &Value) -> Result<Value> {
     let channels = weight.elem_count();
-    let (mean, variance) =
-        (Value::from_vec(vec![0f32; channels], &[channels])?, Value::from_vec(vec![1f32; channels], &[channels])?);
+    let (mean, variance) = (
+        Value::from_vec(vec![0f32; channels], &[channels])?,
+        Value::from_vec(vec![1f32; channels], &[channels])?,
+    );
     Ok(batch_norm_train(x, &mean, &variance, Some(weight), Some(bias), 0.1, 1e-5)?.output)
 }
 

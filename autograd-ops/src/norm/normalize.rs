@@ -4,8 +4,9 @@ use super::expressions::{Part, definition};
 use crate::numbers::{in_front, with_batch};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    Buffer, ByRows, Error, General, Grads, Layout, Mask, Meta, Pointwise, Prim, Primitive, Residual, Residuals,
-    Result, Rule, Saved, Shape, Signature, SliceMut, TrackedTensor, Values, View, algebra, apply, is_float,
+    Buffer, ByRows, Error, General, Grads, Layout, Mask, Meta, Pointwise, Prim, Primitive, Residual,
+    Residuals, Result, Rule, Saved, Shape, Signature, SliceMut, TrackedTensor, Values, View, algebra, apply,
+    is_float,
 };
 use autograd_kernels::{Kind, machine, norm};
 use candle_core::DType;

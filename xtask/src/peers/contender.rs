@@ -49,7 +49,9 @@ pub(crate) fn prepare(
         let known = all.join(", ");
         return Err(Failure::new(format!("`{unknown}` is not a contender; they are {known}")));
     }
-    let wanted = |name: &str| name == "ours" || name == "ours, tiles" || only.is_empty() || only.iter().any(|o| o == name);
+    let wanted = |name: &str| {
+        name == "ours" || name == "ours, tiles" || only.is_empty() || only.iter().any(|o| o == name)
+    };
     let folder = project.root.join("benches/peers");
     let scratch = project.target()?.join("peers");
     let mut contenders = Vec::new();
