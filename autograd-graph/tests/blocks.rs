@@ -12,6 +12,9 @@ use nets::draw;
 /// Sums over 2¹⁸ terms in another order, against the largest number of an output.
 const F32: f64 = 2e-5;
 
+/// Tiles and sums of two threads.
+const WORKING: usize = 64 * 1024;
+
 type Values = Vec<TrackedTensor>;
 type Step = Box<dyn Fn(&[TrackedTensor]) -> Result<Values>>;
 
@@ -93,7 +96,10 @@ fn steps_over_blocks_of_rows_give_what_whole_steps_give() -> Result<()> {
             assert_close(name, &whole.call(&refs)?, &want, F32)?;
             // Nothing as large as all rows passes between the ops any more.
             let rows = inputs[0].meta().bytes();
-            assert!(compiled.planned_bytes() <= whole.planned_bytes().max(rows), "{name}: {explanation}");
+            assert!(
+                compiled.planned_bytes() <= whole.planned_bytes().max(rows) + WORKING,
+                "{name}: {explanation}"
+            );
         }
     }
     Ok(())

@@ -127,7 +127,8 @@ fn check_rows(case: &Case) -> Result<(usize, Option<String>)> {
         let Ok(whole) = run(&operands) else { return Ok((said, None)) };
         let metas: Vec<_> = operands.iter().map(|x| x.meta()).collect();
         let by = step.op.by_rows(&metas);
-        let rows = |by: ByRows| (0..operands.len()).find(|&i| !by.whole.has(i)).map(|i| operands[i].dims()[0]);
+        let rows =
+            |by: ByRows| (0..operands.len()).find(|&i| !by.whole.has(i)).map(|i| operands[i].dims()[0]);
         if let Some((by, rows)) = by.and_then(|by| Some((by, rows(by).filter(|&rows| rows > 1)?))) {
             said += 1;
             let part = |start: usize, len: usize| {

@@ -22,13 +22,15 @@
 use super::fuse::Groups;
 use super::rewrite::Rewrite;
 use crate::blocked::{Blocked, in_order};
+use crate::capture::capture;
 use crate::fused::{Fused, FusedOutput, MOST_INPUTS, MOST_OUTPUTS};
 use crate::graph::meta_of;
 use crate::plan::layouts;
+use autograd_core::algebra::reshape;
 use autograd_core::kernels::expr::Builder;
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
-    DType, Instruction, Layout, Mask, Meta, Operand, Prim, Program, Result, ScalarExpr, Shape,
+    DType, Error, Instruction, Layout, Mask, Meta, Operand, Prim, Program, Result, ScalarExpr, Shape,
 };
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -58,6 +60,21 @@ fn first(shape: &Shape) -> usize {
     shape.dims().first().copied().unwrap_or(1)
 }
 
+/// Whether an op leaves elements where they are and rows what they are.
+fn reshapes(instruction: &Instruction, metas: &[Meta]) -> bool {
+    let ([x], [y]) = (metas, &instruction.outputs[..]) else { return false };
+    let view = instruction.op.view(y, &[&Layout::contiguous(x.shape)]);
+    let same = view.is_some_and(|(_, layout)| layout == Layout::contiguous(y.shape));
+    same && x.dtype == y.dtype && y.shape.rank() > 0 && x.elements() == y.elements()
+}
+
+/// The op that gives rows another shape, and makes one value of one.
+fn reshape_rows(x: &Meta, shape: Shape) -> Result<Prim> {
+    let program = capture(|x| Ok(vec![reshape(&x[0], &shape)?]), std::slice::from_ref(x))?;
+    let made = program.instructions.into_iter().next().map(|instruction| instruction.op);
+    made.ok_or_else(|| Error::internal("rows", "a reshape is an op"))
+}
+
 fn member(
     program: &Program,
     instruction: &Instruction,
@@ -76,6 +93,8 @@ fn member(
             operands: Mask::of(metas.len(), |i| has(&metas[i].shape)),
             outputs: Mask::of(fused.outputs.len(), |j| first(&fused.outputs[j].kept) == rows),
         }
+    } else if reshapes(instruction, &metas) {
+        Member { rows: first(&metas[0].shape), operands: Mask::one(0), outputs: Mask::one(0) }
     } else {
         let by = instruction.op.by_rows(&metas)?;
         let rows = metas.iter().enumerate().find(|(i, _)| !by.whole.has(*i)).map(|(_, m)| first(&m.shape))?;
@@ -119,8 +138,7 @@ fn grow(program: &Program, members: &[Option<Member>], groups: &mut Groups<'_>) 
     let mut readers: HashMap<Operand, Vec<usize>> = HashMap::new();
     for (i, instruction) in program.instructions.iter().enumerate() {
         let Some(own) = &members[i] else { continue };
-        for (k, operand) in instruction.operands.iter().enumerate().filter(|(k, _)| own.operands.has(*k)) {
-            let _ = k;
+        for operand in rows_read(instruction, own) {
             let mut others = readers.get(operand).cloned().unwrap_or_default();
             if let Operand::Result { instruction: from, .. } = *operand {
                 others.push(from);
@@ -139,6 +157,11 @@ fn grow(program: &Program, members: &[Option<Member>], groups: &mut Groups<'_>) 
             readers.entry(*operand).or_default().push(i);
         }
     }
+}
+
+/// The operands of which an instruction reads rows.
+fn rows_read<'a>(instruction: &'a Instruction, own: &'a Member) -> impl Iterator<Item = &'a Operand> {
+    instruction.operands.iter().enumerate().filter(|(k, _)| own.operands.has(*k)).map(|(_, operand)| operand)
 }
 
 /// Whether two groups read nothing from each other but rows, as rows.
@@ -233,8 +256,12 @@ fn emit(
         let operands: SmallVec<[Operand; 2]> =
             instruction.operands.iter().enumerate().map(|(k, o)| at[&(*o, own.operands.has(k))]).collect();
         let metas: Vec<Meta> = operands.iter().map(|o| part.meta_of(*o)).collect();
+        let whole: SmallVec<[Meta; 4]> = instruction.operands.iter().map(|o| meta_of(old, *o)).collect();
         let op = match as_fused(&instruction.op) {
             Some(fused) => Prim::Shared(Arc::new(over_rows(fused, rows, share))),
+            None if reshapes(instruction, &whole) => {
+                reshape_rows(&metas[0], with_rows(&instruction.outputs[0], share).shape)?
+            }
             None => instruction.op.clone(),
         };
         let signature = op.infer(&metas)?;
