@@ -143,8 +143,14 @@ pub fn for_each_block(
     outputs: &mut [SliceMut<'_>],
     f: &(dyn Fn(&mut Lent<'_>, usize, &mut [SliceMut<'_>]) + Sync),
 ) {
-    assert!(each % ALIGNMENT == 0 && memory.as_ptr().align_offset(ALIGNMENT) == 0, "blocks: alignment");
-    assert!(outputs.iter().all(|out| out.len() % blocks.max(1) == 0), "blocks: equal parts of outputs");
+    assert!(
+        each.is_multiple_of(ALIGNMENT) && memory.as_ptr().align_offset(ALIGNMENT) == 0,
+        "blocks: alignment"
+    );
+    assert!(
+        outputs.iter().all(|out| out.len().is_multiple_of(blocks.max(1))),
+        "blocks: equal parts of outputs"
+    );
     let workers = memory.len().checked_div(each).unwrap_or(blocks).min(blocks);
     assert!(workers > 0 || blocks == 0, "blocks: memory for a worker");
     let mut parts: Slices<(DisjointSlice<'_>, usize)> = Slices::new();

@@ -125,12 +125,22 @@ pub(super) fn block(old: &Program) -> Result<Program> {
     let mut new = Rewrite::of(old);
     for group in groups.order() {
         let all = groups.members_of(group).to_vec();
-        let done = all.len() > 1 && emit(old, &members, &groups, &all, &mut new)?;
+        let done = several(old, &all) && emit(old, &members, &groups, &all, &mut new)?;
         if !done {
             all.iter().for_each(|&i| new.keep(i, &old.instructions[i]));
         }
     }
     Ok(new.finish(old))
+}
+
+/// Whether more than one of the instructions computes something.
+fn several(program: &Program, all: &[usize]) -> bool {
+    let computes = |i: &&usize| {
+        let instruction = &program.instructions[**i];
+        let metas: SmallVec<[Meta; 4]> = instruction.operands.iter().map(|o| meta_of(program, *o)).collect();
+        !reshapes(instruction, &metas)
+    };
+    all.iter().filter(computes).count() > 1
 }
 
 /// Joins each instruction with those whose rows it reads, and those that read rows which it reads.
@@ -196,7 +206,7 @@ fn with_rows(meta: &Meta, rows: usize) -> Meta {
 /// How many rows a block has; `None` where blocks are not worth it.
 fn rows_of_a_block(rows: usize, bytes: usize, sums: usize) -> Option<usize> {
     let each = bytes.div_ceil(rows);
-    let divisors = (1..rows).filter(|r| rows % r == 0);
+    let divisors = (1..rows).filter(|&r| rows.is_multiple_of(r));
     let fits = |r: usize| r * each <= BLOCK_BYTES || r == 1;
     // Terms of sums must be few against the rows.
     let few = |r: usize| (rows / r) * sums <= bytes / 8;

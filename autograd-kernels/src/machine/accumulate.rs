@@ -14,8 +14,11 @@ use std::sync::Mutex;
 /// How many of them a thread keeps to be used again.
 const KEPT: usize = 8;
 
+/// Accumulators to be used again.
+type Spare = RefCell<Vec<Box<Accumulator>>>;
+
 thread_local! {
-    static SPARE: RefCell<Vec<Box<Accumulator>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: Spare = const { RefCell::new(Vec::new()) };
 }
 
 /// The sums of one output.
