@@ -8,11 +8,14 @@ use autograd_ops::norm::batch_norm_train;
 
 type Value = TrackedTensor;
 
+/// A scalar of values.
+pub(crate) type Loss = Box<dyn Fn(&[Value]) -> Result<Value>>;
+
 /// A loss, and values of the kind that it is taken of.
 pub(crate) struct Net {
     pub(crate) name: &'static str,
     pub(crate) inputs: Vec<Value>,
-    pub(crate) loss: Box<dyn Fn(&[Value]) -> Result<Value>>,
+    pub(crate) loss: Loss,
 }
 
 /// Numbers between −1 and 1 by a seed, scaled.
