@@ -145,7 +145,9 @@ fn what_an_op_reports_of_a_block_is_an_error() -> Result<()> {
     let targets = TrackedTensor::from_vec((0..600u32).collect(), &[600])?;
     let step: Step =
         Box::new(value_and_grad(move |x: &[TrackedTensor]| x[0].mul(1.5)?.cross_entropy(&targets)));
-    let error = compile(&[x.clone()], &step, Options::default())?.call(&[&x]).expect_err("class 260 of 260");
+    let error = compile(std::slice::from_ref(&x), &step, Options::default())?
+        .call(&[&x])
+        .expect_err("class 260 of 260");
     assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
     Ok(())
 }
