@@ -9,7 +9,7 @@ mod workloads;
 use criterion::{BenchmarkId, Criterion};
 use std::hint::black_box;
 use std::time::Duration;
-use workloads::{Mode, build};
+use workloads::build;
 
 /// Small enough to be repeated many times.
 const OPS: [&str; 15] = [
@@ -34,9 +34,9 @@ fn ops(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("forward and backward");
     group.sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     for name in OPS {
-        let mut repetition = build(name, Mode::Eager).expect("a workload of the list can be built");
+        let (leaves, function) = build(name).expect("a workload of the list can be built");
         group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
-            bencher.iter(|| black_box(repetition().expect("a workload that was built runs")));
+            bencher.iter(|| black_box(function(&leaves).expect("a workload that was built runs")));
         });
     }
     group.finish();

@@ -44,6 +44,16 @@ pub struct SumOver {
     pub scale: f64,
 }
 
+/// How an op treats the first dimension of its inputs; see [`Primitive::by_rows`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByRows {
+    /// The inputs that every row reads whole. The first extent of all others is the number of rows.
+    pub whole: Mask,
+    /// The outputs, auxiliary ones counted behind the others, that are sums over the rows. The
+    /// first extent of all others is the number of rows.
+    pub summed: Mask,
+}
+
 /// An operation that levels can see.
 ///
 /// A primitive is data: its parameters, and what follows from them. It never holds a tracked
@@ -100,6 +110,15 @@ pub trait Primitive: Debug + Send + Sync + 'static {
     /// The op as a sum of its one input, where it is one: graphs fuse sums into what they sum.
     fn as_sum(&self, input: &Meta) -> Option<SumOver> {
         let _ = input;
+        None
+    }
+
+    /// Whether rows, the indices of the first dimension, do not depend on each other: evaluated on
+    /// some of the rows of its inputs the op gives those rows of its outputs, or terms of sums over
+    /// the rows. Static graphs evaluate a run of such ops on a few rows at a time, which stay in the
+    /// cache.
+    fn by_rows(&self, inputs: &[Meta]) -> Option<ByRows> {
+        let _ = inputs;
         None
     }
 

@@ -71,6 +71,16 @@ pub trait Tracer: Any + Debug + Send + Sync {
     /// Whatever the op or the levels below report.
     fn process(&self, call: &Call<'_>) -> Result<Applied>;
 
+    /// A plain value that a function made for this one, a number for all elements, as the level
+    /// sees it: a graph being captured makes a constant of it, so that what is computed from it
+    /// and closed-over values is recorded and not evaluated. By default what the level below says.
+    fn constant(&self, plain: TrackedTensor) -> TrackedTensor {
+        match self.lower().and_then(TrackedTensor::tracer) {
+            Some(tracer) => tracer.constant(plain),
+            None => plain,
+        }
+    }
+
     /// The transform's own number for the value, where it has one: what a cut is remembered by.
     fn number(&self) -> Option<usize> {
         None

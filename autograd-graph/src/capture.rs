@@ -61,6 +61,12 @@ impl Tracer for CaptureTracer {
         self
     }
 
+    fn constant(&self, plain: TrackedTensor) -> TrackedTensor {
+        let meta = plain.meta();
+        let operand = constant(&mut self.program.lock(), &plain);
+        self.join(operand, meta)
+    }
+
     fn process(&self, call: &Call<'_>) -> Result<Applied> {
         let Call { op, inputs, aux, site } = *call;
         if let Rule::Opaque(_) = op.rule() {
@@ -151,6 +157,12 @@ pub fn capture(
     let outputs = f(&values)?;
     let mut done = std::mem::take(&mut *program.lock());
     for output in &outputs {
+        let mut output = output;
+        // What a tape of `f` itself made leaves it as the value beneath: that tape is gone.
+        while let Some(tracer) = output.tracer().filter(|tracer| !tracer.is_active()) {
+            let Some(lower) = tracer.lower() else { break };
+            output = lower;
+        }
         let operand = match CaptureTracer::of(level, output) {
             Some(captured) => captured.operand,
             None => constant(&mut done, output),

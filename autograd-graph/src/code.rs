@@ -20,6 +20,8 @@ pub enum Engine {
 #[derive(Default)]
 pub(crate) struct Code {
     steps: Vec<Option<Arc<dyn TileCode>>>,
+    /// The code of the plan within a step.
+    within: Vec<Option<Code>>,
 }
 
 impl Code {
@@ -27,7 +29,10 @@ impl Code {
     pub(crate) fn new(plan: &Plan, engine: Engine) -> Self {
         match engine {
             Engine::Tiles => Self::default(),
-            Engine::Best => Self { steps: plan.steps.iter().map(code_of).collect() },
+            Engine::Best => Self {
+                steps: plan.steps.iter().map(code_of).collect(),
+                within: plan.steps.iter().map(|step| Some(Self::new(step.within()?, engine))).collect(),
+            },
         }
     }
 
@@ -35,13 +40,23 @@ impl Code {
     pub(crate) fn of(&self, step: usize) -> Option<&dyn TileCode> {
         self.steps.get(step)?.as_deref()
     }
+
+    /// The code of the plan within a step.
+    pub(crate) fn within(&self, step: usize) -> Option<&Self> {
+        self.within.get(step)?.as_ref()
+    }
+
+    /// Whether some step has code.
+    pub(crate) fn is_some(&self) -> bool {
+        self.steps.iter().any(Option::is_some) || self.within.iter().flatten().any(Self::is_some)
+    }
 }
 
 #[cfg(feature = "jit")]
 fn code_of(step: &crate::plan::Step) -> Option<Arc<dyn TileCode>> {
     match &step.kernel {
         crate::plan::Kernel::Fused { prepared, .. } => autograd_core::kernels::jit::code(prepared),
-        crate::plan::Kernel::Op(_) | crate::plan::Kernel::Copy => None,
+        crate::plan::Kernel::Op(_) | crate::plan::Kernel::Blocked { .. } | crate::plan::Kernel::Copy => None,
     }
 }
 

@@ -2,12 +2,15 @@
 //! the kernels of single ops take what they need to work in from the buffer pool, or the system.
 
 use crate::code::Code;
-use crate::plan::{External, Kernel, Read, SharedPlan, Step, Write};
-use autograd_core::kernels::arena::{Arena, Slices};
+use crate::plan::{External, Kernel, Plan, Read, SharedPlan, Step, Write};
+use autograd_core::kernels::arena::{Arena, Lent, Slices, for_each_block};
 use autograd_core::kernels::machine::Feed;
 use autograd_core::kernels::{Slice, copy};
 use autograd_core::smallvec::SmallVec;
-use autograd_core::{At, Buffer, Error, Meta, Plain, Result, SliceMut, TrackedTensor, View, with_buffers};
+use autograd_core::{
+    At, Buffer, Error, Mask, Meta, Plain, Result, SliceMut, TrackedTensor, View, with_buffers,
+};
+use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// Inputs and outputs of a graph: up to so many take no allocation.
@@ -158,7 +161,6 @@ fn run_step(
     arena: &mut Arena,
     outputs: &mut [SliceMut<'_>],
 ) -> Result<()> {
-    let (read, mut written) = arena.open(&step.read_regions, &step.write_regions);
     let mut externals: Slices<&Plain> = Slices::new();
     for external in &step.externals {
         externals.push(match *external {
@@ -166,48 +168,97 @@ fn run_step(
             External::Constant(i) => constants[i].plain().ok_or_else(watched)?,
         });
     }
-    with_buffers("compiled", &externals, |outside| {
-        // Output buffers that are written come out of the list, so that others can be read.
-        let mut taken: Slices<SliceMut<'_>> = Slices::new();
-        for write in &step.writes {
-            if let Write::Output(k) = *write {
-                taken.push(std::mem::replace(&mut outputs[k], empty()));
-            }
-        }
-        let done = {
-            let mut own = taken.iter_mut();
-            let mut writes: Slices<SliceMut<'_>> = Slices::new();
-            for write in &step.writes {
-                writes.push(match *write {
-                    Write::Arena(i) => std::mem::replace(&mut written[i], empty()),
-                    Write::Output(_) => own.next().map_or_else(empty, SliceMut::reborrow),
-                });
-            }
-            let slice = |at: Read| -> Slice<'_> {
-                match at {
-                    Read::Arena(i) => read[i],
-                    Read::Output(k) => outputs[k].as_slice(),
-                    Read::External(i) => match step.externals[i] {
-                        // An input in row-major order may begin anywhere in its buffer.
-                        External::Input(_) => {
-                            let own = externals[i].layout();
-                            outside[i].part(own.offset()..own.offset() + own.elements())
-                        }
-                        External::Constant(_) => outside[i],
-                    },
+    with_buffers("compiled", &externals, |buffers| {
+        let mut outside: Slices<Slice<'_>> = Slices::new();
+        for (k, external) in step.externals.iter().enumerate() {
+            outside.push(match *external {
+                // An input in row-major order may begin anywhere in its buffer.
+                External::Input(_) => {
+                    let own = externals[k].layout();
+                    buffers[k].part(own.offset()..own.offset() + own.elements())
                 }
-            };
-            compute(step, number, code, &slice, &mut writes, &mut written[in_arena(step)..])
-        };
-        let into = step.writes.iter().filter_map(|write| match *write {
-            Write::Output(k) => Some(k),
-            Write::Arena(_) => None,
-        });
-        for (k, slice) in into.zip(taken) {
-            outputs[k] = slice;
+                External::Constant(_) => buffers[k],
+            });
         }
-        done
+        run_opened(step, number, code, &outside, &mut arena.lend(), outputs)
     })
+}
+
+/// Runs a step of which all values from outside of the arena are at hand.
+fn run_opened(
+    step: &Step,
+    number: usize,
+    code: &Code,
+    outside: &[Slice<'_>],
+    arena: &mut Lent<'_>,
+    outputs: &mut [SliceMut<'_>],
+) -> Result<()> {
+    let (read, mut written) = arena.open(&step.read_regions, &step.write_regions);
+    // Output buffers that are written come out of the list, so that others can be read.
+    let mut taken: Slices<SliceMut<'_>> = Slices::new();
+    for write in &step.writes {
+        if let Write::Output(k) = *write {
+            taken.push(std::mem::replace(&mut outputs[k], empty()));
+        }
+    }
+    let done = {
+        let mut own = taken.iter_mut();
+        let mut writes: Slices<SliceMut<'_>> = Slices::new();
+        for write in &step.writes {
+            writes.push(match *write {
+                Write::Arena(i) => std::mem::replace(&mut written[i], empty()),
+                Write::Output(_) => own.next().map_or_else(empty, SliceMut::reborrow),
+            });
+        }
+        let slice = |at: Read| -> Slice<'_> {
+            match at {
+                Read::Arena(i) => read[i],
+                Read::Output(k) => outputs[k].as_slice(),
+                Read::External(i) => outside[i],
+            }
+        };
+        compute(step, number, code, &slice, &mut writes, &mut written[in_arena(step)..])
+    };
+    let into = step.writes.iter().filter_map(|write| match *write {
+        Write::Output(k) => Some(k),
+        Write::Arena(_) => None,
+    });
+    for (k, slice) in into.zip(taken) {
+        outputs[k] = slice;
+    }
+    done
+}
+
+/// Runs a plan over the rows of each block: of the inputs in `rows` a block reads its own, of the
+/// others all; each output is one part for each block. The memory is for as many workers as it has
+/// room for.
+pub(crate) fn run_blocks(
+    plan: &Plan,
+    code: &Code,
+    blocks: usize,
+    rows: Mask,
+    inputs: &[Slice<'_>],
+    outputs: &mut [SliceMut<'_>],
+    memory: &mut [u8],
+) -> Result<()> {
+    // Locked where a step fails, and nowhere else.
+    let failed: Mutex<Option<Error>> = Mutex::new(None);
+    for_each_block(blocks, memory, plan.bytes, outputs, &|arena, block, outputs| {
+        for (number, step) in plan.steps.iter().enumerate() {
+            let mut outside: Slices<Slice<'_>> = Slices::new();
+            for external in &step.externals {
+                let External::Input(i) = *external else { continue };
+                let len = inputs[i].len() / if rows.has(i) { blocks } else { 1 };
+                let from = if rows.has(i) { block * len } else { 0 };
+                outside.push(inputs[i].part(from..from + len));
+            }
+            if let Err(error) = run_opened(step, number, code, &outside, arena, outputs) {
+                failed.lock().get_or_insert(error.or_at(step.site));
+                return;
+            }
+        }
+    });
+    failed.into_inner().map_or(Ok(()), Err)
 }
 
 /// How many outputs lie in the arena: working memory begins behind them.
@@ -228,6 +279,17 @@ fn compute<'s>(
             let views: Slices<View<'_>> =
                 step.reads.iter().map(|(at, layout)| View { data: slice(*at), layout }).collect();
             op.eval_into(&views, writes)
+        }
+        Kernel::Blocked { plan, blocks, rows, .. } => {
+            let mut inputs: Slices<Slice<'_>> = Slices::new();
+            for (at, layout) in &step.reads {
+                inputs.push(slice(*at).part(layout.offset()..layout.offset() + layout.elements()));
+            }
+            let memory = scratch.first_mut().and_then(SliceMut::u8s_mut);
+            let memory =
+                memory.ok_or_else(|| Error::internal("rows", "its working memory is not planned"))?;
+            let none = Code::default();
+            run_blocks(plan, code.within(number).unwrap_or(&none), *blocks, *rows, &inputs, writes, memory)
         }
         Kernel::Copy => {
             let (at, layout) = &step.reads[0];

@@ -45,6 +45,11 @@ impl Explanation {
             .map(|(i, step)| {
                 let (name, parts, engine) = match &step.kernel {
                     Kernel::Op(op) => (op.name(), Vec::new(), "kernel"),
+                    Kernel::Blocked { parts, .. } => {
+                        let engine =
+                            if code.within(i).is_some_and(Code::is_some) { "machine code" } else { "kernel" };
+                        ("rows", parts.clone(), engine)
+                    }
                     Kernel::Copy => ("copy", Vec::new(), "kernel"),
                     Kernel::Fused { parts, .. } => {
                         let engine = if code.of(i).is_some() { "machine code" } else { "tiles" };

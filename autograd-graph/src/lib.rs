@@ -20,6 +20,7 @@
 //! }
 //! ```
 
+mod blocked;
 mod capture;
 mod check;
 mod code;

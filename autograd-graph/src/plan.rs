@@ -5,13 +5,14 @@
 //! graph lies in the caller's own buffer. A fused op writes over an input that nobody reads
 //! afterwards. What a fused op needs to work in is part of the arena too.
 
+use crate::blocked::{Blocked, in_order};
 use crate::fused::Fused;
 use crate::graph::meta_of;
 use autograd_core::kernels::arena::{ALIGNMENT, Region};
 use autograd_core::kernels::machine::Prepared;
-use autograd_core::kernels::{Kind, Layout};
+use autograd_core::kernels::{Kind, Layout, threads};
 use autograd_core::smallvec::SmallVec;
-use autograd_core::{Error, Instruction, Meta, Operand, Prim, Program, Result, Site, kind_of};
+use autograd_core::{Error, Instruction, Mask, Meta, Operand, Prim, Program, Result, Site, kind_of};
 use std::sync::Arc;
 
 /// Where a value lies.
@@ -66,6 +67,8 @@ pub(crate) enum Kernel {
     Op(Prim),
     /// A fused op: for each input, whether it lies under an output.
     Fused { prepared: Box<Prepared>, over: Vec<Option<usize>>, parts: Vec<&'static str> },
+    /// A plan over the rows of a block, run for each block.
+    Blocked { plan: SharedPlan, blocks: usize, rows: Mask, parts: Vec<&'static str> },
     /// A copy into row-major order.
     Copy,
 }
@@ -85,6 +88,16 @@ pub(crate) struct Step {
     pub(crate) operations: u64,
     /// Bytes that it reads and writes.
     pub(crate) bytes: u64,
+}
+
+impl Step {
+    /// The plan within a step that runs for blocks of rows.
+    pub(crate) fn within(&self) -> Option<&Plan> {
+        match &self.kernel {
+            Kernel::Blocked { plan, .. } => Some(plan),
+            Kernel::Op(_) | Kernel::Fused { .. } | Kernel::Copy => None,
+        }
+    }
 }
 
 /// A program ready to run.
@@ -147,6 +160,12 @@ pub(crate) fn value_of(program: &Program, all: &[Vec<Value>], operand: Operand) 
         }
         Operand::Result { instruction, output } => all[instruction][output],
     }
+}
+
+/// How the elements of an operand lie.
+pub(crate) fn layouts(program: &Program) -> impl Fn(Operand) -> Layout + '_ {
+    let all = values(program);
+    move |operand| value_of(program, &all, operand).layout
 }
 
 /// For each instruction, the one in whose memory its first output lies; `None` for memory from
@@ -324,7 +343,10 @@ impl Planner<'_> {
         let mut scratch = Vec::new();
         let kernel = match as_fused(&instruction.op) {
             Some(fused) => self.fused(i, fused, &operands, &metas, &mut reads, &mut scratch, in_place)?,
-            None => Kernel::Op(instruction.op.clone()),
+            None => match instruction.op.as_any().and_then(|op| op.downcast_ref::<Blocked>()) {
+                Some(blocked) => self.blocked(i, blocked, &metas, &mut reads, &mut scratch, in_place)?,
+                None => Kernel::Op(instruction.op.clone()),
+            },
         };
         let now = self.drafts.len();
         for (j, meta) in instruction.outputs.iter().enumerate() {
@@ -390,19 +412,7 @@ impl Planner<'_> {
             let layout = read.1;
             let apart = layout.strides().last().is_some_and(|&s| s > 1) && !layout.strides().contains(&0);
             if apart && layout.elements() >= COPIED_FROM {
-                let now = self.drafts.len();
-                let block = self.block(kinds[k], layout.elements(), now, now);
-                let bytes = 2 * metas[k].bytes() as u64;
-                self.push(Draft {
-                    kernel: Kernel::Copy,
-                    reads: vec![*read],
-                    writes: vec![Home::Block(block)],
-                    scratch: Vec::new(),
-                    site: self.program.instructions[i].site,
-                    operations: 0,
-                    bytes,
-                });
-                *read = (Home2::Home(Home::Block(block)), Layout::contiguous(*layout.shape()));
+                self.bring_into_order(i, &metas[k], kinds[k], read);
             }
         }
         let over = if in_place {
@@ -418,6 +428,43 @@ impl Planner<'_> {
         scratch.push(self.block(kind, len, now, now));
         scratch.push(self.block(Kind::F64, prepared.sums(), now, now));
         Ok(Kernel::Fused { prepared: Box::new(prepared), over, parts: fused.parts.clone() })
+    }
+
+    /// A copy of an operand of instruction `i` in row-major order, to be read in its place.
+    fn bring_into_order(&mut self, i: usize, meta: &Meta, kind: Kind, read: &mut (Home2, Layout)) {
+        let now = self.drafts.len();
+        let block = self.block(kind, meta.elements(), now, now);
+        self.push(Draft {
+            kernel: Kernel::Copy,
+            reads: vec![*read],
+            writes: vec![Home::Block(block)],
+            scratch: Vec::new(),
+            site: self.program.instructions[i].site,
+            operations: 0,
+            bytes: 2 * meta.bytes() as u64,
+        });
+        *read = (Home2::Home(Home::Block(block)), Layout::contiguous(meta.shape));
+    }
+
+    fn blocked(
+        &mut self,
+        i: usize,
+        blocked: &Blocked,
+        metas: &[Meta],
+        reads: &mut [(Home2, Layout)],
+        scratch: &mut Vec<usize>,
+        in_place: bool,
+    ) -> Result<Kernel> {
+        for (meta, read) in metas.iter().zip(reads.iter_mut()).filter(|(_, read)| !in_order(&read.1)) {
+            let kind =
+                kind_of(meta.dtype).ok_or_else(|| Error::internal("rows", "a type without kernels"))?;
+            self.bring_into_order(i, meta, kind, read);
+        }
+        let plan = Arc::new(Plan::new(&blocked.part, in_place)?);
+        let workers = threads::threads().clamp(1, blocked.blocks);
+        let now = self.drafts.len();
+        scratch.push(self.block(Kind::U8, workers * plan.bytes, now, now));
+        Ok(Kernel::Blocked { plan, blocks: blocked.blocks, rows: blocked.rows, parts: blocked.parts() })
     }
 
     /// Which inputs lie under an output: those that die here, whole and of the output's type.
@@ -527,7 +574,7 @@ fn finished(draft: &Draft, blocks: &[Block]) -> Step {
     };
     let over = match &draft.kernel {
         Kernel::Fused { over, .. } => over.clone(),
-        Kernel::Op(_) | Kernel::Copy => vec![None; draft.reads.len()],
+        Kernel::Op(_) | Kernel::Blocked { .. } | Kernel::Copy => vec![None; draft.reads.len()],
     };
     for ((home, layout), over) in draft.reads.iter().zip(over) {
         let read = match *home {

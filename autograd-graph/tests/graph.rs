@@ -193,6 +193,36 @@ fn closed_over_values_are_parameters_and_literals_are_not() -> Result<()> {
 }
 
 #[test]
+fn gradients_read_closed_over_values_when_they_run() -> Result<()> {
+    let variable = candle_core::Var::new(&[1f32, 2.], &candle_core::Device::Cpu)?;
+    let w = TrackedTensor::from_candle(variable.as_tensor())?;
+    let x = TrackedTensor::from_vec(vec![3f32, 4.], &[2])?;
+    // The gradient is 1·w: nothing of it depends on the input.
+    let f = value_and_grad(move |x: &[TrackedTensor]| x[0].mul(&w)?.sum());
+    let compiled = compile(f, &[x.meta()])?;
+    assert_eq!(compiled.call(&[&x])?[1].to_vec1::<f32>()?, [1., 2.]);
+    variable.set(&candle_core::Tensor::new(&[10f32, 20.], &candle_core::Device::Cpu)?)?;
+    assert_eq!(compiled.call(&[&x])?[1].to_vec1::<f32>()?, [10., 20.]);
+    Ok(())
+}
+
+#[test]
+fn explain_counts_what_a_step_reads_and_writes() -> Result<()> {
+    let x = vec![draw(&[64, 256], 1)?, draw(&[256], 2)?, draw(&[256], 3)?];
+    let compiled = Graph::capture(value_and_grad(chain), &metas(&x))?.compile(Options::default())?;
+    let explanation = compiled.explain();
+    // One step: it reads each input once and writes the loss and each gradient once.
+    let each: usize = x.iter().map(|x| x.meta().bytes()).sum();
+    assert_eq!(explanation.bytes_moved, (2 * each + 4) as u64, "{explanation}");
+    assert_eq!(explanation.planned_bytes, compiled.executor().bytes(), "{explanation}");
+    // A matrix product takes 2·m·k·n operations.
+    let (a, b) = (draw(&[8, 12], 1)?, draw(&[12, 16], 2)?);
+    let product = compile(|x| Ok(vec![x[0].matmul(&x[1])?]), &[a.meta(), b.meta()])?.explain();
+    assert_eq!(product.operations, 2 * 8 * 12 * 16, "{product}");
+    Ok(())
+}
+
+#[test]
 fn reading_a_number_while_capturing_names_the_line() -> Result<()> {
     let x = draw(&[2], 1)?;
     let line = line!() + 1;
@@ -300,6 +330,7 @@ fn every_pass_alone_keeps_the_results() -> Result<()> {
         one(|p| p.dead = true),
         one(|p| p.rematerialise = true),
         one(|p| p.fuse = true),
+        one(|p| (p.fuse, p.block) = (true, true)),
         one(|p| p.schedule = true),
         one(|p| (p.fuse, p.in_place) = (true, true)),
         Passes::ALL,

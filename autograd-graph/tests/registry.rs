@@ -1,8 +1,10 @@
 //! Every op of the registry, captured with its gradient: the interpreter equals eager mode to the
-//! bit, the compiled graph within rounding.
+//! bit, the compiled graph within rounding. And what ops say of their rows is so.
 
-use autograd_core::{DType, Result, TrackedTensor, is_float};
+use autograd_core::algebra::narrow;
+use autograd_core::{ByRows, DType, Operand, Result, TrackedTensor, apply_call, is_float};
 use autograd_graph::{Engine, Graph, Options};
+use autograd_ops::TensorAutograd;
 use autograd_ops::registry::{self, Case, Sample};
 use autograd_tape::GradientTape;
 
@@ -97,6 +99,75 @@ fn check(case: &Case) -> Result<Option<String>> {
     }
     let compiled = graph.compile(Options { engine: Engine::Best, ..Options::default() })?;
     compare("compiled", &compiled.call(&refs)?, &want, TOLERANCE)
+}
+
+/// Whether an op that says that its rows are independent gives for the first row and for the others
+/// what it gives for all; how many ops of the case say so.
+fn check_rows(case: &Case) -> Result<(usize, Option<String>)> {
+    let x = case.inputs.iter().zip(1..).map(|(s, seed)| draw(s, seed)).collect::<Result<Vec<_>>>()?;
+    let metas: Vec<_> = x.iter().map(TrackedTensor::meta).collect();
+    let Ok(graph) = Graph::capture(|x| outputs_and_gradient(case, x), &metas) else { return Ok((0, None)) };
+    let program = graph.program();
+    let mut made: Vec<Vec<TrackedTensor>> = Vec::new();
+    let mut said = 0;
+    for step in &program.instructions {
+        let operands: Vec<&TrackedTensor> = step
+            .operands
+            .iter()
+            .map(|operand| match *operand {
+                Operand::Input(i) => &x[i],
+                Operand::Constant(i) => &program.constants[i],
+                Operand::Result { instruction, output } => &made[instruction][output],
+            })
+            .collect();
+        let run = |operands: &[&TrackedTensor]| -> Result<Vec<TrackedTensor>> {
+            let applied = apply_call(&*step.op, operands, step.aux > 0, step.site)?;
+            Ok(applied.outputs.into_iter().chain(applied.aux).collect())
+        };
+        let Ok(whole) = run(&operands) else { return Ok((said, None)) };
+        let metas: Vec<_> = operands.iter().map(|x| x.meta()).collect();
+        let by = step.op.by_rows(&metas);
+        let rows =
+            |by: ByRows| (0..operands.len()).find(|&i| !by.whole.has(i)).map(|i| operands[i].dims()[0]);
+        if let Some((by, rows)) = by.and_then(|by| Some((by, rows(by).filter(|&rows| rows > 1)?))) {
+            said += 1;
+            let part = |start: usize, len: usize| {
+                let own = operands
+                    .iter()
+                    .enumerate()
+                    .map(|(i, x)| if by.whole.has(i) { Ok((*x).clone()) } else { narrow(x, 0, start, len) })
+                    .collect::<Result<Vec<_>>>()?;
+                run(&own.iter().collect::<Vec<_>>())
+            };
+            let (first, rest) = (part(0, 1)?, part(1, rows - 1)?);
+            for (j, ((first, rest), whole)) in first.iter().zip(&rest).zip(&whole).enumerate() {
+                let joined = match by.summed.has(j) {
+                    true => first.add(rest)?,
+                    false => autograd_ops::join::cat(&[first, rest], 0)?,
+                };
+                let what = format!("rows of {}", step.op.key());
+                if let Some(failure) = compare(&what, &[joined], std::slice::from_ref(whole), TOLERANCE)? {
+                    return Ok((said, Some(failure)));
+                }
+            }
+        }
+        made.push(whole);
+    }
+    Ok((said, None))
+}
+
+#[test]
+fn rows_are_independent_where_an_op_says_so() -> Result<()> {
+    let mut said = 0;
+    for op in registry::all() {
+        for case in (op.cases)() {
+            let (count, failure) = check_rows(&case)?;
+            said += count;
+            assert!(failure.is_none(), "{}, case '{}': {}", op.name, case.label, failure.unwrap_or_default());
+        }
+    }
+    assert!(said > 20, "{said} ops said so: softmax, norms and cross entropy do, and their reverse rules");
+    Ok(())
 }
 
 #[test]

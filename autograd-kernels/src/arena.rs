@@ -3,8 +3,11 @@
 //! Who runs a plan asks for the regions that one step reads and writes; the arena checks that no
 //! written region overlaps another one and hands out slices. Nothing is allocated or locked.
 
+use crate::threads::{Disjoint, DisjointSlice, parallel_for};
 use crate::{Element, Kind, Slice, SliceMut, bf16, f16};
 use smallvec::SmallVec;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Regions begin at multiples of this many bytes: a cache line, and more than any element needs.
 pub const ALIGNMENT: usize = 64;
@@ -58,16 +61,53 @@ impl Arena {
         self.lines.len() * ALIGNMENT
     }
 
+    /// The whole block, to be opened.
+    pub fn lend(&mut self) -> Lent<'_> {
+        let (start, bytes) = (self.lines.as_mut_ptr().cast::<u8>(), self.bytes());
+        Lent { start, bytes, memory: PhantomData }
+    }
+
     /// The regions as slices: those to read, and those to write.
     ///
     /// # Panics
-    /// Panics where a region is not aligned, leaves the arena, or is written and overlaps another.
+    /// As [`Lent::open`].
     pub fn open<'a>(
         &'a mut self,
         reads: &[Region],
         writes: &[Region],
     ) -> (Slices<Slice<'a>>, Slices<SliceMut<'a>>) {
-        let bytes = self.bytes();
+        self.lend().opened(reads, writes)
+    }
+}
+
+/// An arena, or a part of one, that somebody else owns.
+///
+/// Its memory begins at a multiple of [`ALIGNMENT`] and is initialised; for 'm it is this value's
+/// alone.
+#[derive(Debug)]
+pub struct Lent<'m> {
+    start: *mut u8,
+    bytes: usize,
+    memory: PhantomData<&'m mut [u8]>,
+}
+
+impl<'m> Lent<'m> {
+    /// How many bytes it has.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The regions as slices: those to read, and those to write.
+    ///
+    /// # Panics
+    /// Panics where a region is not aligned, leaves the arena, or is written and overlaps another.
+    pub fn open(&mut self, reads: &[Region], writes: &[Region]) -> (Slices<Slice<'_>>, Slices<SliceMut<'_>>) {
+        let own = Lent { start: self.start, bytes: self.bytes, memory: PhantomData };
+        own.opened(reads, writes)
+    }
+
+    fn opened(self, reads: &[Region], writes: &[Region]) -> (Slices<Slice<'m>>, Slices<SliceMut<'m>>) {
+        let bytes = self.bytes;
         for region in reads.iter().chain(writes) {
             assert!(region.offset % ALIGNMENT == 0, "a region begins at a cache line");
             assert!(region.offset + region.bytes() <= bytes, "a region lies within the arena");
@@ -77,9 +117,9 @@ impl Arena {
             assert!(reads.iter().all(apart), "a region that is written is not read");
             assert!(writes[i + 1..].iter().all(apart), "regions that are written do not overlap");
         }
-        let start = self.lines.as_mut_ptr().cast::<u8>();
-        // SAFETY: all regions lie within the block, which is borrowed exclusively for 'a, and
-        // written ones overlap no other (asserted above). Every bit pattern is a number of every
+        let start = self.start;
+        // SAFETY: all regions lie within the block, which is this value's alone for 'm, and written
+        // ones overlap no other (asserted above). Every bit pattern is a number of every
         // kind, and the memory was initialised.
         unsafe {
             let reads = reads.iter().map(|r| slice(start, r)).collect();
@@ -87,6 +127,55 @@ impl Arena {
             (reads, writes)
         }
     }
+}
+
+/// Runs f(memory, block, parts of the outputs) for every block, on all threads: each worker has
+/// `each` bytes of the memory, each output is cut in as many equal parts as there are blocks. There
+/// are as many workers as the memory has room for.
+///
+/// # Panics
+/// Panics where the memory does not begin at a multiple of [`ALIGNMENT`] or has no room for a
+/// worker, `each` is no such multiple, or an output cannot be cut so.
+pub fn for_each_block(
+    blocks: usize,
+    memory: &mut [u8],
+    each: usize,
+    outputs: &mut [SliceMut<'_>],
+    f: &(dyn Fn(&mut Lent<'_>, usize, &mut [SliceMut<'_>]) + Sync),
+) {
+    assert!(
+        each.is_multiple_of(ALIGNMENT) && memory.as_ptr().align_offset(ALIGNMENT) == 0,
+        "blocks: alignment"
+    );
+    assert!(
+        outputs.iter().all(|out| out.len().is_multiple_of(blocks.max(1))),
+        "blocks: equal parts of outputs"
+    );
+    let workers = memory.len().checked_div(each).unwrap_or(blocks).min(blocks);
+    assert!(workers > 0 || blocks == 0, "blocks: memory for a worker");
+    let mut parts: Slices<(DisjointSlice<'_>, usize)> = Slices::new();
+    for out in outputs.iter_mut() {
+        let len = out.len() / blocks.max(1);
+        parts.push((DisjointSlice::new(out.reborrow()), len));
+    }
+    let (memory, next) = (Disjoint::new(memory), AtomicUsize::new(0));
+    parallel_for(workers, &|worker| {
+        // SAFETY: each worker has a part of its own.
+        let own = unsafe { memory.part(worker * each..(worker + 1) * each) };
+        let mut lent = Lent { start: own.as_mut_ptr(), bytes: each, memory: PhantomData };
+        loop {
+            let block = next.fetch_add(1, Ordering::Relaxed);
+            if block >= blocks {
+                break;
+            }
+            let mut own: Slices<SliceMut<'_>> = Slices::new();
+            for (out, len) in &parts {
+                // SAFETY: each block is worked on once, and parts of different blocks are apart.
+                own.push(unsafe { out.part(block * len..(block + 1) * len) });
+            }
+            f(&mut lent, block, &mut own);
+        }
+    });
 }
 
 /// # Safety
@@ -160,6 +249,25 @@ mod tests {
         let (reads, _) = arena.open(&[a, b, a], &[region(128, Kind::U8, 3)]);
         assert_eq!(reads[2].f32s(), Some(&[1.5f32; 16][..]));
         assert_eq!(reads[1].f64s(), Some(&[2.5f64; 8][..]));
+    }
+
+    #[test]
+    fn blocks_have_memory_and_parts_of_their_own() {
+        let mut arena = Arena::new(128);
+        let (mut whole, mut one) = (vec![0f32; 12], vec![0u32; 4]);
+        let (_, mut memory) = arena.open(&[], &[region(0, Kind::U8, 128)]);
+        let SliceMut::U8(memory) = &mut memory[0] else { panic!("of its kind") };
+        let own = region(0, Kind::F32, 3);
+        let outputs = &mut [SliceMut::F32(&mut whole), SliceMut::U32(&mut one)];
+        for_each_block(4, memory, 64, outputs, &|lent, block, parts| {
+            lent.open(&[], &[own]).1[0].f32s_mut().expect("of its kind").fill(block as f32);
+            let (read, _) = lent.open(&[own], &[]);
+            let [SliceMut::F32(a), SliceMut::U32(b)] = parts else { panic!("of their kinds") };
+            a.copy_from_slice(read[0].f32s().expect("of its kind"));
+            b.fill(10 * block as u32);
+        });
+        assert_eq!(whole, [0., 0., 0., 1., 1., 1., 2., 2., 2., 3., 3., 3.]);
+        assert_eq!(one, [0, 10, 20, 30]);
     }
 
     #[test]

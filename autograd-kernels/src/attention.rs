@@ -10,6 +10,7 @@ use crate::matmul::{matmul, matmul_acc};
 use crate::simd::Float;
 use crate::threads::{Disjoint, parallel_for};
 use crate::{Kind, Layout, Shape, SliceMut, View, memory};
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -328,10 +329,10 @@ fn backward<T: Float>(
     let rows = e.group * e.rows;
     let extents = [rows * e.features, e.columns * e.features, e.columns * e.values, rows * e.columns];
     let given = [gradients.dq, gradients.dk, gradients.dv, gradients.dmask];
-    let mut sinks: Vec<Option<Sink<'_, T>>> =
+    let mut sinks: SmallVec<[Option<Sink<'_, T>>; 4]> =
         given.into_iter().zip(extents).map(|(out, n)| Some(Sink::new(out?, e.outer * n))).collect();
     {
-        let parts: Vec<Option<Disjoint<'_, T>>> =
+        let parts: SmallVec<[Option<Disjoint<'_, T>>; 4]> =
             sinks.iter_mut().map(|sink| Some(Disjoint::new(sink.as_mut()?.slice()))).collect();
         parallel_for(e.outer, &|z| {
             // SAFETY: each lead element has its own part of each output, and is visited once.

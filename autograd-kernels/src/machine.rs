@@ -31,8 +31,8 @@ use schedule::{Leaf, Single};
 use smallvec::SmallVec;
 use tile::Worker;
 
-/// A list with one entry for each input or output: few programs have more than four.
-type List<T> = SmallVec<[T; 4]>;
+/// A list with one entry for each input or output: the fused rules of norms have up to seven.
+type List<T> = SmallVec<[T; 8]>;
 
 /// Elements of one tile: a few of them stay in a first-level cache.
 const TILE: usize = 512;
@@ -265,7 +265,7 @@ impl<'a, T: Float> Plan<'a, T> {
         targets: Option<&[Shape]>,
     ) {
         // Strides of the inputs and then the targets, all over `shape`.
-        let mut strides: SmallVec<[[usize; MAX_RANK]; 8]> = SmallVec::new();
+        let mut strides: SmallVec<[[usize; MAX_RANK]; 12]> = SmallVec::new();
         let mut push = |layout: &Layout| {
             let wide = layout.broadcast_to(shape);
             let wide = wide.expect("machine: every input and target broadcasts to the shape");
@@ -306,7 +306,7 @@ impl<'a, T: Float> Plan<'a, T> {
             if reduced(i) {
                 let len = out.len();
                 let sums = Accumulator::new(len, target_strides[i], outer, chunks);
-                kinds.push(Output::Reduced(Box::new(sums)));
+                kinds.push(Output::Reduced(sums));
                 held.push(Some(out.reborrow()));
             } else {
                 kinds.push(Output::Whole(DisjointSlice::new(out.reborrow())));

@@ -7,6 +7,7 @@
 //! all threads share and that holds no more than a limit.
 
 mod bucket;
+pub(crate) mod list;
 mod raw;
 #[cfg(all(feature = "parallel", not(loom)))]
 mod working;

@@ -13,7 +13,7 @@ pub use channels::{batch_norm, batch_norm_vjp, group_norm, group_norm_vjp};
 use crate::rows::{MIN_CHUNK, Rows, RowsMut, wide};
 use crate::simd::Float;
 use crate::threads::{Disjoint, chunk_length, parallel_for};
-use crate::{Kind, SliceMut, View, memory};
+use crate::{SliceMut, View, memory};
 
 /// The kinds of tensors of which some may be missing.
 fn kinds<const N: usize, const M: usize>(
@@ -21,8 +21,7 @@ fn kinds<const N: usize, const M: usize>(
     outputs: [Option<&SliceMut<'_>>; M],
 ) -> bool {
     let inputs = inputs.into_iter().flatten().map(View::kind);
-    let all: Vec<Kind> = inputs.chain(outputs.into_iter().flatten().map(SliceMut::kind)).collect();
-    wide(&all)
+    inputs.chain(outputs.into_iter().flatten().map(SliceMut::kind)).any(|kind| wide(&[kind]))
 }
 
 /// The number of rows and their length.

@@ -6,6 +6,7 @@
 
 mod row;
 
+use crate::memory::list::List;
 use crate::rows::{Rows, RowsMut, for_rows, wide};
 use crate::simd::Float;
 use crate::threads::Disjoint;
@@ -168,25 +169,27 @@ fn logsumexp_vjp_as<T: Float>(ct: View<'_>, x: View<'_>, y: View<'_>, dim: usize
 }
 
 /// The logits' extents and the target of each row.
-fn classes(logits: &View<'_>, targets: &View<'_>) -> (usize, usize, Vec<usize>) {
+fn classes(logits: &View<'_>, targets: &View<'_>) -> (usize, usize, List<usize>) {
     let &[rows, n] = logits.layout.dims() else {
         panic!("cross_entropy: the logits are [rows, classes], not {:?}", logits.layout.shape());
     };
     assert_eq!(targets.layout.elements(), rows, "cross_entropy: one target for each row");
-    let mut list = Vec::with_capacity(rows);
-    // Through i64, so that a negative target is seen as one.
-    targets.layout.for_each_run(|_, at, len, stride| {
-        list.extend((0..len).map(|i| match targets.data {
-            Slice::U32(t) => i64::from(t[at + i * stride]),
-            Slice::I64(t) => t[at + i * stride],
-            _ => panic!("cross_entropy: the targets are U32 or I64, not {:?}", targets.kind()),
-        }));
+    let mut list: List<usize> = std::iter::repeat_n(0, rows).collect();
+    targets.layout.for_each_run(|to, at, len, stride| {
+        for i in 0..len {
+            // Through i64, so that a negative target is seen as one.
+            let t = match targets.data {
+                Slice::U32(t) => i64::from(t[at + i * stride]),
+                Slice::I64(t) => t[at + i * stride],
+                _ => panic!("cross_entropy: the targets are U32 or I64, not {:?}", targets.kind()),
+            };
+            list[to + i] = match usize::try_from(t) {
+                Ok(t) if t < n => t,
+                _ => panic!("cross_entropy: target {t} of row {} is none of the {n} classes", to + i),
+            };
+        }
     });
-    let class = |(row, t): (usize, i64)| match usize::try_from(t) {
-        Ok(t) if t < n => t,
-        _ => panic!("cross_entropy: target {t} of row {row} is none of the {n} classes"),
-    };
-    (rows, n, list.into_iter().enumerate().map(class).collect())
+    (rows, n, list)
 }
 
 /// losses = log Σ exp(logits) − logits at the target, for each row of logits of the shape

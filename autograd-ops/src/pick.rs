@@ -7,7 +7,7 @@ use crate::elsewhere;
 use crate::softmax::{all_batched, floats};
 use autograd_core::algebra::reshape;
 use autograd_core::device::Tensors;
-use autograd_core::kernels::{Layout, Slice, copy, index};
+use autograd_core::kernels::{Layout, Slice, copy, index, memory};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{DType, Device};
 use autograd_core::{
@@ -38,6 +38,12 @@ pub(crate) struct Targets {
     pub(crate) ignored: Vec<usize>,
 }
 
+impl Drop for Targets {
+    fn drop(&mut self) {
+        memory::give(std::mem::take(&mut self.classes));
+    }
+}
+
 impl Targets {
     /// Reads targets and checks that each one is a class.
     pub(crate) fn read(
@@ -46,20 +52,21 @@ impl Targets {
         classes: usize,
         ignore: Option<i64>,
     ) -> Result<Self> {
-        let mut numbers = vec![0i64; targets.layout.elements()];
+        let mut numbers = memory::take::<i64>(targets.layout.elements());
         copy::copy(targets, SliceMut::I64(&mut numbers));
-        let mut read = Self { classes: Vec::with_capacity(numbers.len()), ignored: Vec::new() };
-        for (row, number) in numbers.into_iter().enumerate() {
+        let mut read = Self { classes: memory::take::<u32>(numbers.len()), ignored: Vec::new() };
+        for (row, &number) in numbers.iter().enumerate() {
             if ignore == Some(number) && classes > 0 {
                 read.ignored.push(row);
-                read.classes.push(0);
+                read.classes[row] = 0;
                 continue;
             }
             let class = u32::try_from(number).ok().filter(|&class| (class as usize) < classes);
-            read.classes.push(class.ok_or_else(|| {
+            read.classes[row] = class.ok_or_else(|| {
                 Error::argument(op, format!("target {number} of row {row} is not one of {classes} classes"))
-            })?);
+            })?;
         }
+        memory::give(numbers);
         Ok(read)
     }
 

@@ -11,7 +11,7 @@ use autograd_core::algebra::{mul, reshape, sub};
 use autograd_core::kernels::softmax as kernel;
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    General, Grads, Mask, Meta, Prim, Primitive, Residual, Residuals, Result, Rule, Saved, Signature,
+    ByRows, General, Grads, Mask, Meta, Prim, Primitive, Residual, Residuals, Result, Rule, Saved, Signature,
     SliceMut, TrackedTensor, Values, View, apply_one, checked_shape,
 };
 use candle_core::DType;
@@ -50,6 +50,9 @@ impl Primitive for RowCrossEntropy {
         let losses = inputs[0].with_shape(inputs[1].shape);
         let hint = if losses.dtype == DType::F64 { losses } else { losses.with_dtype(DType::F32) };
         Ok(Signature { outputs: smallvec![losses], aux: smallvec![hint] })
+    }
+    fn by_rows(&self, _: &[Meta]) -> Option<ByRows> {
+        Some(ByRows::default())
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         let classes = inputs[0].layout.dims()[1];
@@ -98,6 +101,9 @@ impl Primitive for RowCrossEntropyVjp {
     }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         Ok(Signature::one(inputs[1]))
+    }
+    fn by_rows(&self, _: &[Meta]) -> Option<ByRows> {
+        Some(ByRows::default())
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         let classes = inputs[1].layout.dims()[1];

@@ -13,9 +13,9 @@ use autograd_core::kernels::expr::{Binary, Unary};
 use autograd_core::kernels::{reduce, softmax as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    Definition, Error, General, Grads, Mask, Meta, Parameter, Prim, Primitive, Residual, Residuals, Result,
-    Rule, Saved, SavedOp, ScalarExpr, Shape, Signature, SliceMut, TrackedTensor, Values, View, apply_one,
-    checked_shape, is_float, pointwise,
+    ByRows, Definition, Error, General, Grads, Mask, Meta, Parameter, Prim, Primitive, Residual, Residuals,
+    Result, Rule, Saved, SavedOp, ScalarExpr, Shape, Signature, SliceMut, TrackedTensor, Values, View,
+    apply_one, checked_shape, is_float, pointwise,
 };
 use std::sync::{Arc, LazyLock};
 
@@ -184,6 +184,15 @@ macro_rules! plain_parts {
     };
 }
 
+/// Rows along another dimension than the first are independent.
+macro_rules! rows_apart {
+    () => {
+        fn by_rows(&self, _: &[Meta]) -> Option<ByRows> {
+            (self.0 > 0).then(ByRows::default)
+        }
+    };
+}
+
 /// A batch dimension in front moves the op's own by one.
 macro_rules! batch_shifts_dim {
     ($op:ident) => {
@@ -198,6 +207,7 @@ macro_rules! batch_shifts_dim {
 impl Primitive for Softmax {
     plain_parts!("softmax");
     batch_shifts_dim!(Softmax);
+    rows_apart!();
     fn saved(&self) -> Option<SavedOp> {
         Some(SavedOp::new("softmax", vec![Parameter::Whole(self.0 as u64)]))
     }
@@ -242,6 +252,7 @@ impl General for Softmax {
 impl Primitive for SoftmaxVjp {
     plain_parts!("softmax_vjp");
     batch_shifts_dim!(SoftmaxVjp);
+    rows_apart!();
     fn saved(&self) -> Option<SavedOp> {
         Some(SavedOp::new("softmax_vjp", vec![Parameter::Whole(self.0 as u64)]))
     }
@@ -266,6 +277,7 @@ impl Primitive for SoftmaxVjp {
 impl Primitive for LogSoftmax {
     plain_parts!("log_softmax");
     batch_shifts_dim!(LogSoftmax);
+    rows_apart!();
     fn saved(&self) -> Option<SavedOp> {
         Some(SavedOp::new("log_softmax", vec![Parameter::Whole(self.0 as u64)]))
     }
@@ -312,6 +324,7 @@ impl General for LogSoftmax {
 impl Primitive for LogSoftmaxVjp {
     plain_parts!("log_softmax_vjp");
     batch_shifts_dim!(LogSoftmaxVjp);
+    rows_apart!();
     fn saved(&self) -> Option<SavedOp> {
         Some(SavedOp::new("log_softmax_vjp", vec![Parameter::Whole(self.0 as u64)]))
     }
@@ -336,6 +349,7 @@ impl Primitive for LogSoftmaxVjp {
 impl Primitive for Logsumexp {
     plain_parts!("logsumexp");
     batch_shifts_dim!(Logsumexp);
+    rows_apart!();
     fn saved(&self) -> Option<SavedOp> {
         Some(SavedOp::new("logsumexp", vec![Parameter::Whole(self.0 as u64)]))
     }
@@ -384,6 +398,7 @@ impl General for Logsumexp {
 impl Primitive for LogsumexpVjp {
     plain_parts!("logsumexp_vjp");
     batch_shifts_dim!(LogsumexpVjp);
+    rows_apart!();
     fn saved(&self) -> Option<SavedOp> {
         Some(SavedOp::new("logsumexp_vjp", vec![Parameter::Whole(self.0 as u64)]))
     }

@@ -1,13 +1,16 @@
 //! Our side of `cargo xtask peers`; see `worker.rs` for what it is asked. Without arguments it does
 //! nothing, so that `cargo bench` passes it by.
 
+mod compiled;
 mod worker;
 mod workloads;
 
+use candle_autograd::graph::Engine;
 use candle_autograd::kernels::{memory, probe, threads};
+use candle_autograd::{Result, TrackedTensor};
 use peak_alloc::PeakAlloc;
 use worker::Arguments;
-use workloads::{Mode, Repetition};
+use workloads::Function;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
@@ -23,11 +26,13 @@ fn main() {
     if asked.workload == "probe" {
         return worker_probe();
     }
-    let mode = match asked.mode.as_str() {
-        "eager" => Mode::Eager,
+    let engine = match asked.mode.as_str() {
+        "eager" => None,
+        "tiles" => Some(Engine::Tiles),
+        "graph" => Some(Engine::Best),
         other => return worker::refuse(format!("no mode `{other}`")),
     };
-    let mut repetition = match workloads::build(&asked.workload, mode) {
+    let mut repetition = match repetition(&asked, engine) {
         Ok(repetition) => repetition,
         Err(error) => return worker::refuse(error),
     };
@@ -41,6 +46,18 @@ fn main() {
     worker::serve(|| repetition().map(|results| drop(std::hint::black_box(results))));
 }
 
+/// One repetition: the value, if there is one, and the gradients, all held until they are returned.
+type Repetition = Box<dyn FnMut() -> Result<Vec<TrackedTensor>>>;
+
+/// The workload on tapes and duals, or captured and compiled.
+fn repetition(asked: &Arguments, engine: Option<Engine>) -> Result<Repetition> {
+    let (leaves, function): (Vec<TrackedTensor>, Function) = workloads::build(&asked.workload)?;
+    match engine {
+        None => Ok(Box::new(move || function(&leaves))),
+        Some(engine) => compiled::repetition(leaves, &function, engine, asked.memory),
+    }
+}
+
 /// The FMA rate, each time that it is asked.
 fn worker_probe() {
     println!("{{\"ready\": true}}");
@@ -51,7 +68,7 @@ fn worker_probe() {
 
 /// Memory of a step by the resident set and by a count of what the allocator gave out; what is
 /// returned counts as well, and is named apart.
-fn memory_of(repetition: &mut Repetition) -> candle_autograd::Result<String> {
+fn memory_of(repetition: &mut Repetition) -> Result<String> {
     let resident = worker::resident_step(|| repetition().map(drop), memory::trim)?;
     memory::trim();
     let before = ALLOCATOR.current_usage();

@@ -12,15 +12,8 @@ use std::cell::Cell;
 type Value = TrackedTensor;
 type Loss = Box<dyn Fn(&[Value]) -> Result<Value>>;
 
-/// One repetition: the value, if there is one, and the gradients, all held until they are returned.
-pub(crate) type Repetition = Box<dyn FnMut() -> Result<Vec<Value>>>;
-
-/// How a loss and its gradients are computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// On a tape.
-    Eager,
-}
+/// What a repetition computes from leaves: the value, if there is one, and the gradients.
+pub(crate) type Function = Box<dyn Fn(&[Value]) -> Result<Vec<Value>>>;
 
 thread_local! {
     static SEED: Cell<u64> = const { Cell::new(0) };
@@ -40,22 +33,15 @@ fn integers(below: u32, n: usize) -> Result<Value> {
     Value::from_vec((0..n as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 7) % below).collect(), &[n])
 }
 
-/// The repetitions of a workload by its name.
-pub(crate) fn build(name: &str, mode: Mode) -> Result<Repetition> {
+/// The leaves of a workload by its name, and the function of them that a repetition computes.
+pub(crate) fn build(name: &str) -> Result<(Vec<Value>, Function)> {
     SEED.set(1);
     match transform(name)? {
-        Some(repetition) => Ok(repetition),
+        Some(workload) => Ok(workload),
         None => {
             let (leaves, loss) = first_order(name)?;
-            Ok(step(leaves, loss, mode))
+            Ok((leaves, Box::new(move |x| value_and_gradients(x, &loss))))
         }
-    }
-}
-
-/// Loss and gradients of every leaf.
-fn step(leaves: Vec<Value>, loss: Loss, mode: Mode) -> Repetition {
-    match mode {
-        Mode::Eager => Box::new(move || value_and_gradients(&leaves, &loss)),
     }
 }
 
@@ -287,59 +273,68 @@ fn gpt(layers: usize, vocabulary: usize) -> Result<(Vec<Value>, Loss)> {
 }
 
 /// The workloads that are not one gradient of one loss.
-fn transform(name: &str) -> Result<Option<Repetition>> {
-    let repetition: Repetition = match name {
+fn transform(name: &str) -> Result<Option<(Vec<Value>, Function)>> {
+    let (leaves, function): (Vec<Value>, Function) = match name {
         "matmul_1024" => {
-            let (a, b) = (normal(&[1024, 1024], 1.0)?, normal(&[1024, 1024], 1.0)?);
-            Box::new(move || Ok(vec![a.matmul(&b)?]))
+            let square = || normal(&[1024, 1024], 1.0);
+            (vec![square()?, square()?], Box::new(|x| Ok(vec![x[0].matmul(&x[1])?])))
         }
         "hvp_mlp" | "hvp_mlp_revrev" => {
             let (x, t) = (normal(&[128, 784], 1.0)?, integers(10, 128)?);
-            let p = mlp_leaves()?;
-            let v: Vec<Value> = p.iter().map(|q| normal(q.dims(), 1.0)).collect::<Result<_>>()?;
-            if name == "hvp_mlp" {
-                Box::new(move || hvp(|q: &Vec<Value>| mlp_loss(q, &x, &t), &p, &v))
+            let mut leaves = mlp_leaves()?;
+            let n = leaves.len();
+            let v: Vec<Value> = leaves.iter().map(|q| normal(q.dims(), 1.0)).collect::<Result<_>>()?;
+            leaves.extend(v);
+            let function: Function = if name == "hvp_mlp" {
+                Box::new(move |p| {
+                    let (p, v) = (p[..n].to_vec(), p[n..].to_vec());
+                    hvp(|q: &Vec<Value>| mlp_loss(q, &x, &t), &p, &v)
+                })
             } else {
-                Box::new(move || {
+                Box::new(move |p| {
                     let tape = GradientTape::new().persistent();
-                    let q: Vec<Value> = p.iter().map(|q| tape.variable(q)).collect();
+                    let q: Vec<Value> = p[..n].iter().map(|q| tape.variable(q)).collect();
                     let y = mlp_loss(&q, &x, &t)?;
                     let g = tape.gradient(&y, &refs(&q))?;
-                    tape.gradient_with(&refs(&g), &refs(&v), &refs(&q))
+                    tape.gradient_with(&refs(&g), &refs(&p[n..]), &refs(&q))
                 })
-            }
+            };
+            (leaves, function)
         }
         "hessian_200" => {
             let (x, t) = (normal(&[32, 8], 1.0)?, integers(10, 32)?);
-            let flat = normal(&[200], 0.3)?;
-            Box::new(move || {
+            let function: Function = Box::new(move |flat| {
                 let loss = |p: &Value| {
                     let h = linear(&x, &p.narrow(0, 0, 80)?.reshape((8, 10))?, &p.narrow(0, 80, 10)?)?;
                     let (w, b) = (p.narrow(0, 90, 100)?.reshape((10, 10))?, p.narrow(0, 190, 10)?);
                     linear(&h.tanh()?, &w, &b)?.cross_entropy(&t)
                 };
-                Ok(vec![hessian(loss, &flat)?])
-            })
+                Ok(vec![hessian(loss, &flat[0])?])
+            });
+            (vec![normal(&[200], 0.3)?], function)
         }
         "jacrev_256" | "jacfwd_256" => {
             let square = || normal(&[256, 256], 0.06);
             let row = || normal(&[256], 0.1);
             let (w1, b1, w2, b2, x) = (square()?, row()?, square()?, row()?, normal(&[256], 1.0)?);
             let reverse = name == "jacrev_256";
-            Box::new(move || {
+            let function: Function = Box::new(move |x| {
                 let net = |x: &Value| linear(&linear(x, &w1, &b1)?.tanh()?, &w2, &b2)?.tanh();
-                Ok(vec![if reverse { jacrev(net, &x)? } else { jacfwd(net, &x)? }])
-            })
+                Ok(vec![if reverse { jacrev(net, &x[0])? } else { jacfwd(net, &x[0])? }])
+            });
+            (vec![x], function)
         }
         "per_sample_grads" => {
-            let (x, t) = (normal(&[128, 784], 1.0)?, integers(10, 128)?);
-            let p = vec![
+            let leaves = vec![
+                normal(&[128, 784], 1.0)?,
+                integers(10, 128)?,
                 normal(&[784, 64], 0.03)?,
                 normal(&[64], 0.0)?,
                 normal(&[64, 10], 0.1)?,
                 normal(&[10], 0.0)?,
             ];
-            Box::new(move || {
+            let function: Function = Box::new(|leaves| {
+                let p = leaves[2..].to_vec();
                 let one = |(x, t): &(Value, Value)| {
                     let loss = |p: &Vec<Value>| {
                         let h = linear(x, &p[0], &p[1])?.relu()?;
@@ -347,12 +342,13 @@ fn transform(name: &str) -> Result<Option<Repetition>> {
                     };
                     grad(loss, &p)
                 };
-                vmap(one, &(&x, &t), 0)
-            })
+                vmap(one, &(&leaves[0], &leaves[1]), 0)
+            });
+            (leaves, function)
         }
         _ => return Ok(None),
     };
-    Ok(Some(repetition))
+    Ok(Some((leaves, function)))
 }
 
 fn refs(values: &[Value]) -> Vec<&Value> {

@@ -27,20 +27,32 @@ Options:
 struct Soak {
     name: &'static str,
     does: &'static str,
-    /// The test in `tests/it`.
+    /// The test binary, and the test in it.
+    binary: &'static str,
     test: &'static str,
     /// The variable that says how much it does.
     variable: &'static str,
     count: u64,
 }
 
-const SOAKS: [Soak; 1] = [Soak {
-    name: "in-place",
-    does: "random programs with in-place ops against their functional twins",
-    test: "in_place::random_programs_in_place_equal_their_functional_twins",
-    variable: "CANDLE_AUTOGRAD_PROGRAMS",
-    count: 10_000,
-}];
+const SOAKS: [Soak; 2] = [
+    Soak {
+        name: "in-place",
+        does: "random programs with in-place ops against their functional twins",
+        binary: "it",
+        test: "in_place::random_programs_in_place_equal_their_functional_twins",
+        variable: "CANDLE_AUTOGRAD_PROGRAMS",
+        count: 10_000,
+    },
+    Soak {
+        name: "graphs",
+        does: "random graphs: eager mode, interpreter, optimised, tiles and machine code",
+        binary: "random",
+        test: "random_graphs_agree_with_eager_mode",
+        variable: "GRAPHS",
+        count: 10_000,
+    },
+];
 
 fn run(project: &Project, mut arguments: lexopt::Parser) -> Result<(), Failure> {
     let (mut only, mut count) = (None, None);
@@ -67,7 +79,7 @@ fn run(project: &Project, mut arguments: lexopt::Parser) -> Result<(), Failure> 
     for soak in chosen {
         println!("==> {}: {}", soak.name, soak.does);
         project
-            .cargo("test --release --features full --test it")
+            .cargo(&format!("test --release --workspace --features full --test {}", soak.binary))
             .args(&["--", "--exact", soak.test, "--nocapture"])
             .env(soak.variable, &count.unwrap_or(soak.count).to_string())
             .pass_or("a random program went wrong; the message names its seed")?;

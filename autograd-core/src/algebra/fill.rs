@@ -29,7 +29,11 @@ pub fn fill(number: f64, meta: &Meta, like: &TrackedTensor) -> Result<TrackedTen
     };
     let strides = [0; MAX_RANK];
     let layout = Layout::new(meta.shape, &strides[..meta.shape.rank()], 0);
-    Ok(TrackedTensor::from_plain(plain.repeated(layout)))
+    let made = TrackedTensor::from_plain(plain.repeated(layout));
+    Ok(match like.tracer() {
+        Some(tracer) => tracer.constant(made),
+        None => made,
+    })
 }
 
 /// 0 everywhere, with the shape, type and device of `x`.

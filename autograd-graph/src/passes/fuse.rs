@@ -98,7 +98,7 @@ fn expression<'a>(
 }
 
 /// Which instructions run together.
-struct Groups<'a> {
+pub(super) struct Groups<'a> {
     program: &'a Program,
     members: Vec<Option<Member<'a>>>,
     /// The group of each instruction, and the instructions of each group.
@@ -111,7 +111,7 @@ struct Groups<'a> {
 }
 
 impl<'a> Groups<'a> {
-    fn new(program: &'a Program) -> Self {
+    pub(super) fn new(program: &'a Program) -> Self {
         let n = program.instructions.len();
         let mut users = vec![Vec::new(); n];
         for (i, instruction) in program.instructions.iter().enumerate() {
@@ -187,7 +187,13 @@ impl<'a> Groups<'a> {
         if outside.len() > MOST_INPUTS || steps > MOST_STEPS {
             return;
         }
-        // The smaller group moves.
+        let to = self.merge(from, to);
+        self.outside[to] = outside;
+        self.steps[to] = steps;
+    }
+
+    /// Makes one group of two; gives its number. The smaller one moves.
+    pub(super) fn merge(&mut self, from: usize, to: usize) -> usize {
         let (from, to) =
             if self.inside[from].len() > self.inside[to].len() { (to, from) } else { (from, to) };
         let moved = std::mem::take(&mut self.inside[from]);
@@ -196,8 +202,17 @@ impl<'a> Groups<'a> {
         }
         self.inside[to].extend(moved);
         self.inside[to].sort_unstable();
-        self.outside[to] = outside;
-        self.steps[to] = steps;
+        to
+    }
+
+    /// The group of an instruction.
+    pub(super) fn group_of(&self, instruction: usize) -> usize {
+        self.group[instruction]
+    }
+
+    /// The instructions of a group, in their order.
+    pub(super) fn members_of(&self, group: usize) -> &[usize] {
+        &self.inside[group]
     }
 
     /// Whether the two groups read only elements from each other, never sums.
@@ -216,7 +231,7 @@ impl<'a> Groups<'a> {
     }
 
     /// Whether one group reads, through others, what the other makes.
-    fn path_through_others(&self, a: usize, b: usize) -> bool {
+    pub(super) fn path_through_others(&self, a: usize, b: usize) -> bool {
         self.reaches_through_others(a, b) || self.reaches_through_others(b, a)
     }
 
@@ -296,7 +311,7 @@ impl<'a> Groups<'a> {
     }
 
     /// The outputs that somebody outside of a group reads.
-    fn written(&self, all: &[usize], inside: &HashSet<usize>) -> Vec<(usize, usize)> {
+    pub(super) fn written(&self, all: &[usize], inside: &HashSet<usize>) -> Vec<(usize, usize)> {
         let mut written: BTreeSet<(usize, usize)> = BTreeSet::new();
         for &i in all {
             for &user in self.users[i].iter().filter(|user| !inside.contains(user)) {
@@ -320,7 +335,7 @@ impl<'a> Groups<'a> {
     }
 
     /// The groups in an order in which operands come first, close to that of the program.
-    fn order(&self) -> Vec<usize> {
+    pub(super) fn order(&self) -> Vec<usize> {
         let mut waits: BTreeMap<usize, HashSet<usize>> = BTreeMap::new();
         let mut feeds: HashMap<usize, HashSet<usize>> = HashMap::new();
         for (i, instruction) in self.program.instructions.iter().enumerate() {
@@ -374,9 +389,7 @@ pub(super) fn fuse(old: &Program) -> Result<Program> {
     let mut new = Rewrite::of(old);
     for group in groups.order() {
         let all = &groups.inside[group];
-        let alone = all.len() == 1
-            && !matches!(&groups.members[all[0]], Some(Member { work: Work::Expression(..), .. }));
-        if alone || !groups.fits(all) {
+        if groups.members[all[0]].is_none() || !groups.fits(all) {
             for &i in all {
                 new.keep(i, &old.instructions[i]);
             }

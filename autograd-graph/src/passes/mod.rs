@@ -3,6 +3,7 @@
 //! Each stands in a file of its own and can be switched off in [`Passes`]. Debug builds check the
 //! program after every pass.
 
+mod block;
 mod budget;
 mod common;
 mod dead;
@@ -34,6 +35,8 @@ pub struct Passes {
     pub rematerialise: bool,
     /// Runs of pointwise ops and the sums of them become one pass over memory.
     pub fuse: bool,
+    /// Ops whose rows are independent run on a few rows at a time.
+    pub block: bool,
     /// Ops run in the order that needs the least memory.
     pub schedule: bool,
     /// A fused op writes over an input that nobody reads afterwards.
@@ -49,6 +52,7 @@ impl Passes {
         dead: true,
         rematerialise: true,
         fuse: true,
+        block: true,
         schedule: true,
         in_place: true,
     };
@@ -61,6 +65,7 @@ impl Passes {
         dead: false,
         rematerialise: false,
         fuse: false,
+        block: false,
         schedule: false,
         in_place: false,
     };
@@ -84,7 +89,7 @@ impl Graph {
     /// builds.
     pub fn optimise(&self, passes: &Passes) -> Result<Self> {
         type Pass = fn(&Program) -> Result<Program>;
-        let list: [(bool, Pass); 9] = [
+        let list: [(bool, Pass); 11] = [
             (passes.dead, dead::remove),
             (passes.fold, fold::fold),
             (passes.simplify, simplify::simplify),
@@ -92,6 +97,8 @@ impl Graph {
             (passes.dead, dead::remove),
             (passes.rematerialise, rematerialise::rematerialise),
             (passes.fuse, fuse::fuse),
+            (passes.dead, dead::remove),
+            (passes.block, block::block),
             (passes.dead, dead::remove),
             (passes.schedule, schedule::schedule),
         ];

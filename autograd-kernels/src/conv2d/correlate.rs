@@ -8,6 +8,7 @@
 use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
 use crate::memory;
+use crate::memory::list::{List, listed};
 use crate::simd::Vector;
 use std::ops::Range;
 
@@ -28,8 +29,10 @@ pub(super) struct Segment {
     width: usize,
 }
 
+listed!(Segment);
+
 /// The segments of `rows` × `columns` pixels, their inputs `row_step` apart from row to row.
-pub(super) fn segments<T: Float>(rows: usize, columns: usize, row_step: usize) -> Vec<Segment> {
+pub(super) fn segments<T: Float>(rows: usize, columns: usize, row_step: usize) -> List<Segment> {
     let width = <T::Plain as Vector>::LANES;
     let row = |i: usize| {
         (0..columns).step_by(width).map(move |j| Segment {
@@ -215,7 +218,7 @@ impl<T: Float> Correlation<'_, T> {
 }
 
 /// The offsets of all steps: the taps of each channel in turn.
-pub(super) fn steps(channels: usize, plane: usize, taps: &[usize]) -> Vec<usize> {
+pub(super) fn steps(channels: usize, plane: usize, taps: &[usize]) -> List<usize> {
     (0..channels).flat_map(|c| taps.iter().map(move |tap| c * plane + tap)).collect()
 }
 

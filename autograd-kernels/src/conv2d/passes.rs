@@ -6,9 +6,11 @@ use super::frame::Frame;
 use crate::float::Float;
 use crate::lanes::Isa;
 use crate::memory;
+use crate::memory::list::List;
 use crate::output::Output;
 use crate::simd::Vector;
 use crate::threads::{parallel_for, threads};
+use smallvec::SmallVec;
 
 /// Runs `f(image, part)` for parts of the blocks of output channels: one part for each image
 /// where there are images enough for all threads.
@@ -42,7 +44,7 @@ pub(super) fn input_frame<T: Float>(g: &Conv2d) -> Frame {
 }
 
 /// Where the taps of the kernel read in a channel of the padded input.
-pub(super) fn input_taps(g: &Conv2d, frame: &Frame) -> Vec<usize> {
+pub(super) fn input_taps(g: &Conv2d, frame: &Frame) -> List<usize> {
     let [dh, dw] = g.dilation;
     let row = |p: usize| (0..g.kernel_w).map(move |q| frame.at(p * dh, q * dw));
     (0..g.kernel_h).flat_map(row).collect()
@@ -117,11 +119,14 @@ impl Axis {
     }
 }
 
+/// Taps of a kernel; most kernels have no more than five by five.
+type Taps = SmallVec<[(usize, usize); 25]>;
+
 /// The inputs of one residue of both axes: a correlation of the cotangent with some of the taps.
 struct Phase<T> {
-    offsets: Vec<usize>,
+    offsets: List<usize>,
     weights: Vec<T>,
-    segments: Vec<Segment>,
+    segments: List<Segment>,
     /// The residue, rows and columns.
     at: [usize; 2],
     extent: [usize; 2],
@@ -151,14 +156,14 @@ pub(super) fn input_grad<T: Float>(isa: Isa, g: &Conv2d, ct: &[T], k: &[T], dx: 
     };
     let blocks = Blocks::of(cg);
     let phase = |r: usize, s: usize| {
-        let taps: Vec<(usize, usize)> = (0..g.kernel_h)
+        let taps: Taps = (0..g.kernel_h)
             .flat_map(|p| (0..g.kernel_w).map(move |q| (p, q)))
             .filter(|&(p, q)| down.reaches(r, p) && right.reaches(s, q))
             .collect();
         let at = |&(p, q): &(usize, usize)| {
             frame.at((down.shift(r, p) - top) as usize, (right.shift(s, q) - left) as usize)
         };
-        let places: Vec<usize> = taps.iter().map(at).collect();
+        let places: List<usize> = taps.iter().map(at).collect();
         let offsets = steps(og, frame.plane(), &places);
         let weights = pack_groups(g.groups, blocks, offsets.len(), |group, c, step| {
             let ((p, q), o) = (taps[step % taps.len()], group * og + step / taps.len());
@@ -169,7 +174,7 @@ pub(super) fn input_grad<T: Float>(isa: Isa, g: &Conv2d, ct: &[T], k: &[T], dx: 
         Phase { offsets, weights, segments, at: [r, s], extent }
     };
     let [sh, sw] = g.stride;
-    let phases: Vec<Phase<T>> =
+    let phases: SmallVec<[Phase<T>; 4]> =
         (0..sh).flat_map(|r| (0..sw).map(move |s| (r, s))).map(|(r, s)| phase(r, s)).collect();
     let (in_group, out_group) = (cg * g.height * g.width, og * oh * ow);
     let output = Output::new(dx);

@@ -8,9 +8,21 @@ use super::input::for_each_run;
 use crate::simd::{Float, fold, vectorised};
 use crate::threads::Disjoint;
 use crate::{MAX_RANK, Shape, SliceMut, memory};
+use std::cell::RefCell;
 use std::sync::Mutex;
 
+/// How many of them a thread keeps to be used again.
+const KEPT: usize = 8;
+
+/// Accumulators to be used again.
+type Spare = RefCell<Vec<Box<Accumulator>>>;
+
+thread_local! {
+    static SPARE: Spare = const { RefCell::new(Vec::new()) };
+}
+
 /// The sums of one output.
+#[derive(Default)]
 pub(super) struct Accumulator {
     /// One array after the other, where chunks have their own.
     sums: Mutex<Vec<Vec<f64>>>,
@@ -29,10 +41,14 @@ pub(super) struct Part {
 }
 
 impl Accumulator {
-    pub(super) fn new(len: usize, strides: [usize; MAX_RANK], outer: usize, chunks: usize) -> Self {
+    pub(super) fn new(len: usize, strides: [usize; MAX_RANK], outer: usize, chunks: usize) -> Box<Self> {
         let per_index = (strides[0] != 0).then(|| len / outer);
-        let sums = Mutex::new((0..chunks).map(|_| Vec::new()).collect());
-        Self { sums, len, strides, per_index, outer }
+        // A thread that is ending has no spare ones any more.
+        let spare = SPARE.try_with(|spare| spare.try_borrow_mut().ok()?.pop()).ok().flatten();
+        let mut own = spare.unwrap_or_default();
+        own.sums.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).resize_with(chunks, Vec::new);
+        (own.len, own.strides, own.per_index, own.outer) = (len, strides, per_index, outer);
+        own
     }
 
     /// Zeros for the chunk that covers these indices of the outermost dimension.
@@ -50,13 +66,13 @@ impl Accumulator {
     }
 
     /// Writes the sums.
-    pub(super) fn finish(self, out: SliceMut<'_>) {
-        let parts = self.sums.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    pub(super) fn finish(mut self: Box<Self>, out: SliceMut<'_>) {
+        let parts = self.sums.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut total = memory::take::<f64>(self.len);
         if let Some(n) = self.per_index {
             debug_assert_eq!(n * self.outer, self.len);
             let mut at = 0;
-            for part in &parts {
+            for part in parts.iter() {
                 total[at..at + part.len()].copy_from_slice(part);
                 at += part.len();
             }
@@ -73,7 +89,14 @@ impl Accumulator {
         }
         f64::scatter(&total, out);
         memory::give(total);
-        parts.into_iter().for_each(memory::give);
+        parts.drain(..).for_each(memory::give);
+        let _ = SPARE.try_with(|spare| {
+            if let Ok(mut spare) = spare.try_borrow_mut()
+                && spare.len() < KEPT
+            {
+                spare.push(self);
+            }
+        });
     }
 
     /// Adds a part of a row: `base` is what the other dimensions add to the index, `start` the

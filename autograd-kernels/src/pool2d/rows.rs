@@ -5,6 +5,7 @@
 use super::Pool2d;
 use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
+use crate::memory::list::List;
 use crate::simd::Float as _;
 use std::ops::Range;
 
@@ -122,7 +123,7 @@ unsafe fn maxima_of<L: Lanes>(g: &Pool2d, x: &[L::Item], y: &mut [L::Item], at: 
     let (columns, step) = (g.out_width(), g.stride[1]);
     // Where each tap of a window lies, from its first.
     let tap = |tap: usize| (tap / g.kernel[1] * g.width + tap % g.kernel[1]) as u32;
-    let places: Vec<u32> = (0..g.kernel[0] * g.kernel[1]).map(tap).collect();
+    let places: List<u32> = (0..g.kernel[0] * g.kernel[1]).map(tap).collect();
     // The vector and the single windows both write; the walk takes them in turn.
     let (y, at) = (std::cell::RefCell::new(y), std::cell::RefCell::new(at));
     walk::<L>(

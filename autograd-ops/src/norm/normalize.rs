@@ -5,8 +5,9 @@ use crate::numbers::{in_front, with_batch};
 use autograd_core::device::Tensors;
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    Buffer, Error, General, Grads, Layout, Mask, Meta, Pointwise, Prim, Primitive, Residual, Residuals,
-    Result, Rule, Saved, Shape, Signature, SliceMut, TrackedTensor, Values, View, algebra, apply, is_float,
+    Buffer, ByRows, Error, General, Grads, Layout, Mask, Meta, Pointwise, Prim, Primitive, Residual,
+    Residuals, Result, Rule, Saved, Shape, Signature, SliceMut, TrackedTensor, Values, View, algebra, apply,
+    is_float,
 };
 use autograd_kernels::{Kind, machine, norm};
 use candle_core::DType;
@@ -56,6 +57,11 @@ fn kept(shape: &Shape, over: Mask) -> (Shape, f64) {
         small.dims_mut()[d] = 1;
     }
     (small, count)
+}
+
+/// Whether a part that broadcasts to `whole` is the same for all indices of its first dimension.
+fn repeats(part: &Shape, whole: &Shape) -> bool {
+    part.rank() < whole.rank() || part.dims().first() == Some(&1)
 }
 
 fn shifted(over: Mask) -> Mask {
@@ -177,6 +183,11 @@ impl Primitive for Normalize {
         let statistics = x.with_shape(kept(&x.shape, self.over).0).with_dtype(statistics_type(x.dtype));
         let aux = std::iter::repeat_n(statistics, 1 + usize::from(self.centred)).collect();
         Ok(Signature { outputs: smallvec![x], aux })
+    }
+
+    fn by_rows(&self, inputs: &[Meta]) -> Option<ByRows> {
+        let apart = !self.over.has(0) && inputs[1..].iter().all(|m| repeats(&m.shape, &inputs[0].shape));
+        apart.then(|| ByRows { whole: (1..inputs.len()).collect(), summed: Mask::default() })
     }
 
     fn scratch(&self, inputs: &[Meta]) -> usize {
@@ -337,6 +348,19 @@ impl Primitive for NormalizeGrad {
         let parts = [self.input.then_some(x.shape), self.weight, self.bias];
         let outputs = parts.into_iter().flatten().map(|shape| x.with_shape(shape)).collect();
         Ok(Signature { outputs, aux: SmallVec::new() })
+    }
+
+    fn by_rows(&self, inputs: &[Meta]) -> Option<ByRows> {
+        let x = &inputs[1].shape;
+        let weight = self.reads_weight().then(|| inputs[2].shape);
+        let affine = [weight, self.weight, self.bias];
+        let apart = !self.norm.over.has(0) && affine.iter().flatten().all(|shape| repeats(shape, x));
+        let sums = [self.weight, self.bias].iter().flatten().count();
+        let first = usize::from(self.input);
+        apart.then(|| ByRows {
+            whole: weight.iter().map(|_| 2).collect(),
+            summed: (first..first + sums).collect(),
+        })
     }
 
     fn scratch(&self, inputs: &[Meta]) -> usize {

@@ -49,19 +49,27 @@ pub(crate) fn prepare(
         let known = all.join(", ");
         return Err(Failure::new(format!("`{unknown}` is not a contender; they are {known}")));
     }
-    let wanted = |name: &str| name == "ours" || only.is_empty() || only.iter().any(|o| o == name);
+    let wanted = |name: &str| {
+        name == "ours" || name == "ours, tiles" || only.is_empty() || only.iter().any(|o| o == name)
+    };
     let folder = project.root.join("benches/peers");
     let scratch = project.target()?.join("peers");
     let mut contenders = Vec::new();
-    let mode = if graph { "graph" } else { "eager" };
-    contenders.push(Contender {
-        name: "ours",
+    let own = bench(project, "peers", "full")?;
+    let ours = |name, mode: &str| Contender {
+        name,
         eager: true,
         ours: true,
-        program: bench(project, "peers", "full")?,
+        program: own.clone(),
         arguments: vec!["--mode".into(), mode.into()],
         memory_apart: true,
-    });
+    };
+    // The ratio is that of the first; graphs run as machine code, and as tiles beside.
+    if graph {
+        contenders.extend([ours("ours", "graph"), ours("ours, tiles", "tiles")]);
+    } else {
+        contenders.push(ours("ours", "eager"));
+    }
     if wanted("PyTorch") || wanted("PyTorch compile") || wanted("JAX") {
         let python = match python {
             Some(path) => path.into(),
