@@ -487,7 +487,8 @@ mod tests {
         assert_eq!(grads, [[0.0, 0.0], [0.0, 2.0]]);
         // The value is 0, the derivative is not.
         let grads = pull(&[&vector(&[0.0]), &vector(&[3.0])], |x| xlogy(&x[0], &x[1]))?;
-        assert_eq!(grads, [[3f64.ln()], [0.0]]);
+        close(&grads[0], &[3f64.ln()]);
+        assert_eq!(grads[1], [0.0]);
         let infinite = xlogy(&vector(&[0.0]), vector(&[f64::INFINITY]))?;
         assert_eq!(infinite.to_vec1::<f64>()?, [0.0]);
         Ok(())
