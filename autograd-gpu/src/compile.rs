@@ -1,7 +1,7 @@
 //! Compilation to PTX by NVRTC, which needs no GPU.
 
 use crate::Source;
-use cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts, sys};
+use cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
 use std::fmt;
 
 /// A virtual architecture to compile for.
@@ -55,13 +55,25 @@ impl fmt::Display for CompileError {
 
 impl std::error::Error for CompileError {}
 
+/// Whether the compiler's library is there.
+#[cfg(not(feature = "cuda"))]
+fn is_there() -> bool {
+    // SAFETY: it looks for the library and loads it, whose initialisers are the vendor's own.
+    unsafe { cudarc::nvrtc::sys::is_culib_present() }
+}
+
+/// candle links the library, so that a program which runs has it.
+#[cfg(feature = "cuda")]
+fn is_there() -> bool {
+    true
+}
+
 /// The PTX of a source.
 ///
 /// # Errors
 /// [`CompileError`]: no compiler on this machine, or a source that it refuses.
 pub fn compile(source: &Source, architecture: Architecture) -> Result<Ptx, CompileError> {
-    // SAFETY: it looks for the library and loads it, whose initialisers are the vendor's own.
-    if !unsafe { sys::is_culib_present() } {
+    if !is_there() {
         return Err(CompileError::NoCompiler);
     }
     let options = CompileOptions {

@@ -37,8 +37,11 @@ pub fn install() -> bool {
 #[derive(Default)]
 struct Kernels {
     expressions: Mutex<HashMap<Expression, Option<Arc<Module>>>>,
-    files: Mutex<HashMap<(&'static str, u32), Option<Arc<Module>>>>,
+    files: Mutex<HashMap<File, Option<Arc<Module>>>>,
 }
+
+/// A source's name and the architecture it is compiled for.
+type File = (&'static str, u32);
 
 #[derive(PartialEq, Eq, Hash)]
 struct Expression {
@@ -97,6 +100,7 @@ fn module(
     }
 }
 
+#[allow(clippy::mutable_key_type, reason = "a program's code is no part of its key")]
 impl Kernels {
     fn expression(
         &self,

@@ -193,8 +193,8 @@ fn binary(f: Binary, a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
         Binary::Sub => a.broadcast_sub(b)?,
         Binary::Mul => a.broadcast_mul(b)?,
         Binary::Div => a.broadcast_div(b)?,
-        Binary::Max => extreme(a, b, a.broadcast_maximum(b)?)?,
-        Binary::Min => extreme(a, b, a.broadcast_minimum(b)?)?,
+        Binary::Max => extreme(a, b, &a.broadcast_maximum(b)?)?,
+        Binary::Min => extreme(a, b, &a.broadcast_minimum(b)?)?,
         Binary::Lt => number(a.broadcast_lt(b)?)?,
         Binary::Le => number(a.broadcast_le(b)?)?,
         Binary::Gt => number(a.broadcast_gt(b)?)?,
@@ -208,8 +208,8 @@ fn binary(f: Binary, a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
 }
 
 /// A maximum or minimum, NaN where either side is.
-fn extreme(a: &Tensor, b: &Tensor, chosen: Tensor) -> Result<Tensor> {
-    let chosen = select(&is_nan(b)?, b, &chosen)?;
+fn extreme(a: &Tensor, b: &Tensor, chosen: &Tensor) -> Result<Tensor> {
+    let chosen = select(&is_nan(b)?, b, chosen)?;
     select(&is_nan(a)?, a, &chosen)
 }
 

@@ -35,6 +35,7 @@ static CACHE: Mutex<Option<HashMap<Program, Weak<MachineCode>>>> = Mutex::new(No
 
 /// The code of an expression: made once while somebody holds it. `None` where a function of it has
 /// no vector code, or no executable memory can be had.
+#[allow(clippy::mutable_key_type, reason = "a program's code is no part of its key")]
 pub(super) fn shared(program: &Program) -> Option<Arc<MachineCode>> {
     let lock = || CACHE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = lock().get_or_insert_default().get(program).and_then(Weak::upgrade) {
