@@ -23,7 +23,7 @@ use std::rc::Rc;
 /// What a layer's value is, by its name.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] where the function taps the name not at all or several times;
+/// [`Error::InvalidArgument`](autograd_core::Error::InvalidArgument) where the function taps the name not at all or several times;
 /// whatever `f` reports.
 #[track_caller]
 pub fn layer_activation(f: &Function<'_>, inputs: &[TrackedTensor], layer: &str) -> Result<TrackedTensor> {
