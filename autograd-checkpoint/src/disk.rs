@@ -208,21 +208,6 @@ impl Stowed for Entry {
     }
 }
 
-/// Host memory for a device's tensors. It needs the kernels of the GPU crate to move them, which
-/// this build does not have: every use is an error that says so.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HostStore;
-
-impl Store for HostStore {
-    fn put(&self, value: &TrackedTensor) -> Result<Box<dyn Stowed>> {
-        let reason = match value.location() {
-            autograd_core::DeviceLocation::Cpu => "the value is in host memory already",
-            _ => "moving a device's tensors to host memory needs the crate autograd-gpu",
-        };
-        Err(Error::mode("offload", "host memory", reason))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,11 +291,5 @@ mod tests {
         fs::remove_dir(store.path()).unwrap();
         assert!(matches!(store.put(&value(10)).unwrap_err(), Error::Offload { .. }));
         assert_eq!(store.used_bytes(), 0);
-    }
-
-    #[test]
-    fn host_memory_says_what_it_needs() {
-        let error = HostStore.put(&value(1)).unwrap_err().to_string();
-        assert!(error.contains("host memory already"), "{error}");
     }
 }

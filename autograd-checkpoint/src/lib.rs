@@ -20,6 +20,7 @@
 
 mod cost;
 mod disk;
+mod host;
 mod levels;
 mod manager;
 mod optimal;
@@ -32,7 +33,8 @@ mod uniform;
 
 pub use autograd_tape::{Fate, Store, Stowed};
 pub use cost::{ChainCost, LayerCost};
-pub use disk::{DiskStore, HostStore};
+pub use disk::DiskStore;
+pub use host::HostStore;
 pub use levels::OffloadCost;
 pub use manager::{CheckpointManager, CheckpointStats, Costs};
 pub use plan::{Part, Plan};

@@ -112,6 +112,26 @@ fn second_order_through_values_on_a_disk() -> Result<()> {
 }
 
 #[test]
+fn values_of_a_device_wait_in_host_memory() -> Result<()> {
+    let gradient = |store: Option<Arc<dyn autograd_checkpoint::Store>>| -> Result<TrackedTensor> {
+        let fate = if store.is_some() { Fate::Offload } else { Fate::Keep };
+        let mut policy = Policy::save_nothing().names(["h"], fate);
+        if let Some(store) = store {
+            policy = policy.store(store);
+        }
+        let tape = GradientTape::new();
+        let x = tape.variable(autograd_core::testing::elsewhere(&value(1, &[4]))?);
+        let ys = checkpoint_with(&policy, |x| Ok(vec![tap("h", &x[0].sin()?)?.exp()?.sum()?]), &[&x])?;
+        tape.derivative(&ys[0], &x)
+    };
+    let (kept, moved) = (gradient(None)?, gradient(Some(Arc::new(HostStore)))?);
+    assert_eq!(moved.location(), kept.location());
+    assert_ne!(moved.location(), autograd_core::DeviceLocation::Cpu);
+    assert_eq!(moved.to_flat::<f32>()?, kept.to_flat::<f32>()?);
+    Ok(())
+}
+
+#[test]
 fn what_cannot_be_offloaded_says_why() -> Result<()> {
     let offload = |store: Option<Arc<dyn autograd_checkpoint::Store>>| -> Result<Vec<TrackedTensor>> {
         let mut policy = Policy::save_nothing().ops(["sin"], Fate::Offload);
