@@ -12,6 +12,7 @@ mod digits;
 mod dimensions;
 mod elsewhere;
 mod errors;
+mod factors;
 #[cfg(all(feature = "linalg", feature = "fft"))]
 mod fixtures;
 mod in_place;

@@ -188,10 +188,12 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
     /// Runs machine code for one tile, and stores the outputs that are not summed.
     fn enter(&mut self, code: &dyn TileCode, start: usize, len: usize) {
         let (plan, tile_len) = (self.plan, self.len);
+        let tiles = Disjoint::new(&mut self.tiles);
         let mut inputs = [std::ptr::null::<f32>(); MAX_INPUTS];
         for (i, (to, source)) in inputs.iter_mut().zip(&self.sources).enumerate() {
             let at = (plan.schedule.slots + i) * tile_len;
-            let tile = &mut self.tiles[at..at + len];
+            // SAFETY: each input has a tile of its own.
+            let tile = unsafe { tiles.part(at..at + len) };
             let from: &[T] = match *source {
                 Source::Slice(x) => x,
                 Source::One(x) => {
@@ -203,7 +205,6 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
             debug_assert_eq!(from.len(), len);
             *to = from.as_ptr().cast::<f32>();
         }
-        let tiles = Disjoint::new(&mut self.tiles);
         let mut outputs = [std::ptr::null_mut::<f32>(); MAX_OUTPUTS];
         for (o, (to, out)) in outputs.iter_mut().zip(&plan.outputs).enumerate() {
             let own = match out {
