@@ -1,6 +1,6 @@
 //! The float types that kernels compute in: f32 and f64.
 
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, Registers};
 use crate::simd;
 
 /// A float type that kernels compute in; bf16 and f16 are computed in f32.
@@ -8,7 +8,10 @@ pub(crate) trait Float: simd::Float {
     /// A vector of 32 bytes on the best instructions known for the target; the machine at hand
     /// may lack them.
     type Fast: Lanes<Item = Self>;
-    /// The same vector on any machine.
+    /// A vector of 64 bytes where the target has such instructions; the machine at hand may lack
+    /// them.
+    type Wide: Registers<Item = Self>;
+    /// The vector of 32 bytes on any machine.
     type Plain: Lanes<Item = Self>;
     /// Negative infinity: smaller than any number.
     const LOWEST: Self;
@@ -21,12 +24,16 @@ pub(crate) trait Float: simd::Float {
 }
 
 macro_rules! float {
-    ($ty:ident) => {
+    ($ty:ident, $wide:ident) => {
         impl Float for $ty {
             #[cfg(target_arch = "x86_64")]
             type Fast = <$ty as simd::Float>::Avx2;
             #[cfg(not(target_arch = "x86_64"))]
             type Fast = <$ty as simd::Float>::Portable;
+            #[cfg(target_arch = "x86_64")]
+            type Wide = crate::lanes::wide::$wide;
+            #[cfg(not(target_arch = "x86_64"))]
+            type Wide = <$ty as simd::Float>::Portable;
             type Plain = <$ty as simd::Float>::Portable;
             const LOWEST: $ty = $ty::NEG_INFINITY;
             const KEEP: [$ty; 16] = {
@@ -43,5 +50,5 @@ macro_rules! float {
     };
 }
 
-float!(f32);
-float!(f64);
+float!(f32, F32x16);
+float!(f64, F64x8);

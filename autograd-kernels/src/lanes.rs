@@ -8,31 +8,129 @@
 //! [`Float::Fast`]: crate::float::Float::Fast
 //! [`Float::Plain`]: crate::float::Float::Plain
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod wide;
+
 use crate::float::Float;
 use crate::simd::{Array, Float as _, Vector, has_avx2};
 
 /// Which instructions a kernel is compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Isa {
     /// What every machine of the target has.
     Plain,
     /// AVX2 and FMA, on x86-64 machines that have them.
     Fast,
+    /// Also AVX-512F: kernels that tile [`Registers`] use it, all others are as `Fast`.
+    Wide,
 }
 
 impl Isa {
     /// The best that this machine has.
     #[inline]
     pub(crate) fn detect() -> Self {
-        if has_avx2() { Isa::Fast } else { Isa::Plain }
+        if !has_avx2() {
+            return Isa::Plain;
+        }
+        // Detection is cached by std in one atomic.
+        #[cfg(target_arch = "x86_64")]
+        if std::is_x86_feature_detected!("avx512f") {
+            return Isa::Wide;
+        }
+        Isa::Fast
     }
 
     /// All that this machine has: tests run each.
     #[cfg(test)]
     pub(crate) fn all() -> Vec<Self> {
-        let best = Self::detect();
-        if best == Isa::Plain { vec![best] } else { vec![Isa::Plain, best] }
+        [Isa::Plain, Isa::Fast, Isa::Wide].into_iter().filter(|isa| *isa <= Self::detect()).collect()
     }
+}
+
+/// The little that a tile of sums needs of a vector: every [`Lanes`] has it, and so have the
+/// vectors of AVX-512.
+///
+/// Associated functions may only be called where the machine has the instructions of the type.
+pub(crate) trait Registers: Copy {
+    /// The numbers' type.
+    type Item: Float;
+    /// How many there are.
+    const LANES: usize;
+
+    /// The same number in all lanes.
+    fn all(x: Self::Item) -> Self;
+    /// # Safety
+    /// LANES elements can be read at `p`.
+    unsafe fn read(p: *const Self::Item) -> Self;
+    /// The first `count` elements at `p`, zeros in the other lanes.
+    ///
+    /// # Safety
+    /// `count.min(LANES)` elements can be read at `p`.
+    unsafe fn read_first(p: *const Self::Item, count: usize) -> Self;
+    /// # Safety
+    /// LANES elements can be written at `p`.
+    unsafe fn write(self, p: *mut Self::Item);
+    /// Writes the first `count` lanes to `p`.
+    ///
+    /// # Safety
+    /// `count.min(LANES)` elements can be written at `p`.
+    unsafe fn write_first(self, p: *mut Self::Item, count: usize);
+    /// self · factor + term, as [`Lanes::mul_add`].
+    fn times_plus(self, factor: Self, term: Self) -> Self;
+    /// self + other.
+    fn plus(self, other: Self) -> Self;
+}
+
+// Each method has the promise of the one it calls.
+impl<L: Lanes> Registers for L {
+    type Item = <L as Vector>::Item;
+    const LANES: usize = <L as Vector>::LANES;
+
+    #[inline(always)]
+    fn all(x: Self::Item) -> Self {
+        Self::splat(x)
+    }
+    #[inline(always)]
+    unsafe fn read(p: *const Self::Item) -> Self {
+        // SAFETY: see above.
+        unsafe { Self::load(p) }
+    }
+    #[inline(always)]
+    unsafe fn read_first(p: *const Self::Item, count: usize) -> Self {
+        // SAFETY: see above.
+        unsafe { Self::load_first(p, count) }
+    }
+    #[inline(always)]
+    unsafe fn write(self, p: *mut Self::Item) {
+        // SAFETY: see above.
+        unsafe { self.store(p) }
+    }
+    #[inline(always)]
+    unsafe fn write_first(self, p: *mut Self::Item, count: usize) {
+        // SAFETY: see above.
+        unsafe { self.store_first(p, count) }
+    }
+    #[inline(always)]
+    fn times_plus(self, factor: Self, term: Self) -> Self {
+        self.mul_add(factor, term)
+    }
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        self + other
+    }
+}
+
+/// Asks for the line of memory at `p` to be brought into the first cache; any pointer will do.
+#[inline(always)]
+pub(crate) fn prefetch<T>(p: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint that never faults, and SSE is part of the target.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
 }
 
 /// A vector that tiles are made of.
@@ -360,7 +458,7 @@ mod tests {
         fn fast<L: Lanes>() {
             exercise::<L>();
         }
-        if Isa::detect() == Isa::Fast {
+        if Isa::detect() >= Isa::Fast {
             // SAFETY: the machine has AVX2 and FMA.
             unsafe {
                 use crate::simd::{F32x8, F64x4};

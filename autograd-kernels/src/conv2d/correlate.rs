@@ -128,7 +128,7 @@ impl<T: Float> Correlation<'_, T> {
         unsafe {
             match isa {
                 Isa::Plain => self.tiles::<T::Plain>(range, out),
-                Isa::Fast => self.tiles_fast::<T::Fast>(range, out),
+                Isa::Fast | Isa::Wide => self.tiles_fast::<T::Fast>(range, out),
             }
         }
     }

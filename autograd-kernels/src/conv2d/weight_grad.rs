@@ -144,7 +144,7 @@ impl<T: Float> Dots<'_, T> {
                 unsafe {
                     match isa {
                         Isa::Plain => self.block::<T::Plain>(block, sums),
-                        Isa::Fast => self.block_fast::<T::Fast>(block, sums),
+                        Isa::Fast | Isa::Wide => self.block_fast::<T::Fast>(block, sums),
                     }
                 }
             }

@@ -1,27 +1,29 @@
 //! Large products: packed blocks that fit the caches, spread over the threads.
 //!
-//! The right factor is packed block by block for all threads, the left one by each task for its
-//! rows. Only rows and columns are divided among tasks: an element of the product is summed in
-//! the same order for any number of threads.
+//! For each block of rows and steps, the left factor is packed once for all threads; then each task
+//! packs a panel of a few columns of the right factor, which stays in its own cache, and multiplies
+//! all rows with it. An element of the product is summed in the same order for any number of
+//! threads, as tasks divide only rows and columns.
 
 use super::Matrix;
-use super::pack::{pack_left, pack_right};
-use super::tile::{Kernel, ROWS, columns, kernel};
+use super::pack::pack;
+use super::tile::{Size, kernel};
 use crate::float::Float;
 use crate::lanes::Isa;
 use crate::memory;
 use crate::output::Output;
-use crate::threads::{parallel_for, threads};
+use crate::threads::{Disjoint, parallel_for, threads};
+use std::ops::Range;
 
-/// Bytes of one step of a panel of each factor times the depth of a block stay below the first
-/// cache: 256 · (6 + 16) · 4 bytes.
+/// Steps of a block: a panel of the right factor, 256 · 48 · 4 bytes, stays in the second cache,
+/// and a strip of the left one, 256 · 8 · 4 bytes, in the first.
 const DEPTH: usize = 256;
-/// Rows of a block of the left factor: its panels stay in the second cache.
-const BLOCK_ROWS: usize = 16 * ROWS;
-/// Columns of a block of the right factor: it stays in the second or third cache.
-const BLOCK_COLUMNS: usize = 2048;
-/// Panels of the right factor that a task packs.
-const PANELS_PER_TASK: usize = 8;
+/// Rows of a block of the left factor: it stays in the last cache, from where strips come in time.
+const BLOCK_ROWS: usize = 1024;
+/// Elements that a task packs of the left factor.
+const PACKED: usize = 1 << 14;
+/// Strips of rows that are worth packing a panel for.
+const STRIPS: usize = 4;
 
 /// out (m × n, contiguous) = or += a · b, m, k and n all positive.
 pub(crate) fn multiply<T: Float>(
@@ -33,140 +35,121 @@ pub(crate) fn multiply<T: Float>(
     add: bool,
 ) {
     assert!(out.len() == m * n, "the product has {} elements, not {}", m * n, out.len());
-    let full = columns::<T>();
+    let size = Size::of::<T>(isa);
     let depth = k.div_ceil(k.div_ceil(DEPTH));
-    let block_columns = n.min(BLOCK_COLUMNS).next_multiple_of(full);
-    let mut right = memory::take::<T>(depth * block_columns);
-    let (kernel, output) = (kernel::<T>(isa), Output::new(out));
-    for column in (0..n).step_by(block_columns) {
-        let width = block_columns.min(n - column);
-        let panels = width.div_ceil(full);
+    let block_rows = m.div_ceil(m.div_ceil(BLOCK_ROWS));
+    let mut left = memory::take::<T>(block_rows * depth);
+    let output = Output::new(out);
+    for row in (0..m).step_by(block_rows) {
+        let strips = Shares::new(block_rows.min(m - row), size.rows);
+        let panels = Shares::new(n.div_ceil(size.lanes), size.vectors);
         for step in (0..k).step_by(depth) {
             let depth = depth.min(k - step);
-            let chunk = full * depth * PANELS_PER_TASK;
-            let packed = Output::new(&mut right);
-            let used = panels * full * depth;
-            parallel_for(panels.div_ceil(PANELS_PER_TASK), &|task| {
-                let start = task * chunk;
-                // SAFETY: tasks write to chunks that do not overlap, within `used` elements,
-                // which the buffer has: depth · (columns rounded up).
-                let out = unsafe {
-                    std::slice::from_raw_parts_mut(packed.start().add(start), chunk.min(used - start))
-                };
-                let first = task * PANELS_PER_TASK * full;
-                let width = (PANELS_PER_TASK * full).min(width - first);
-                pack_right(isa, b, [step, column + first], [depth, width], out);
-            });
-            let grid = Grid::new(m, panels);
-            let right = &right[..used];
-            parallel_for(grid.rows * grid.columns, &|task| {
-                let (rows, panels) = grid.task(task);
-                let block = Block { kernel, depth, width, add: add || step > 0, n };
-                let height = rows.len();
-                let mut left = memory::take::<T>(height.next_multiple_of(ROWS) * depth);
-                pack_left(a, [rows.start, step], [height, depth], &mut left);
-                // SAFETY: the tile rows .. and columns of these panels lie in the product, as
-                // `rows` ⊆ 0..m and the panels cover columns column .. column + width; no other
-                // task has the same row and panel.
+            pack_left(isa, a, [row, step], depth, strips, &mut left);
+            let block = Block { isa, depth, lanes: size.lanes, n, add: add || step > 0 };
+            // Where there are few panels, the rows are divided too.
+            let parts = (4 * threads()).div_ceil(panels.count).min(strips.count.div_ceil(STRIPS));
+            let parts = if threads() == 1 { 1 } else { parts };
+            parallel_for(panels.count * parts, &|task| {
+                let (panel, part) = (panels.share(task / parts), task % parts);
+                let strips = strips.part(part, parts);
+                let columns = panel.start * size.lanes..n.min(panel.end * size.lanes);
+                let mut right = memory::take::<T>(depth * panel.len() * size.lanes);
+                let from = [step, columns.start];
+                pack(isa, b, from, [depth, columns.len()], panel.len() * size.lanes, &mut right);
+                // SAFETY: rows row .. and `columns` lie in the product, and no other task has the
+                // same rows of this panel.
                 unsafe {
-                    let out = output.start().add(rows.start * n + column);
-                    block.run(&left, right, height, panels, out);
+                    let out = output.start().add(row * n + columns.start);
+                    block.run(&left, &right, strips, columns.len(), out);
                 }
-                memory::give(left);
+                memory::give(right);
             });
         }
     }
-    memory::give(right);
+    memory::give(left);
 }
 
-/// How the tiles of a block are divided among tasks.
-struct Grid {
-    m: usize,
-    panels: usize,
-    block_rows: usize,
-    block_panels: usize,
-    rows: usize,
-    columns: usize,
+/// A number of things divided into shares that differ by at most one.
+#[derive(Clone, Copy)]
+struct Shares {
+    things: usize,
+    count: usize,
+    /// The first of the shares that are meant, and one past the last.
+    first: usize,
+    last: usize,
 }
 
-impl Grid {
-    fn new(m: usize, panels: usize) -> Self {
-        let (threads, strips) = (threads(), m.div_ceil(ROWS));
-        // As many blocks of rows as fit the cache, rounded up to a multiple of the threads where
-        // there are enough strips for that.
-        let mut rows = m.div_ceil(BLOCK_ROWS);
-        if strips >= 2 * threads {
-            rows = rows.next_multiple_of(threads).min(strips);
-        }
-        let columns = if rows < threads { threads.div_ceil(rows).min(panels) } else { 1 };
-        let (block_rows, block_panels) = (strips.div_ceil(rows) * ROWS, panels.div_ceil(columns));
-        Self {
-            m,
-            panels,
-            block_rows,
-            block_panels,
-            rows: m.div_ceil(block_rows),
-            columns: panels.div_ceil(block_panels),
-        }
+impl Shares {
+    /// Shares of at most `most` things.
+    fn new(things: usize, most: usize) -> Self {
+        let count = things.div_ceil(most);
+        Self { things, count, first: 0, last: count }
     }
 
-    fn task(&self, task: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
-        let (row, panel) = (task / self.columns, task % self.columns);
-        let (row, panel) = (row * self.block_rows, panel * self.block_panels);
-        (row..self.m.min(row + self.block_rows), panel..self.panels.min(panel + self.block_panels))
+    fn share(&self, i: usize) -> Range<usize> {
+        self.things * i / self.count..self.things * (i + 1) / self.count
     }
+
+    /// Some of the shares: one part of several.
+    fn part(self, part: usize, parts: usize) -> Self {
+        Self { first: self.count * part / parts, last: self.count * (part + 1) / parts, ..self }
+    }
+
+    fn each(&self) -> impl Iterator<Item = Range<usize>> {
+        let this = *self;
+        (this.first..this.last).map(move |i| this.share(i))
+    }
+}
+
+/// Packs the strips of a block of the left factor one after another: strip[l·rows + i].
+fn pack_left<T: Float>(
+    isa: Isa,
+    a: Matrix<'_, T>,
+    [row, step]: [usize; 2],
+    depth: usize,
+    strips: Shares,
+    left: &mut [T],
+) {
+    let packed = Disjoint::new(left);
+    let tasks = (strips.things * depth).div_ceil(PACKED).min(strips.count);
+    parallel_for(tasks, &|task| {
+        for rows in strips.part(task, tasks).each() {
+            // SAFETY: strips do not overlap, and the buffer holds the rows of all.
+            let out = unsafe { packed.part(rows.start * depth..rows.end * depth) };
+            let from = [step, row + rows.start];
+            pack(isa, a.transposed(), from, [depth, rows.len()], rows.len(), out);
+        }
+    });
 }
 
 /// What the tiles of a block have in common.
-struct Block<T> {
-    kernel: Kernel<T>,
+struct Block {
+    isa: Isa,
     depth: usize,
-    /// Columns of the block, of which the last panel may have fewer than a full one.
-    width: usize,
-    add: bool,
+    /// Columns in a vector.
+    lanes: usize,
     /// Elements from one row of the output to the next.
     n: usize,
+    add: bool,
 }
 
-impl<T: Float> Block<T> {
-    /// All tiles of `height` rows and some panels.
+impl Block {
+    /// The tiles of some strips of rows and a panel of `width` columns.
     ///
     /// # Safety
-    /// `out` points to the first row and column 0 of the block; the tiles' elements can be
-    /// written and nothing else uses them meanwhile.
-    unsafe fn run(
-        &self,
-        left: &[T],
-        right: &[T],
-        height: usize,
-        panels: std::ops::Range<usize>,
-        out: *mut T,
-    ) {
-        let full = columns::<T>();
-        for panel in panels {
-            let right = &right[panel * full * self.depth..][..full * self.depth];
-            let width = full.min(self.width - panel * full);
-            for row in (0..height).step_by(ROWS) {
-                let left = &left[row * self.depth..][..ROWS * self.depth];
-                let (left, right) = (left.as_ptr(), right.as_ptr());
-                let rows = ROWS.min(height - row);
-                // SAFETY: both panels hold `depth` steps; the tile is written whole where it is
-                // full and through a buffer where it is not; the caller owns its elements.
-                unsafe {
-                    let to = out.add(row * self.n + panel * full);
-                    if rows == ROWS && width == full {
-                        (self.kernel)(self.depth, left, right, to, self.n, self.add);
-                        continue;
-                    }
-                    let mut tile = [T::ZERO; ROWS * 16];
-                    (self.kernel)(self.depth, left, right, tile.as_mut_ptr(), full, false);
-                    for i in 0..rows {
-                        let to = std::slice::from_raw_parts_mut(to.add(i * self.n), width);
-                        for (to, &sum) in to.iter_mut().zip(&tile[i * full..]) {
-                            *to = if self.add { *to + sum } else { sum };
-                        }
-                    }
-                }
+    /// `out` points to the first row of the block and the first column of the panel; the tiles'
+    /// elements can be written and nothing else uses them meanwhile.
+    unsafe fn run<T: Float>(&self, left: &[T], right: &[T], strips: Shares, width: usize, out: *mut T) {
+        let vectors = width.div_ceil(self.lanes);
+        let right = &right[..self.depth * vectors * self.lanes];
+        for rows in strips.each() {
+            let left = &left[rows.start * self.depth..rows.end * self.depth];
+            let kernel = kernel::<T>(self.isa, rows.len(), vectors);
+            // SAFETY: both factors hold `depth` steps; the caller owns these rows of the panel.
+            unsafe {
+                let to = out.add(rows.start * self.n);
+                kernel(self.depth, left.as_ptr(), right.as_ptr(), to, self.n, width, self.add);
             }
         }
     }

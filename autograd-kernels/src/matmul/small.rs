@@ -71,7 +71,7 @@ fn ordered<T: Float>(
             Isa::Plain => {
                 strips::<T::Plain>([m, k, n], left, b.data.as_ptr(), b.row, out.as_mut_ptr(), add);
             }
-            Isa::Fast => {
+            Isa::Fast | Isa::Wide => {
                 fast::<T::Fast>([m, k, n], left, b.data.as_ptr(), b.row, out.as_mut_ptr(), add);
             }
         }

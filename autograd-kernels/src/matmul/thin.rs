@@ -52,7 +52,7 @@ pub(crate) fn multiply<T: Float>(
         unsafe {
             match isa {
                 Isa::Plain => thin.run::<T::Plain>(columns, out),
-                Isa::Fast => thin.fast::<T::Fast>(columns, out),
+                Isa::Fast | Isa::Wide => thin.fast::<T::Fast>(columns, out),
             }
         }
     });

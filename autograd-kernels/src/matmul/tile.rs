@@ -1,61 +1,139 @@
-//! The micro-kernel: a tile of the product held in registers.
+//! The micro-kernels: a tile of the product held in registers.
 
 use crate::float::Float;
-use crate::lanes::{Isa, Lanes};
+use crate::lanes::{Isa, Lanes, Registers, prefetch};
 use crate::simd::{Float as _, Vector};
 
-/// Rows of a full tile: with two vectors a row, 12 of the 16 AVX registers hold sums.
-pub(crate) const ROWS: usize = 6;
-
-/// Columns of a full tile: two vectors.
-pub(crate) const fn columns<T: Float>() -> usize {
-    2 * <T::Plain as Vector>::LANES
+/// The largest tile of packed factors for some instructions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    /// Rows of the left factor.
+    pub(crate) rows: usize,
+    /// Vectors of columns of the right factor.
+    pub(crate) vectors: usize,
+    /// Columns in a vector.
+    pub(crate) lanes: usize,
 }
 
-/// out[i·step + j] = or += Σ_l a[i, l]·b[l, j] for ROWS × columns of packed panels: a holds ROWS
-/// elements for each l, b `columns` of them.
-///
-/// # Safety
-/// The panels hold `depth` steps, the tile lies within `out`, and the machine has the
-/// instructions the kernel was asked for.
-pub(crate) type Kernel<T> =
-    unsafe fn(depth: usize, a: *const T, b: *const T, out: *mut T, step: usize, add: bool);
-
-/// The micro-kernel for these instructions.
-pub(crate) fn kernel<T: Float>(isa: Isa) -> Kernel<T> {
-    match isa {
-        Isa::Plain => packed::<T::Plain>,
-        Isa::Fast => packed_fast::<T::Fast>,
+impl Size {
+    /// Of AVX2's 16 registers, 12 hold sums; of AVX-512's 32, 24 do. The others hold the vectors of
+    /// the right factor and an element of the left one.
+    pub(crate) fn of<T: Float>(isa: Isa) -> Self {
+        match isa {
+            Isa::Plain | Isa::Fast => Self { rows: 6, vectors: 2, lanes: <T::Plain as Vector>::LANES },
+            Isa::Wide => Self { rows: 8, vectors: 3, lanes: <T::Wide as Registers>::LANES },
+        }
     }
 }
 
-#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-unsafe fn packed_fast<L: Lanes>(
+/// out[i·step + j] = or += Σ_l a[i, l]·b[l, j] for the rows and vectors that the kernel was made
+/// for, j < width: a holds the rows' elements for each l, b whole vectors.
+///
+/// # Safety
+/// The factors hold `depth` steps, rows × width elements lie within `out`, and the machine has the
+/// instructions the kernel was asked for.
+pub(crate) type Kernel<T> =
+    unsafe fn(depth: usize, a: *const T, b: *const T, out: *mut T, step: usize, width: usize, add: bool);
+
+/// The micro-kernel for tiles of this size, at most the largest of [`Size::of`].
+pub(crate) fn kernel<T: Float>(isa: Isa, rows: usize, vectors: usize) -> Kernel<T> {
+    macro_rules! sized {
+        ($kernel:ident, $lanes:ty, $($rows:literal)*; $($vectors:literal)*) => {
+            sized!(@ $kernel, $lanes, [$($rows)*], $($vectors)*)
+        };
+        (@ $kernel:ident, $lanes:ty, $rows:tt, $($vectors:literal)*) => {
+            match vectors {
+                $($vectors => sized!(@@ $kernel, $lanes, $rows, $vectors),)*
+                _ => panic!("no tile is {vectors} vectors wide"),
+            }
+        };
+        (@@ $kernel:ident, $lanes:ty, [$($rows:literal)*], $vectors:literal) => {
+            match rows {
+                $($rows => $kernel::<$lanes, $rows, $vectors>,)*
+                _ => panic!("no tile has {rows} rows"),
+            }
+        };
+    }
+    match isa {
+        Isa::Plain => sized!(packed, T::Plain, 1 2 3 4 5 6; 1 2),
+        Isa::Fast => sized!(packed_fast, T::Fast, 1 2 3 4 5 6; 1 2),
+        Isa::Wide => sized!(packed_wide, T::Wide, 1 2 3 4 5 6 7 8; 1 2 3),
+    }
+}
+
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512f,avx2,fma"))]
+unsafe fn packed_wide<L: Registers, const R: usize, const V: usize>(
     depth: usize,
     a: *const L::Item,
     b: *const L::Item,
     out: *mut L::Item,
     step: usize,
+    width: usize,
     add: bool,
 ) {
     // SAFETY: the caller's promise is the same.
-    unsafe { packed::<L>(depth, a, b, out, step, add) };
+    unsafe { packed::<L, R, V>(depth, a, b, out, step, width, add) };
 }
 
-#[inline(always)]
-unsafe fn packed<L: Lanes>(
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+unsafe fn packed_fast<L: Registers, const R: usize, const V: usize>(
     depth: usize,
     a: *const L::Item,
     b: *const L::Item,
     out: *mut L::Item,
     step: usize,
+    width: usize,
     add: bool,
 ) {
-    // SAFETY: with these steps and full widths the tile reads the packed panels only.
+    // SAFETY: the caller's promise is the same.
+    unsafe { packed::<L, R, V>(depth, a, b, out, step, width, add) };
+}
+
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "the loops over registers unroll by their indices")]
+unsafe fn packed<L: Registers, const R: usize, const V: usize>(
+    depth: usize,
+    mut a: *const L::Item,
+    mut b: *const L::Item,
+    out: *mut L::Item,
+    step: usize,
+    width: usize,
+    add: bool,
+) {
+    // The tile of the output is on its way while the sums are made.
+    for i in 0..R {
+        for v in 0..V {
+            prefetch(out.wrapping_add(i * step + v * L::LANES));
+        }
+        prefetch(out.wrapping_add(i * step + width - 1));
+    }
+    // SAFETY: row i, vector v and step l stay below R, V and depth, and the last vector of the
+    // output is read and written in part; the caller allows these accesses.
     unsafe {
-        let left = Left { at: a, row: 1, column: ROWS };
-        let width = 2 * L::LANES;
-        tile::<L, ROWS, 2, false>(depth, left, b, width, width, out, step, add);
+        let mut sums = [[L::all(L::Item::ZERO); V]; R];
+        for _ in 0..depth {
+            let right: [L; V] = std::array::from_fn(|v| L::read(b.add(v * L::LANES)));
+            for i in 0..R {
+                let left = L::all(*a.add(i));
+                for v in 0..V {
+                    sums[i][v] = left.times_plus(right[v], sums[i][v]);
+                }
+            }
+            a = a.add(R);
+            b = b.add(V * L::LANES);
+        }
+        let last = width - (V - 1) * L::LANES;
+        for i in 0..R {
+            for v in 0..V {
+                let to = out.add(i * step + v * L::LANES);
+                let sum = sums[i][v];
+                if v + 1 < V || last == L::LANES {
+                    if add { L::read(to).plus(sum) } else { sum }.write(to);
+                } else {
+                    if add { L::read_first(to, last).plus(sum) } else { sum }.write_first(to, last);
+                }
+            }
+        }
     }
 }
 

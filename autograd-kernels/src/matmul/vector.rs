@@ -48,7 +48,7 @@ pub(crate) fn multiply<T: Float>(
             let from = matrix.data.as_ptr().add(rows.start * matrix.row);
             match isa {
                 Isa::Plain => add_product::<T::Plain>(from, matrix.row, matrix.column, x, out),
-                Isa::Fast => fast::<T::Fast>(from, matrix.row, matrix.column, x, out),
+                Isa::Fast | Isa::Wide => fast::<T::Fast>(from, matrix.row, matrix.column, x, out),
             }
         }
     });

@@ -17,7 +17,7 @@ pub(super) fn maxima<T: Float>(isa: Isa, g: &Pool2d, x: &[T], y: &mut [T], at: &
     unsafe {
         match isa {
             Isa::Plain => maxima_of::<T::Plain>(g, x, y, at),
-            Isa::Fast => maxima_fast::<T::Fast>(g, x, y, at),
+            Isa::Fast | Isa::Wide => maxima_fast::<T::Fast>(g, x, y, at),
         }
     }
 }
@@ -29,7 +29,7 @@ pub(super) fn means<T: Float>(isa: Isa, g: &Pool2d, x: &[T], y: &mut [T]) {
     unsafe {
         match isa {
             Isa::Plain => means_of::<T::Plain>(g, x, y),
-            Isa::Fast => means_fast::<T::Fast>(g, x, y),
+            Isa::Fast | Isa::Wide => means_fast::<T::Fast>(g, x, y),
         }
     }
 }
