@@ -4,11 +4,13 @@ mod correlate;
 mod frame;
 mod passes;
 mod weight_grad;
+mod winograd;
 
 use crate::float::Float;
 use crate::lanes::Isa;
 use crate::operand::{assert_dims, assert_kind, assert_len, in_float};
 use crate::{SliceMut, View};
+pub use winograd::{set_winograd, winograd};
 
 /// Extents and parameters of a convolution: x [N, C, H, W], k [O, C/groups, KH, KW],
 /// y [N, O, OH, OW].
@@ -123,7 +125,10 @@ pub fn conv2d_weight_grad(g: &Conv2d, x: View<'_>, ct: View<'_>, dk: SliceMut<'_
 }
 
 fn forward<T: Float>(g: &Conv2d, x: &[T], k: &[T], y: &mut [T]) {
-    if !y.is_empty() {
+    if y.is_empty() {
+    } else if winograd::fits::<T>(g) {
+        winograd::forward(Isa::detect(), g, x, k, y);
+    } else {
         passes::forward(Isa::detect(), g, x, k, y);
     }
 }
@@ -131,7 +136,10 @@ fn forward<T: Float>(g: &Conv2d, x: &[T], k: &[T], y: &mut [T]) {
 fn input_grad<T: Float>(g: &Conv2d, ct: &[T], k: &[T], dx: &mut [T]) {
     if ct.is_empty() {
         dx.fill(T::ZERO);
-    } else if !dx.is_empty() {
+    } else if dx.is_empty() {
+    } else if winograd::fits::<T>(g) {
+        winograd::input_grad(Isa::detect(), g, ct, k, dx);
+    } else {
         passes::input_grad(Isa::detect(), g, ct, k, dx);
     }
 }
@@ -139,7 +147,10 @@ fn input_grad<T: Float>(g: &Conv2d, ct: &[T], k: &[T], dx: &mut [T]) {
 fn weight_grad<T: Float>(g: &Conv2d, x: &[T], ct: &[T], dk: &mut [T]) {
     if x.is_empty() || ct.is_empty() {
         dk.fill(T::ZERO);
-    } else if !dk.is_empty() {
+    } else if dk.is_empty() {
+    } else if winograd::fits::<T>(g) {
+        winograd::weight_grad(Isa::detect(), g, x, ct, dk);
+    } else {
         weight_grad::weight_grad(Isa::detect(), g, x, ct, dk);
     }
 }

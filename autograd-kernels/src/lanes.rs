@@ -21,7 +21,7 @@ pub(crate) enum Isa {
     Plain,
     /// AVX2 and FMA, on x86-64 machines that have them.
     Fast,
-    /// Also AVX-512F: kernels that tile [`Registers`] use it, all others are as `Fast`.
+    /// Also AVX-512F and VL: kernels that tile [`Registers`] use it, all others are as `Fast`.
     Wide,
 }
 
@@ -34,7 +34,7 @@ impl Isa {
         }
         // Detection is cached by std in one atomic.
         #[cfg(target_arch = "x86_64")]
-        if std::is_x86_feature_detected!("avx512f") {
+        if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512vl") {
             return Isa::Wide;
         }
         Isa::Fast
@@ -221,6 +221,39 @@ pub(crate) trait Lanes: Vector<Item: Float> {
         }
     }
 
+    /// Four vectors of every fourth element: lane t of the k-th is element 4·t + k at `p`.
+    ///
+    /// # Safety
+    /// `4 · LANES` elements can be read at `p`.
+    #[inline(always)]
+    unsafe fn load_fours(p: *const Self::Item) -> [Self; 4] {
+        let mut lanes = [[Self::Item::ZERO; 8]; 4];
+        // SAFETY: the caller allows reading these elements, and LANES is at most 8.
+        unsafe {
+            for t in 0..Self::LANES {
+                for (k, lanes) in lanes.iter_mut().enumerate() {
+                    lanes[t] = *p.add(4 * t + k);
+                }
+            }
+            std::array::from_fn(|k| Self::load(lanes[k].as_ptr()))
+        }
+    }
+
+    /// Writes lane t of the k-th vector to element 4·t + k at `p`.
+    ///
+    /// # Safety
+    /// `4 · LANES` elements can be written at `p`.
+    #[inline(always)]
+    unsafe fn store_fours(vectors: [Self; 4], p: *mut Self::Item) {
+        let lanes = vectors.map(Self::lanes);
+        for t in 0..Self::LANES {
+            for (k, lanes) in lanes.iter().enumerate() {
+                // SAFETY: the caller allows writing these elements.
+                unsafe { *p.add(4 * t + k) = lanes[t] };
+            }
+        }
+    }
+
     /// Transposes a square of LANES × LANES elements: to[j·to_step + i] = from[i·from_step + j].
     ///
     /// # Safety
@@ -315,6 +348,31 @@ mod avx2 {
         }
 
         #[inline(always)]
+        unsafe fn load_fours(p: *const f32) -> [Self; 4] {
+            // SAFETY: see above; 32 elements are read.
+            unsafe {
+                let at = |i: usize| _mm256_loadu_ps(p.add(8 * i));
+                let (a, b, c, d) = (at(0), at(1), at(2), at(3));
+                // The halves hold fours t and t + 4; then a transposition of 4 × 4 in each half.
+                let (x, y) = (_mm256_permute2f128_ps(a, c, 0x20), _mm256_permute2f128_ps(a, c, 0x31));
+                let (z, w) = (_mm256_permute2f128_ps(b, d, 0x20), _mm256_permute2f128_ps(b, d, 0x31));
+                fours([x, y, z, w]).map(Self)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_fours(vectors: [Self; 4], p: *mut f32) {
+            // SAFETY: see above; 32 elements are written.
+            unsafe {
+                let [x, y, z, w] = fours(vectors.map(|v| v.0));
+                _mm256_storeu_ps(p, _mm256_permute2f128_ps(x, y, 0x20));
+                _mm256_storeu_ps(p.add(8), _mm256_permute2f128_ps(z, w, 0x20));
+                _mm256_storeu_ps(p.add(16), _mm256_permute2f128_ps(x, y, 0x31));
+                _mm256_storeu_ps(p.add(24), _mm256_permute2f128_ps(z, w, 0x31));
+            }
+        }
+
+        #[inline(always)]
         fn total(self) -> f32 {
             // SAFETY: see above.
             unsafe {
@@ -350,6 +408,25 @@ mod avx2 {
                     _mm256_storeu_ps(to.add((i + 4) * to_step), high);
                 }
             }
+        }
+    }
+
+    /// Transposes the 4 × 4 elements in each half.
+    ///
+    /// # Safety
+    /// The processor has AVX2.
+    #[inline(always)]
+    unsafe fn fours([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (ab, ba) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (cd, dc) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            [
+                _mm256_shuffle_ps(ab, cd, 0x44),
+                _mm256_shuffle_ps(ab, cd, 0xEE),
+                _mm256_shuffle_ps(ba, dc, 0x44),
+                _mm256_shuffle_ps(ba, dc, 0xEE),
+            ]
         }
     }
 
@@ -421,6 +498,14 @@ mod tests {
                 L::load_every(x.as_ptr(), step).store(out.as_mut_ptr());
                 (0..w).for_each(|i| assert!(out[i] == x[i * step]));
             }
+            let fours = L::load_fours(x.as_ptr());
+            for (k, four) in fours.into_iter().enumerate() {
+                four.store(out.as_mut_ptr());
+                (0..w).for_each(|i| assert!(out[i] == x[4 * i + k]));
+            }
+            out.fill(L::Item::ZERO);
+            L::store_fours(fours, out.as_mut_ptr());
+            (0..64).for_each(|i| assert!(out[i] == if i < 4 * w { x[i] } else { L::Item::ZERO }));
             // Nothing is raised to the lowest.
             let (best, tag) = L::load(x.as_ptr()).raise(
                 L::splat(x[0]),

@@ -6,11 +6,14 @@
 //! only, never on the number of threads.
 
 mod blocks;
+mod shares;
 mod pack;
 mod small;
 mod thin;
-mod tile;
+pub(crate) mod tile;
 mod vector;
+
+pub(crate) use shares::Shares;
 
 use crate::float::Float;
 use crate::lanes::Isa;

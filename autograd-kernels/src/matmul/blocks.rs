@@ -5,7 +5,7 @@
 //! all rows with it. An element of the product is summed in the same order for any number of
 //! threads, as tasks divide only rows and columns.
 
-use super::Matrix;
+use super::{Matrix, Shares};
 use super::pack::pack;
 use super::tile::{Size, kernel};
 use crate::float::Float;
@@ -13,7 +13,6 @@ use crate::lanes::Isa;
 use crate::memory;
 use crate::output::Output;
 use crate::threads::{Disjoint, parallel_for, threads};
-use std::ops::Range;
 
 /// Steps of a block: a panel of the right factor, 256 · 48 · 4 bytes, stays in the second cache,
 /// and a strip of the left one, 256 · 8 · 4 bytes, in the first.
@@ -70,38 +69,6 @@ pub(crate) fn multiply<T: Float>(
     memory::give(left);
 }
 
-/// A number of things divided into shares that differ by at most one.
-#[derive(Clone, Copy)]
-struct Shares {
-    things: usize,
-    count: usize,
-    /// The first of the shares that are meant, and one past the last.
-    first: usize,
-    last: usize,
-}
-
-impl Shares {
-    /// Shares of at most `most` things.
-    fn new(things: usize, most: usize) -> Self {
-        let count = things.div_ceil(most);
-        Self { things, count, first: 0, last: count }
-    }
-
-    fn share(&self, i: usize) -> Range<usize> {
-        self.things * i / self.count..self.things * (i + 1) / self.count
-    }
-
-    /// Some of the shares: one part of several.
-    fn part(self, part: usize, parts: usize) -> Self {
-        Self { first: self.count * part / parts, last: self.count * (part + 1) / parts, ..self }
-    }
-
-    fn each(&self) -> impl Iterator<Item = Range<usize>> {
-        let this = *self;
-        (this.first..this.last).map(move |i| this.share(i))
-    }
-}
-
 /// Packs the strips of a block of the left factor one after another: strip[l·rows + i].
 fn pack_left<T: Float>(
     isa: Isa,
@@ -146,10 +113,12 @@ impl Block {
         for rows in strips.each() {
             let left = &left[rows.start * self.depth..rows.end * self.depth];
             let kernel = kernel::<T>(self.isa, rows.len(), vectors);
+            let (a, a_step) = (left.as_ptr(), rows.len());
+            let (b, b_step) = (right.as_ptr(), vectors * self.lanes);
             // SAFETY: both factors hold `depth` steps; the caller owns these rows of the panel.
             unsafe {
                 let to = out.add(rows.start * self.n);
-                kernel(self.depth, left.as_ptr(), right.as_ptr(), to, self.n, width, self.add);
+                kernel(self.depth, a, a_step, b, b_step, to, self.n, width, self.add);
             }
         }
     }

@@ -27,13 +27,23 @@ impl Size {
 }
 
 /// out[i·step + j] = or += Σ_l a[i, l]·b[l, j] for the rows and vectors that the kernel was made
-/// for, j < width: a holds the rows' elements for each l, b whole vectors.
+/// for, j < width: a holds the rows' elements for each l, `a_step` elements apart,
+/// b whole vectors, `b_step` apart.
 ///
 /// # Safety
 /// The factors hold `depth` steps, rows × width elements lie within `out`, and the machine has the
 /// instructions the kernel was asked for.
-pub(crate) type Kernel<T> =
-    unsafe fn(depth: usize, a: *const T, b: *const T, out: *mut T, step: usize, width: usize, add: bool);
+pub(crate) type Kernel<T> = unsafe fn(
+    depth: usize,
+    a: *const T,
+    a_step: usize,
+    b: *const T,
+    b_step: usize,
+    out: *mut T,
+    step: usize,
+    width: usize,
+    add: bool,
+);
 
 /// The micro-kernel for tiles of this size, at most the largest of [`Size::of`].
 pub(crate) fn kernel<T: Float>(isa: Isa, rows: usize, vectors: usize) -> Kernel<T> {
@@ -61,40 +71,49 @@ pub(crate) fn kernel<T: Float>(isa: Isa, rows: usize, vectors: usize) -> Kernel<
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "a kernel: two operands and an output with strides")]
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512f,avx2,fma"))]
 unsafe fn packed_wide<L: Registers, const R: usize, const V: usize>(
     depth: usize,
     a: *const L::Item,
+    a_step: usize,
     b: *const L::Item,
+    b_step: usize,
     out: *mut L::Item,
     step: usize,
     width: usize,
     add: bool,
 ) {
     // SAFETY: the caller's promise is the same.
-    unsafe { packed::<L, R, V>(depth, a, b, out, step, width, add) };
+    unsafe { packed::<L, R, V>(depth, a, a_step, b, b_step, out, step, width, add) };
 }
 
+#[expect(clippy::too_many_arguments, reason = "a kernel: two operands and an output with strides")]
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 unsafe fn packed_fast<L: Registers, const R: usize, const V: usize>(
     depth: usize,
     a: *const L::Item,
+    a_step: usize,
     b: *const L::Item,
+    b_step: usize,
     out: *mut L::Item,
     step: usize,
     width: usize,
     add: bool,
 ) {
     // SAFETY: the caller's promise is the same.
-    unsafe { packed::<L, R, V>(depth, a, b, out, step, width, add) };
+    unsafe { packed::<L, R, V>(depth, a, a_step, b, b_step, out, step, width, add) };
 }
 
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "as above")]
 #[expect(clippy::needless_range_loop, reason = "the loops over registers unroll by their indices")]
 unsafe fn packed<L: Registers, const R: usize, const V: usize>(
     depth: usize,
     mut a: *const L::Item,
+    a_step: usize,
     mut b: *const L::Item,
+    b_step: usize,
     out: *mut L::Item,
     step: usize,
     width: usize,
@@ -119,8 +138,8 @@ unsafe fn packed<L: Registers, const R: usize, const V: usize>(
                     sums[i][v] = left.times_plus(right[v], sums[i][v]);
                 }
             }
-            a = a.add(R);
-            b = b.add(V * L::LANES);
+            a = a.wrapping_add(a_step);
+            b = b.wrapping_add(b_step);
         }
         let last = width - (V - 1) * L::LANES;
         for i in 0..R {
