@@ -6,8 +6,8 @@
 //! only, never on the number of threads.
 
 mod blocks;
-mod shares;
 mod pack;
+mod shares;
 mod small;
 mod thin;
 pub(crate) mod tile;

@@ -17,8 +17,8 @@ mod weights;
 
 use super::Conv2d;
 use crate::float::Float;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 pub(super) use correlate::{forward, input_grad};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 pub(super) use weights::weight_grad;
 
 /// Outputs of a tile in each direction.

@@ -5,9 +5,9 @@
 //! all rows with it. An element of the product is summed in the same order for any number of
 //! threads, as tasks divide only rows and columns.
 
-use super::{Matrix, Shares};
 use super::pack::pack;
-use super::tile::{Size, kernel};
+use super::tile::{Left, Size, kernel};
+use super::{Matrix, Shares};
 use crate::float::Float;
 use crate::lanes::Isa;
 use crate::memory;
@@ -24,6 +24,14 @@ const PACKED: usize = 1 << 14;
 /// Strips of rows that are worth packing a panel for.
 const STRIPS: usize = 4;
 
+/// Panels of the right factor up to which the rows of the left one are read where they lie: to pack
+/// them pays when they are read again and again.
+const FEW: usize = 6;
+/// Steps up to which the rows of the right factor are read where they lie.
+const SHALLOW: usize = 64;
+/// Bytes between rows whose elements share a set of the first cache.
+const PAGE: usize = 4096;
+
 /// out (m × n, contiguous) = or += a · b, m, k and n all positive.
 pub(crate) fn multiply<T: Float>(
     isa: Isa,
@@ -34,17 +42,23 @@ pub(crate) fn multiply<T: Float>(
     add: bool,
 ) {
     assert!(out.len() == m * n, "the product has {} elements, not {}", m * n, out.len());
+    a.assert_holds(m, k);
+    b.assert_holds(k, n);
     let size = Size::of::<T>(isa);
     let depth = k.div_ceil(k.div_ceil(DEPTH));
     let block_rows = m.div_ceil(m.div_ceil(BLOCK_ROWS));
-    let mut left = memory::take::<T>(block_rows * depth);
+    let panels = Shares::new(n.div_ceil(size.lanes), size.vectors);
+    let scattered = |step: usize| (step * size_of::<T>()).is_multiple_of(PAGE);
+    let in_place = a.column == 1 && panels.count <= FEW && !scattered(a.row);
+    let mut left = memory::take::<T>(if in_place { 0 } else { block_rows * depth });
     let output = Output::new(out);
     for row in (0..m).step_by(block_rows) {
         let strips = Shares::new(block_rows.min(m - row), size.rows);
-        let panels = Shares::new(n.div_ceil(size.lanes), size.vectors);
         for step in (0..k).step_by(depth) {
             let depth = depth.min(k - step);
-            pack_left(isa, a, [row, step], depth, strips, &mut left);
+            if !in_place {
+                pack_left(isa, a, [row, step], depth, strips, &mut left);
+            }
             let block = Block { isa, depth, lanes: size.lanes, n, add: add || step > 0 };
             // Where there are few panels, the rows are divided too.
             let parts = (4 * threads()).div_ceil(panels.count).min(strips.count.div_ceil(STRIPS));
@@ -53,16 +67,35 @@ pub(crate) fn multiply<T: Float>(
                 let (panel, part) = (panels.share(task / parts), task % parts);
                 let strips = strips.part(part, parts);
                 let columns = panel.start * size.lanes..n.min(panel.end * size.lanes);
-                let mut right = memory::take::<T>(depth * panel.len() * size.lanes);
-                let from = [step, columns.start];
-                pack(isa, b, from, [depth, columns.len()], panel.len() * size.lanes, &mut right);
-                // SAFETY: rows row .. and `columns` lie in the product, and no other task has the
-                // same rows of this panel.
-                unsafe {
-                    let out = output.start().add(row * n + columns.start);
-                    block.run(&left, &right, strips, columns.len(), out);
+                let width = panel.len() * size.lanes;
+                let right = &b.data[step * b.row + columns.start * b.column..];
+                // A last vector in part would be read past its row.
+                let whole = columns.len() == width;
+                let right_in_place = whole && b.column == 1 && depth <= SHALLOW && !scattered(b.row);
+                let mut packed = memory::take::<T>(if right_in_place { 0 } else { depth * width });
+                let (right, right_step) = if right_in_place {
+                    (right, b.row)
+                } else {
+                    pack(isa, b, [step, columns.start], [depth, columns.len()], width, &mut packed);
+                    (&packed[..], width)
+                };
+                for rows in strips.each() {
+                    let left = if in_place {
+                        let from = &a.data[(row + rows.start) * a.row + step..];
+                        Left { at: from.as_ptr(), row: a.row, column: 1 }
+                    } else {
+                        let from = &left[rows.start * depth..rows.end * depth];
+                        Left { at: from.as_ptr(), row: 1, column: rows.len() }
+                    };
+                    // SAFETY: the factors were checked to hold all elements, and packed ones hold
+                    // `depth` steps of the rows and of whole vectors; the rows and `columns` lie in
+                    // the product, and no other task has the same rows of this panel.
+                    unsafe {
+                        let out = output.start().add((row + rows.start) * n + columns.start);
+                        block.tile(rows.len(), left, right, right_step, columns.len(), out);
+                    }
                 }
-                memory::give(right);
+                memory::give(packed);
             });
         }
     }
@@ -102,24 +135,24 @@ struct Block {
 }
 
 impl Block {
-    /// The tiles of some strips of rows and a panel of `width` columns.
+    /// The tile of some rows of the left factor and a panel of `width` columns.
     ///
     /// # Safety
-    /// `out` points to the first row of the block and the first column of the panel; the tiles'
-    /// elements can be written and nothing else uses them meanwhile.
-    unsafe fn run<T: Float>(&self, left: &[T], right: &[T], strips: Shares, width: usize, out: *mut T) {
+    /// Both factors hold `depth` steps, the right one whole vectors; `out` points to the tile's
+    /// first element, all its elements can be written, and nothing else uses them meanwhile.
+    #[inline]
+    unsafe fn tile<T: Float>(
+        &self,
+        rows: usize,
+        left: Left<T>,
+        right: &[T],
+        right_step: usize,
+        width: usize,
+        out: *mut T,
+    ) {
         let vectors = width.div_ceil(self.lanes);
-        let right = &right[..self.depth * vectors * self.lanes];
-        for rows in strips.each() {
-            let left = &left[rows.start * self.depth..rows.end * self.depth];
-            let kernel = kernel::<T>(self.isa, rows.len(), vectors);
-            let (a, a_step) = (left.as_ptr(), rows.len());
-            let (b, b_step) = (right.as_ptr(), vectors * self.lanes);
-            // SAFETY: both factors hold `depth` steps; the caller owns these rows of the panel.
-            unsafe {
-                let to = out.add(rows.start * self.n);
-                kernel(self.depth, a, a_step, b, b_step, to, self.n, width, self.add);
-            }
-        }
+        let kernel = kernel::<T>(self.isa, rows, vectors);
+        // SAFETY: the caller's promise is the same.
+        unsafe { kernel(self.depth, left, right.as_ptr(), right_step, out, self.n, width, self.add) };
     }
 }

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-/// A number of things divided into shares that differ by at most one.
+/// A number of things divided into shares of one size, of which the last may be smaller.
 #[derive(Clone, Copy)]
 pub(crate) struct Shares {
     pub(crate) things: usize,
+    size: usize,
     pub(crate) count: usize,
     /// The first of the shares that are meant, and one past the last.
     first: usize,
@@ -13,15 +14,15 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// Shares of at most `most` things.
-    pub(crate) fn new(things: usize, most: usize) -> Self {
-        let count = things.div_ceil(most);
-        Self { things, count, first: 0, last: count }
+    /// Shares of `size` things.
+    pub(crate) fn new(things: usize, size: usize) -> Self {
+        let count = things.div_ceil(size);
+        Self { things, size, count, first: 0, last: count }
     }
 
     /// The things of share i.
     pub(crate) fn share(&self, i: usize) -> Range<usize> {
-        self.things * i / self.count..self.things * (i + 1) / self.count
+        i * self.size..self.things.min((i + 1) * self.size)
     }
 
     /// Some of the shares: one part of several.

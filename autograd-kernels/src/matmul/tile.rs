@@ -27,16 +27,14 @@ impl Size {
 }
 
 /// out[i·step + j] = or += Σ_l a[i, l]·b[l, j] for the rows and vectors that the kernel was made
-/// for, j < width: a holds the rows' elements for each l, `a_step` elements apart,
-/// b whole vectors, `b_step` apart.
+/// for, j < width: b holds whole vectors for each l, `b_step` elements apart.
 ///
 /// # Safety
 /// The factors hold `depth` steps, rows × width elements lie within `out`, and the machine has the
 /// instructions the kernel was asked for.
 pub(crate) type Kernel<T> = unsafe fn(
     depth: usize,
-    a: *const T,
-    a_step: usize,
+    a: Left<T>,
     b: *const T,
     b_step: usize,
     out: *mut T,
@@ -75,8 +73,7 @@ pub(crate) fn kernel<T: Float>(isa: Isa, rows: usize, vectors: usize) -> Kernel<
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512f,avx2,fma"))]
 unsafe fn packed_wide<L: Registers, const R: usize, const V: usize>(
     depth: usize,
-    a: *const L::Item,
-    a_step: usize,
+    a: Left<L::Item>,
     b: *const L::Item,
     b_step: usize,
     out: *mut L::Item,
@@ -85,15 +82,14 @@ unsafe fn packed_wide<L: Registers, const R: usize, const V: usize>(
     add: bool,
 ) {
     // SAFETY: the caller's promise is the same.
-    unsafe { packed::<L, R, V>(depth, a, a_step, b, b_step, out, step, width, add) };
+    unsafe { packed::<L, R, V>(depth, a, b, b_step, out, step, width, add) };
 }
 
 #[expect(clippy::too_many_arguments, reason = "a kernel: two operands and an output with strides")]
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 unsafe fn packed_fast<L: Registers, const R: usize, const V: usize>(
     depth: usize,
-    a: *const L::Item,
-    a_step: usize,
+    a: Left<L::Item>,
     b: *const L::Item,
     b_step: usize,
     out: *mut L::Item,
@@ -102,7 +98,7 @@ unsafe fn packed_fast<L: Registers, const R: usize, const V: usize>(
     add: bool,
 ) {
     // SAFETY: the caller's promise is the same.
-    unsafe { packed::<L, R, V>(depth, a, a_step, b, b_step, out, step, width, add) };
+    unsafe { packed::<L, R, V>(depth, a, b, b_step, out, step, width, add) };
 }
 
 #[inline(always)]
@@ -110,8 +106,7 @@ unsafe fn packed_fast<L: Registers, const R: usize, const V: usize>(
 #[expect(clippy::needless_range_loop, reason = "the loops over registers unroll by their indices")]
 unsafe fn packed<L: Registers, const R: usize, const V: usize>(
     depth: usize,
-    mut a: *const L::Item,
-    a_step: usize,
+    a: Left<L::Item>,
     mut b: *const L::Item,
     b_step: usize,
     out: *mut L::Item,
@@ -130,15 +125,16 @@ unsafe fn packed<L: Registers, const R: usize, const V: usize>(
     // output is read and written in part; the caller allows these accesses.
     unsafe {
         let mut sums = [[L::all(L::Item::ZERO); V]; R];
+        let mut at = a.at;
         for _ in 0..depth {
             let right: [L; V] = std::array::from_fn(|v| L::read(b.add(v * L::LANES)));
             for i in 0..R {
-                let left = L::all(*a.add(i));
+                let left = L::all(*at.add(i * a.row));
                 for v in 0..V {
                     sums[i][v] = left.times_plus(right[v], sums[i][v]);
                 }
             }
-            a = a.wrapping_add(a_step);
+            at = at.wrapping_add(a.column);
             b = b.wrapping_add(b_step);
         }
         let last = width - (V - 1) * L::LANES;

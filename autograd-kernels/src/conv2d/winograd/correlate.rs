@@ -6,7 +6,7 @@ use super::{PATCH, POINTS, TILE, Tiles, apart};
 use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
 use crate::matmul::Shares;
-use crate::matmul::tile::{Size, kernel};
+use crate::matmul::tile::{Left, Size, kernel};
 use crate::memory;
 use crate::output::Output;
 use crate::simd::Float as _;
@@ -198,14 +198,13 @@ impl Pass {
                     unsafe {
                         let (a, b) = (weights.as_ptr().add(channels.start), inputs.as_ptr().add(column));
                         let out = sums.as_mut_ptr().add(column);
-                        run(from, a, to, b, room, out, room, width, false);
+                        let a = Left { at: a, row: 1, column: to };
+                        run(from, a, b, room, out, room, width, false);
                     }
                 }
             }
             // SAFETY: the caller's promise; the sums hold all points of these channels.
-            finite &= unsafe {
-                self.write::<L>(operands.output, group, rows.clone(), channels, room, &sums)
-            };
+            finite &= unsafe { self.write::<L>(operands.output, group, rows.clone(), channels, room, &sums) };
         }
         memory::give(sums);
         memory::give(inputs);

@@ -55,11 +55,7 @@ fn cotangents<L: Lanes>(g: [L; TILE]) -> [L; PATCH] {
 fn taps<L: Lanes>(m: [L; PATCH]) -> [L; 3] {
     let (one, minus_one) = (m[1] + m[2], m[1] - m[2]);
     let (two, minus_two) = (m[3] + m[4], m[3] - m[4]);
-    [
-        m[0] + (one + two),
-        L::num(2.0).mul_add(minus_two, minus_one),
-        L::num(4.0).mul_add(two, one) + m[5],
-    ]
+    [m[0] + (one + two), L::num(2.0).mul_add(minus_two, minus_one), L::num(4.0).mul_add(two, one) + m[5]]
 }
 
 /// M x Mᵀ for one of the matrices: columns, then rows.

@@ -6,7 +6,7 @@ use super::{PATCH, POINTS, TILE, Tiles, apart};
 use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
 use crate::matmul::Shares;
-use crate::matmul::tile::{Size, kernel};
+use crate::matmul::tile::{Left, Size, kernel};
 use crate::memory;
 use crate::output::Output;
 use crate::threads::parallel_for;
@@ -91,7 +91,8 @@ pub(in super::super) fn weight_grad<T: Float>(isa: Isa, g: &Conv2d, x: &[T], ct:
                         unsafe {
                             let (a, b) = (a.as_ptr().add(channels.start), b.as_ptr().add(column));
                             let out = output.start().add(xi * apart(og * cg) + channels.start * cg + column);
-                            run(count, a, og, b, cg, out, cg, width, first > 0);
+                            let a = Left { at: a, row: 1, column: og };
+                            run(count, a, b, cg, out, cg, width, first > 0);
                         }
                     }
                 }
