@@ -8,11 +8,15 @@ use crate::target::Target;
 use autograd_core::{Error, Result, Site, TrackedTensor};
 
 /// A direction in a layer's space that tells examples of a concept from others (Kim et al. 2018).
+///
+/// [`score`](Self::score) and [`magnitude`](Self::magnitude) are `sign_count` and `magnitude` of
+/// Captum's `TCAV`, for the same direction. Captum's default classifier is trained by stochastic
+/// steps on a part of the examples; here the regression is solved, on all of them.
 #[derive(Clone, Debug)]
 pub struct Concept {
     layer: String,
     direction: Vec<f64>,
-    accuracy: f64,
+    accuracy: Option<f64>,
 }
 
 /// Rounds of Newton's method; the ridge keeps separable examples from running away.
@@ -20,8 +24,13 @@ const ROUNDS: usize = 50;
 const RIDGE: f64 = 1e-2;
 
 impl Concept {
+    /// A direction that was found elsewhere, of any length, in the order of the layer's elements.
+    pub fn along(layer: &str, direction: &[f64]) -> Self {
+        Self { layer: layer.to_owned(), direction: direction.to_vec(), accuracy: None }
+    }
+
     /// The normal of the plane between a layer's values for examples of the concept and for
-    /// others, by logistic regression.
+    /// others, of length 1: by logistic regression on values that are centred and scaled.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where the layer is not tapped once, or a side has no examples;
@@ -87,23 +96,25 @@ impl Concept {
         if size > 0.0 {
             direction.iter_mut().for_each(|d| *d /= size);
         }
-        Ok(Self { layer: layer.to_owned(), direction, accuracy })
+        Ok(Self { layer: layer.to_owned(), direction, accuracy: Some(accuracy) })
     }
 
-    /// The direction: of length 1, in the order of the layer's elements.
+    /// The direction, in the order of the layer's elements.
     pub fn direction(&self) -> &[f64] {
         &self.direction
     }
 
-    /// The share of its own examples that the plane puts on the right side.
-    pub fn accuracy(&self) -> f64 {
+    /// The share of its own examples that a fitted plane puts on the right side; nothing where the
+    /// direction was given.
+    pub fn accuracy(&self) -> Option<f64> {
         self.accuracy
     }
 
     /// For each example, how fast the target grows in the concept's direction.
     ///
     /// # Errors
-    /// As [`fit`](Self::fit).
+    /// [`Error::InvalidArgument`] where the layer is not tapped once, or has not as many elements as
+    /// the direction; whatever `f` reports.
     #[track_caller]
     pub fn sensitivities(
         &self,
@@ -114,15 +125,30 @@ impl Concept {
         let site = Site::caller();
         let run = || {
             let slopes = rows_of(&layer_slopes(f, inputs, target, &self.layer)?.gradient)?;
+            if let Some(row) = slopes.iter().find(|row| row.len() != self.direction.len()) {
+                let (layer, own) = (row.len(), self.direction.len());
+                let reason = format!("the direction has {own} elements, and `{}` has {layer}", self.layer);
+                return Err(Error::argument("concept", reason));
+            }
             Ok(slopes.iter().map(|row| dot(row, &self.direction)).collect())
         };
         run().map_err(|e: Error| e.or_at(site))
     }
 
+    /// The mean of the [`sensitivities`](Self::sensitivities), which grows with the direction's length.
+    ///
+    /// # Errors
+    /// As [`sensitivities`](Self::sensitivities).
+    #[track_caller]
+    pub fn magnitude(&self, f: &Function<'_>, inputs: &[TrackedTensor], target: &Target) -> Result<f64> {
+        let found = self.sensitivities(f, inputs, target)?;
+        Ok(found.iter().sum::<f64>() / found.len().max(1) as f64)
+    }
+
     /// The share of examples whose target grows in the concept's direction: the TCAV score.
     ///
     /// # Errors
-    /// As [`fit`](Self::fit).
+    /// As [`sensitivities`](Self::sensitivities).
     #[track_caller]
     pub fn score(&self, f: &Function<'_>, inputs: &[TrackedTensor], target: &Target) -> Result<f64> {
         let found = self.sensitivities(f, inputs, target)?;

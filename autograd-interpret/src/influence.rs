@@ -20,11 +20,23 @@ pub struct Checkpoint {
 }
 
 fn gradient(loss: &Loss<'_>, parameters: &[TrackedTensor]) -> Result<Vec<TrackedTensor>> {
+    gradient_of(loss, parameters, &vec![true; parameters.len()])
+}
+
+/// The gradients of the watched ones among the parameters.
+fn gradient_of(
+    loss: &Loss<'_>,
+    parameters: &[TrackedTensor],
+    watched: &[bool],
+) -> Result<Vec<TrackedTensor>> {
     let tape = GradientTape::new();
-    let variables: Vec<TrackedTensor> =
-        parameters.iter().map(|p| tape.try_variable(p)).collect::<Result<_>>()?;
-    let sources: Vec<&TrackedTensor> = variables.iter().collect();
-    tape.gradient(&loss(&variables)?, &sources)
+    let both = parameters.iter().zip(watched);
+    let values: Vec<TrackedTensor> = both
+        .map(|(p, &watched)| if watched { tape.try_variable(p) } else { Ok(p.clone()) })
+        .collect::<Result<_>>()?;
+    let sources: Vec<&TrackedTensor> =
+        values.iter().zip(watched).filter_map(|(value, &watched)| watched.then_some(value)).collect();
+    tape.gradient(&loss(&values)?, &sources)
 }
 
 fn dot(a: &[TrackedTensor], b: &[TrackedTensor]) -> Result<f64> {
@@ -38,16 +50,28 @@ fn dot(a: &[TrackedTensor], b: &[TrackedTensor]) -> Result<f64> {
 /// Σ over checkpoints of the learning rate times ∇(loss of the training example) · ∇(loss of the
 /// test example), for each training example (TracIn, Pruthi et al. 2020): by how much training on
 /// it lowered the test example's loss.
+///
+/// Captum's `TracInCP` gives the same numbers for losses that are summed. Its `TracInCPFast` looks
+/// at the weight of the last layer and not at its bias: [`only`](Self::only) that weight.
 #[derive(Clone, Debug)]
 pub struct TracIn {
     checkpoints: Vec<Checkpoint>,
+    only: Option<Vec<usize>>,
     control: Control,
 }
 
 impl TracIn {
     /// Along these checkpoints of a training.
     pub fn new(checkpoints: Vec<Checkpoint>) -> Self {
-        Self { checkpoints, control: Control::default() }
+        Self { checkpoints, only: None, control: Control::default() }
+    }
+
+    /// By way of these parameters alone, by their numbers in a checkpoint's list: those of the last
+    /// layers say much for little work. The others are constants.
+    #[must_use]
+    pub fn only(mut self, parameters: &[usize]) -> Self {
+        self.only = Some(parameters.to_vec());
+        self
     }
 
     progress!();
@@ -55,7 +79,9 @@ impl TracIn {
     /// The influence of each training example.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] where the progress callback says so; whatever a loss reports.
+    /// [`Error::InvalidArgument`] where [`only`](Self::only) names a parameter twice, or one that a
+    /// checkpoint lacks; [`Error::Cancelled`] where the progress callback says so; whatever a loss
+    /// reports.
     #[track_caller]
     pub fn influence(&self, train: &[&Loss<'_>], test: &Loss<'_>) -> Result<Vec<f64>> {
         let site = Site::caller();
@@ -64,9 +90,10 @@ impl TracIn {
             let total = self.checkpoints.len() * train.len();
             let mut done = 0;
             for Checkpoint { parameters, learning_rate } in &self.checkpoints {
-                let wanted = gradient(test, parameters)?;
+                let watched = self.watched(parameters.len())?;
+                let wanted = gradient_of(test, parameters, &watched)?;
                 for (score, loss) in scores.iter_mut().zip(train) {
-                    *score += learning_rate * dot(&gradient(loss, parameters)?, &wanted)?;
+                    *score += learning_rate * dot(&gradient_of(loss, parameters, &watched)?, &wanted)?;
                     done += 1;
                     self.control.report("tracin", done, total)?;
                 }
@@ -75,12 +102,32 @@ impl TracIn {
         };
         run().map_err(|e: Error| e.or_at(site))
     }
+
+    /// Which of `count` parameters matter.
+    fn watched(&self, count: usize) -> Result<Vec<bool>> {
+        let Some(only) = &self.only else { return Ok(vec![true; count]) };
+        let mut watched = vec![false; count];
+        for &i in only {
+            match watched.get_mut(i) {
+                Some(seen @ false) => *seen = true,
+                Some(true) => return Err(Error::argument("tracin", format!("parameter {i} is named twice"))),
+                None => {
+                    let reason = format!("there is no parameter {i}: a checkpoint has {count}");
+                    return Err(Error::argument("tracin", reason));
+                }
+            }
+        }
+        Ok(watched)
+    }
 }
 
 /// Influence functions (Koh and Liang 2017): by how much the test loss would fall if a training
 /// example counted more, ∇test · (H + damping)⁻¹ ∇train, H the Hessian of the training loss.
 ///
 /// The system is solved once by conjugate gradients on Hessian-vector products; H is never formed.
+/// Captum's `NaiveInfluenceFunction` gives the same numbers where `hessian_reg` is the damping and
+/// `projection_dim` leaves nothing out; directions of negative curvature, which it drops, are an
+/// error here.
 #[derive(Clone, Debug)]
 pub struct InfluenceFunctions {
     damping: f64,

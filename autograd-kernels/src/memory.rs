@@ -22,7 +22,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 pub(crate) use working::Working;
 
 /// Counters of the buffer pool, for buffers of 4 KiB and more: smaller ones are not counted, so
-/// that they stay cheap.
+/// that they stay cheap, and neither are the tiles that a thread keeps for its own work (256 KiB at
+/// the most).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryStats {
     /// Bytes of buffers taken (or adopted) and not given back (or released).
@@ -57,6 +58,9 @@ static STORE: Mutex<Store> = Mutex::new(Store { stacks: Vec::new(), bytes: 0 });
 
 /// How many small buffers of one size a thread keeps.
 const KEPT: usize = 16;
+
+/// The largest buffer that [`take_own`] leaves with its thread: the tiles of 32 steps in f64, twice.
+const OWN: usize = 256 << 10;
 
 thread_local! {
     static SMALL: RefCell<Vec<Vec<RawBuffer>>> = const { RefCell::new(Vec::new()) };
@@ -103,17 +107,7 @@ pub fn give<T: Element>(v: Vec<T>) {
     let bytes = v.capacity() * size_of::<T>();
     let Some(bucket) = bucket_below(bytes) else { return };
     if bucket < SHARED_FROM {
-        // A thread that is ending has no stacks any more: then the buffer is freed.
-        let _ = SMALL.try_with(|small| {
-            let Ok(mut stacks) = small.try_borrow_mut() else { return };
-            let at = stack_of::<T>(bucket);
-            if stacks.len() <= at {
-                stacks.resize_with(at + 1, Vec::new);
-            }
-            if stacks[at].len() < KEPT {
-                stacks[at].push(RawBuffer::new(v));
-            }
-        });
+        keep(bucket, v);
         return;
     }
     release(bytes);
@@ -127,6 +121,55 @@ pub fn give<T: Element>(v: Vec<T>) {
         store.bytes += bytes;
         store.stacks[at].push(RawBuffer::new(v));
     }
+}
+
+/// A buffer for work that ends on this thread, with content as [`take`]'s. Up to [`OWN`] bytes it
+/// stays with the thread: a kernel in small steps does not meet other threads at the store for
+/// each of them, and is not counted.
+pub(crate) fn take_own<T: Element>(len: usize) -> Vec<T> {
+    let Some(bucket) = own_bucket::<T>(len) else { return take(len) };
+    let mut v =
+        match SMALL.try_with(|small| small.try_borrow_mut().ok()?.get_mut(stack_of::<T>(bucket))?.pop()) {
+            Ok(Some(raw)) => raw.into_vec(len),
+            _ => {
+                let mut v = vec![T::default(); bucket_bytes(bucket) / size_of::<T>()];
+                v.truncate(len);
+                v
+            }
+        };
+    if cfg!(debug_assertions) {
+        poison(&mut v);
+    }
+    v
+}
+
+/// Gives back what [`take_own`] gave.
+pub(crate) fn give_own<T: Element>(v: Vec<T>) {
+    match own_bucket::<T>(v.len()) {
+        Some(bucket) => keep(bucket, v),
+        None => give(v),
+    }
+}
+
+/// The bucket of a thread's own buffer, where it has that size.
+fn own_bucket<T>(len: usize) -> Option<usize> {
+    let bytes = len.checked_mul(size_of::<T>())?;
+    bucket_above(bytes).filter(|&bucket| bucket_bytes(bucket) <= OWN)
+}
+
+/// Puts a buffer on this thread's stacks.
+fn keep<T: Element>(bucket: usize, v: Vec<T>) {
+    // A thread that is ending has no stacks any more: then the buffer is freed.
+    let _ = SMALL.try_with(|small| {
+        let Ok(mut stacks) = small.try_borrow_mut() else { return };
+        let at = stack_of::<T>(bucket);
+        if stacks.len() <= at {
+            stacks.resize_with(at + 1, Vec::new);
+        }
+        if stacks[at].len() < KEPT {
+            stacks[at].push(RawBuffer::new(v));
+        }
+    });
 }
 
 /// Counts `bytes` that leave the pool's care without [`give`]: a buffer moved into a tensor of
@@ -270,6 +313,27 @@ mod tests {
         let far = std::thread::spawn(|| take::<f32>(100).len()).join().unwrap();
         let again = take::<f32>(100);
         assert_eq!((far, again.as_ptr()), (100, at));
+    }
+
+    #[test]
+    fn a_threads_own_buffer_stays_and_a_large_one_does_not() {
+        let n = OWN / size_of::<f64>();
+        let v = take_own::<f64>(n);
+        let at = v.as_ptr();
+        give_own(v);
+        // The shared store has no such buffer: another thread gets one of its own.
+        let far = std::thread::spawn(move || {
+            let v = take_own::<f64>(n);
+            v.as_ptr().addr()
+        });
+        let far = far.join().unwrap();
+        let again = take_own::<f64>(n - 7);
+        assert_eq!((again.as_ptr(), again.len()), (at, n - 7));
+        assert_ne!(far, at.addr());
+        give_own(again);
+        assert_eq!((own_bucket::<f64>(n + 1), own_bucket::<f64>(0)), (None, None));
+        give_own(take_own::<f64>(n + 1));
+        give_own(take_own::<f64>(0));
     }
 
     #[test]

@@ -169,15 +169,18 @@ impl CustomOp for Square {
 #[test]
 fn tapes_inside_custom_backward_passes_on_eight_threads() -> Result<()> {
     let shared = vector(&[3.0, -2.0])?;
-    together(|_| {
-        for _ in 0..50 {
+    let fourth_power = |rounds: usize| {
+        for _ in 0..rounds {
             let tape = GradientTape::new();
             let x = tape.variable(&shared);
             let y = tape.custom_op(Square, &[&tape.custom_op(Square, &[&x])?])?;
             assert_eq!(tape.derivative(&total(&y)?, &x)?.to_vec1::<f64>()?, [108.0, -32.0]); // 4x³
         }
         Ok(())
-    })
+    };
+    // The ops' definitions are made at first use, behind a lock that helgrind does not see.
+    fourth_power(1)?;
+    together(|_| fourth_power(50))
 }
 
 #[test]

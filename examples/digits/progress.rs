@@ -4,7 +4,8 @@ use super::training::Step;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
 
-const STYLE: &str = "{prefix} {bar:30.cyan} {pos:>4}/{len}  {msg}";
+/// 80 columns; where there are fewer, the figures are cut off and do not wrap.
+const STYLE: &str = "{prefix} {bar:12.cyan} {pos:>4}/{len}  {wide_msg}";
 
 /// The progress of one epoch. The bar shows only on a terminal; the line at the end always does.
 pub(crate) struct Progress {

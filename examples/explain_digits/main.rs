@@ -49,19 +49,20 @@ Options:
 const BATCH: usize = 32;
 
 /// How a shell names the end by Ctrl-C.
-const ENDED_BY_CTRL_C: i32 = 130;
+const ENDED_BY_CTRL_C: u8 = 130;
 
 fn main() -> ExitCode {
-    match run() {
+    let stop = Arc::new(AtomicBool::new(false));
+    match run(&stop) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("explain_digits: {error}");
-            ExitCode::FAILURE
+            if stop.load(Ordering::Relaxed) { ExitCode::from(ENDED_BY_CTRL_C) } else { ExitCode::FAILURE }
         }
     }
 }
 
-fn run() -> Result<()> {
+fn run(stop: &Arc<AtomicBool>) -> Result<()> {
     let (mut file, mut out) = (PathBuf::from("out/digits.safetensors"), PathBuf::from("out/explained.html"));
     let (mut epochs, mut complete) = (3, 1e-6);
     let mut arguments = lexopt::Parser::from_env();
@@ -78,16 +79,15 @@ fn run() -> Result<()> {
             other => return Err(format!("{}; --help lists the options", other.unexpected()).into()),
         }
     }
-    let stop = Arc::new(AtomicBool::new(false));
     let set = stop.clone();
     // The first Ctrl-C cancels the method at work, the second ends the program at once.
     ctrlc::set_handler(move || {
         if set.swap(true, Ordering::Relaxed) {
-            std::process::exit(ENDED_BY_CTRL_C);
+            std::process::exit(ENDED_BY_CTRL_C.into());
         }
     })?;
     let test = Digits::test()?;
-    let variables = if file.exists() { load(&file)? } else { train(&file, epochs, &stop)? };
+    let variables = if file.exists() { load(&file)? } else { train(&file, epochs, stop)? };
     println!(
         "net      {} ({:.2} % right)",
         file.display(),
@@ -96,7 +96,7 @@ fn run() -> Result<()> {
     // Certificates are about the method, not about rounding: everything is computed in f64.
     let variables = in_f64(&variables)?;
     let net = net::Net::new(&Parameters::from_varmap(&variables).plain()?)?;
-    let explained = methods::explain(&net, &test, complete, &stop)?;
+    let explained = methods::explain(&net, &test, complete, stop)?;
     if let Some(folder) = out.parent() {
         std::fs::create_dir_all(folder)?;
     }

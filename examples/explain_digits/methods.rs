@@ -37,6 +37,8 @@ pub(crate) struct Map {
     pub(crate) values: TrackedTensor,
     /// How nearly the contributions add up, where they should, and after how many gradients.
     pub(crate) delta: Option<(f64, usize)>,
+    /// Whether a signed map has no positive number: what it shows speaks against the digit alone.
+    pub(crate) nothing_for: bool,
     /// The probability of the digit as its most important pixels vanish.
     pub(crate) deletion: Vec<f64>,
     pub(crate) area: f64,
@@ -56,7 +58,7 @@ struct Bar {
 
 impl Bar {
     fn new(stop: &Arc<AtomicBool>) -> Self {
-        let style = ProgressStyle::with_template("{bar:30.cyan} {pos:>2}/{len} maps  {msg}");
+        let style = ProgressStyle::with_template("{bar:30.cyan} {pos:>2}/{len} maps  {wide_msg}");
         let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─");
         Self { bar: ProgressBar::new(10 * MAPS).with_style(style), stop: stop.clone() }
     }
@@ -113,6 +115,7 @@ fn one(net: &Net, image: TrackedTensor, label: usize, complete: f64, bar: &Bar) 
                    values: TrackedTensor,
                    delta: Option<(f64, usize)>|
      -> Result<()> {
+        let nothing_for = signed && values.to_flat::<f64>()?.iter().all(|&v| v <= 0.0);
         let curve = Curves::new().points(POINTS).deletion(
             &probability,
             &inputs,
@@ -120,7 +123,7 @@ fn one(net: &Net, image: TrackedTensor, label: usize, complete: f64, bar: &Bar) 
             std::slice::from_ref(&values),
         )?;
         let (deletion, area) = (curve[0].outputs.clone(), curve[0].area);
-        maps.push(Map { method, signed, values, delta, deletion, area });
+        maps.push(Map { method, signed, values, delta, nothing_for, deletion, area });
         bar.bar.inc(1);
         Ok(())
     };
@@ -147,8 +150,9 @@ fn one(net: &Net, image: TrackedTensor, label: usize, complete: f64, bar: &Bar) 
         let delta = found.delta.is_some().then_some((found.worst_delta(), found.steps));
         add(name, signed, found.values[0].clone(), delta)?;
     }
-    let map = grad_cam(&logits, &inputs, &target, "conv2")?.relu()?;
+    // With its sign, as Captum gives it: of some digits the positive part is empty.
+    let map = grad_cam(&logits, &inputs, &target, "conv2")?;
     let side = image.dims()[2];
-    add("GradCAM", false, upsample_bilinear2d(&map, side, side, false)?, None)?;
+    add("GradCAM", true, upsample_bilinear2d(&map, side, side, false)?, None)?;
     Ok(Explained { label, answer, probability: probabilities[answer], image, maps })
 }

@@ -55,7 +55,8 @@ pub(crate) fn html(explained: &[Explained]) -> Result<String> {
 a hundred exceeds. <b>delta</b> is by how much the contributions miss the \
 change of the logit from an empty image (for relevance: the logit itself). The curve is the digit's probability, \
 from 0 at the bottom to 1 at the top, while pixels are taken away, the most important first; <b>area</b> is its mean: \
-the faster it falls, the better the method knew.</p><p>{}{}</p><table><tr><th>image</th>",
+the faster it falls, the better the method knew. GradCAM is often drawn by its positive part alone; here it keeps its \
+sign, and <b>no positive evidence</b> says that this part would be empty.</p><p>{}{}</p><table><tr><th>image</th>",
         legend(Palette::Diverging, -1.0, "against the digit", "for it"),
         legend(Palette::Heat, 0.0, "no effect", "most effect, of either sign"),
     );
@@ -76,8 +77,9 @@ the faster it falls, the better the method knew.</p><p>{}{}</p><table><tr><th>im
                 None => "no delta".to_owned(),
             };
             let curve = Series::new().range(0.0, 1.0).svg(&map.deletion, 28 * ZOOM, 36)?;
+            let note = if map.nothing_for { "<small><b>no positive evidence</b></small>" } else { "" };
             let (map, area) = (picture(map)?.html(&alt)?, map.area);
-            write!(page, "<td>{map}<small>{delta}</small>{curve}<small>area {area:.3}</small></td>")?;
+            write!(page, "<td>{map}<small>{delta}</small>{note}{curve}<small>area {area:.3}</small></td>")?;
         }
         page.push_str("</tr>");
     }

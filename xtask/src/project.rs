@@ -133,6 +133,14 @@ impl Run {
         }
     }
 
+    /// Runs and returns the exit status, if it came to one; what it prints is dropped.
+    pub(crate) fn code(mut self) -> Result<Option<i32>, Failure> {
+        match self.command.stdout(Stdio::null()).status() {
+            Ok(status) => Ok(status.code()),
+            Err(error) => Err(self.cannot_start(&error)),
+        }
+    }
+
     fn cannot_start(&self, error: &std::io::Error) -> Failure {
         let program = self.command.get_program().to_string_lossy().into_owned();
         Failure::new(format!("`{program}` could not be started ({error})")).repeated_by(self.shown.clone())

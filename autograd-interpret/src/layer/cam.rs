@@ -13,6 +13,10 @@ use autograd_ops::resample::upsample_nearest2d;
 /// Class activation maps by gradients (Selvaraju et al. 2017): Σ over channels of the value times
 /// the gradient's mean over all places. A layer of shape B×C×… gives B×1×….
 ///
+/// Negative places speak against the target and are kept, as Captum's `LayerGradCam` keeps them. The
+/// paper draws the positive part, Captum's `relu_attributions`, which is `.relu()` of this map and
+/// empty where no place speaks for the target.
+///
 /// # Errors
 /// As [`layer_activation`](super::layer_activation); [`Error::Shape`] for a layer without channels.
 #[track_caller]

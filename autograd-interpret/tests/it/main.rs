@@ -2,6 +2,7 @@
 
 mod captum;
 mod certificates;
+mod data;
 mod fixtures;
 mod inputs;
 mod layers;

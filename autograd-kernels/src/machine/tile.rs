@@ -33,7 +33,7 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
     pub(super) fn new(plan: &'p Plan<'a, T>) -> Self {
         let len = plan.shape.elements().min(TILE);
         let outputs = if plan.code.is_some() { plan.outputs.len() } else { 0 };
-        let tiles = memory::take((plan.schedule.slots + plan.inputs.len() + outputs) * len);
+        let tiles = memory::take_own((plan.schedule.slots + plan.inputs.len() + outputs) * len);
         Self { plan, tiles, len, sources: List::new(), parts: List::new() }
     }
 
@@ -63,7 +63,7 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
                 sums.keep(part, chunk);
             }
         }
-        memory::give(std::mem::take(&mut self.tiles));
+        memory::give_own(std::mem::take(&mut self.tiles));
     }
 
     fn start_row(&self, outer: usize) -> Row {

@@ -1,0 +1,70 @@
+//! What ops in place take from the pool of buffers, counted. A program of its own, because the
+//! counters are those of the whole process: one test, and nothing beside it.
+
+#[path = "../benches/residual.rs"]
+mod residual;
+
+use candle_autograd::kernels::memory;
+use candle_autograd::{Result, TensorAutograd, TrackedTensor};
+use residual::Net;
+
+/// Elements of a value: in row-major order some megabytes, so that kernels work in many steps.
+const LEN: usize = 1 << 19;
+
+/// An op and its twin in place, of a large value and another operand.
+type Twins = (
+    &'static str,
+    fn(&TrackedTensor, &TrackedTensor) -> Result<TrackedTensor>,
+    fn(&mut TrackedTensor, &TrackedTensor) -> Result<()>,
+);
+
+const OPS: [Twins; 7] = [
+    ("add", |x, y| x.add(y), |x, y| x.add_(y).map(|_| ())),
+    ("sub", |x, y| x.sub(y), |x, y| x.sub_(y).map(|_| ())),
+    ("mul", |x, y| x.mul(y), |x, y| x.mul_(y).map(|_| ())),
+    ("div", |x, y| x.div(y), |x, y| x.div_(y).map(|_| ())),
+    ("neg", |x, _| x.neg(), |x, _| x.neg_().map(|_| ())),
+    ("relu", |x, _| x.relu(), |x, _| x.relu_().map(|_| ())),
+    ("clamp", |x, _| x.clamp(0.25, 0.5), |x, _| x.clamp_(0.25, 0.5).map(|_| ())),
+];
+
+/// Buffers of 4 KiB and more that `f` takes.
+fn taken<T>(f: impl FnOnce() -> Result<T>) -> Result<(T, usize)> {
+    let before = memory::stats();
+    let made = f()?;
+    let after = memory::stats();
+    Ok((made, (after.reused + after.fresh) - (before.reused + before.fresh)))
+}
+
+fn numbers(dims: &[usize]) -> Result<TrackedTensor> {
+    let count: usize = dims.iter().product();
+    TrackedTensor::from_vec((0..count).map(|i| 1.5 + (i as f32 * 0.37).sin()).collect(), dims)
+}
+
+#[test]
+fn in_place_takes_no_more_buffers_than_not() -> Result<()> {
+    // Of one shape, one for each row, one for each column, and a number.
+    for other in [&[512, LEN / 512][..], &[512, 1], &[LEN / 512], &[1]] {
+        let y = numbers(other)?;
+        for (name, functional, in_place) in OPS {
+            let mut x = numbers(&[512, LEN / 512])?;
+            let (wanted, without) = taken(|| functional(&x, &y))?;
+            let ((), with) = taken(|| in_place(&mut x, &y))?;
+            assert!(x.to_flat::<f32>()? == wanted.to_flat::<f32>()?, "{name} with {other:?}");
+            assert_eq!((without, with), (1, 0), "{name} with {other:?}: the result, and nothing");
+        }
+    }
+
+    let net = Net::new(3, 2, 8, 32)?;
+    let (without, with) = (net.step(residual::functional)?, net.step(residual::in_place)?);
+    assert!(without.gradients == with.gradients, "both ways give the same gradients");
+    let figures = ((without.taken, without.peak), (with.taken, with.peak));
+    assert_eq!(with.statistics.copied, 0, "nothing needs the old values: {:?}", with.statistics);
+    let spared = with.statistics.reused;
+    assert_eq!(with.taken + spared, without.taken, "each reuse spares a buffer: {figures:?}");
+    assert!(with.peak < without.peak, "{figures:?}");
+    // A second time all is the same.
+    let again = net.step(residual::in_place)?;
+    assert_eq!((again.taken, again.peak), (with.taken, with.peak));
+    Ok(())
+}
