@@ -13,6 +13,11 @@ use autograd_tape::{RegionOptions, region};
 /// [`CustomOp`](autograd_core::CustomOp) inside is a node: its forward function runs again, unless
 /// a policy keeps its result.
 ///
+/// In a function that is captured with its gradient (a static graph's `value_and_grad`, or any tape
+/// inside of it) the replays are part of the graph, behind barriers, so that passes neither share
+/// them with the forward pass nor make them early: its arena is planned for what is kept here. A
+/// graph of a function alone has no backward pass, and its checkpoints are not in it.
+///
 /// # Errors
 /// What `f` reports.
 pub fn checkpoint(

@@ -18,6 +18,7 @@
 
 pub mod algebra;
 mod apply;
+mod barrier;
 mod closure;
 mod custom;
 pub mod device;
@@ -48,6 +49,7 @@ mod value;
 pub use apply::{apply, apply_call, apply_one, apply_single, heard, on_behalf_of, watcher};
 pub use autograd_kernels as kernels;
 pub use autograd_kernels::{Layout, MAX_RANK, Shape, SliceMut, View};
+pub use barrier::{barrier, captured};
 pub use candle_core::{DType, Device, DeviceLocation, Tensor};
 pub use closure::{Closure, close, eval_composed};
 pub use custom::{CustomOp, custom};

@@ -3,8 +3,8 @@
 //! Each crate with ops has a `rebuild` of its own that knows their tags; who stores programs asks
 //! one after the other. Pointwise ops need none: their expression is all there is to them.
 
-use crate::algebra;
 use crate::primitive::Prim;
+use crate::{algebra, barrier};
 use autograd_kernels::Shape;
 use candle_core::DType;
 
@@ -47,6 +47,11 @@ impl SavedOp {
 /// The op of this crate that a tag and parameters describe, and how many operands it takes; `None`
 /// for a tag that is not this crate's or parameters that are not the op's.
 pub fn rebuild(tag: &str, parameters: &[Parameter]) -> Option<(Prim, usize)> {
+    if parameters.is_empty()
+        && let Some(op) = barrier::rebuild(tag)
+    {
+        return Some((op, 2));
+    }
     // The algebra's ops rearrange, convert or sum one value.
     algebra::rebuild(tag, parameters).map(|op| (op, 1))
 }

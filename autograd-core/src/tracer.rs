@@ -81,6 +81,13 @@ pub trait Tracer: Any + Debug + Send + Sync {
         }
     }
 
+    /// The value beneath all levels where a program is being captured, to be run later in an order
+    /// that passes choose; `None` where ops are evaluated as they are applied. By default what the
+    /// level below says.
+    fn captured(&self) -> Option<TrackedTensor> {
+        self.lower().and_then(TrackedTensor::tracer).and_then(|tracer| tracer.captured())
+    }
+
     /// The transform's own number for the value, where it has one: what a cut is remembered by.
     fn number(&self) -> Option<usize> {
         None

@@ -313,6 +313,11 @@ impl TrackedTensor {
 
 /// A shape from outside, with an error where it has too many dimensions.
 pub fn checked_shape(op: &'static str, dims: &[usize]) -> Result<Shape> {
+    // Not even bytes could be counted; an extent of 0 hides no other one.
+    let most = dims.iter().filter(|&&d| d > 0).try_fold(16usize, |n, &d| n.checked_mul(d));
+    if most.is_none() {
+        return Err(Error::argument(op, format!("a value of extents {dims:?} has too many elements")));
+    }
     Shape::try_new(dims).ok_or_else(|| {
         Error::argument(
             op,

@@ -67,6 +67,10 @@ impl Tracer for CaptureTracer {
         self.join(operand, meta)
     }
 
+    fn captured(&self) -> Option<TrackedTensor> {
+        Some(self.join(self.operand, self.meta))
+    }
+
     fn process(&self, call: &Call<'_>) -> Result<Applied> {
         let Call { op, inputs, aux, site } = *call;
         if let Rule::Opaque(_) = op.rule() {

@@ -10,7 +10,7 @@ mod elsewhere;
 
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::kernels::conv2d::Conv2d as Geometry;
-use autograd_core::{At, Error, Result, Shape, Site, TrackedTensor, algebra, apply_one};
+use autograd_core::{At, Error, Result, Shape, Site, TrackedTensor, algebra, apply_one, checked_shape};
 use contraction::{Contraction, Role};
 
 /// Parameters of a convolution where rows and columns differ.
@@ -213,6 +213,17 @@ fn extents(
     if k4[2] == 0 || k4[3] == 0 {
         return Err(fault("the kernel is empty"));
     }
+    let in_reach = |axis: usize| {
+        let around = options.padding[axis].checked_mul(2)?.checked_add(x4[2 + axis])?;
+        let kernel = dilation[axis].checked_mul(k4[2 + axis] - 1)?.checked_add(1)?;
+        around.checked_add(kernel)
+    };
+    if in_reach(0).is_none() || in_reach(1).is_none() || k4[1].checked_mul(groups).is_none() {
+        let (padding, dilation) = (options.padding, options.dilation);
+        let reason =
+            format!("padding {padding:?}, dilation {dilation:?} or groups {groups} are beyond any input");
+        return Err(Error::argument(op, reason));
+    }
     if x.dtype() != kernel.dtype() {
         return Err(Error::DTypeMismatch { op, dtypes: vec![x.dtype(), kernel.dtype()], at: At::default() });
     }
@@ -236,6 +247,9 @@ fn geometry(
                 "{c} input channels are not {groups} groups of the kernel's {per_group}, or {o} output channels do not divide into {groups} groups"
             )));
         }
+        // A step beyond the padded input leads nowhere, however long it is.
+        let within = |axis: usize, extent: usize| stride[axis].min(extent + 2 * padding[axis]).max(1);
+        let stride = [within(0, h), within(1, w)];
         let geometry = Geometry {
             batch: n,
             in_channels: c,
@@ -282,13 +296,15 @@ fn transposed(
             return Err(Error::argument(op, reason));
         }
         let extent = |axis: usize, size: usize, taps: usize| {
-            let reach =
-                size.checked_sub(1)? * stride[axis] + dilation[axis] * (taps - 1) + output_padding[axis] + 1;
+            let steps = size.checked_sub(1)?.checked_mul(stride[axis])?;
+            let kernel = dilation[axis] * (taps - 1) + 1;
+            let reach = steps.checked_add(kernel)?.checked_add(output_padding[axis])?;
             reach.checked_sub(2 * padding[axis]).filter(|&extent| extent > 0)
         };
         let (Some(height), Some(width)) = (extent(0, h, kh), extent(1, w, kw)) else {
             return Err(fault(format!("nothing is left inside padding {padding:?}")));
         };
+        checked_shape(op, &[n, per_group * groups, height, width])?;
         Ok(Geometry {
             batch: n,
             in_channels: per_group * groups,

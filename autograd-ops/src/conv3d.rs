@@ -5,10 +5,10 @@ use crate::conv::{ConvOptions, conv2d_with};
 use crate::numbers::sound;
 use crate::rearrange::pad_with_zeros;
 use crate::registry::{Case, Family, Op, Sample};
-use crate::shape::{reshape, transpose};
+use crate::shape::{contiguous, permute, reshape};
 use crate::slice::{narrow, slice};
-use autograd_core::algebra::{add, fill};
-use autograd_core::{Error, Result, Shape, Site, TrackedTensor};
+use autograd_core::algebra::add;
+use autograd_core::{Error, Result, Site, TrackedTensor};
 
 /// Parameters of a convolution over three dimensions: depth, rows, columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,38 +72,80 @@ pub fn conv3d_with(
     if stride == 0 || dilation == 0 || taps == 0 {
         return Err(wrong("stride, dilation and kernel are at least 1"));
     }
-    let whole = depth + 2 * options.padding[0];
-    let span = dilation * (taps - 1) + 1;
-    if span > whole {
+    let padding = options.padding[0];
+    let whole = padding.checked_mul(2).and_then(|around| around.checked_add(depth));
+    let span = dilation.checked_mul(taps - 1).and_then(|reach| reach.checked_add(1));
+    let Some((whole, span)) = whole.zip(span).filter(|(whole, span)| span <= whole) else {
         return Err(wrong("the kernel is deeper than the padded input"));
-    }
+    };
     let out_depth = (whole - span) / stride + 1;
-    let x = pad_with_zeros(x, 2, options.padding[0], options.padding[0])?;
-    let planes = ConvOptions {
+    let options = ConvOptions {
         padding: [options.padding[1], options.padding[2]],
         stride: [options.stride[1], options.stride[2]],
         dilation: [options.dilation[1], options.dilation[2]],
         groups: options.groups,
     };
+    let planes = Planes::of(x, stride)?;
+    let part = |tap: usize, seen: &TrackedTensor, before: usize, after: usize| {
+        let plane = reshape(&narrow(kernel, 2, tap, 1)?, [o, per_group, kh, kw])?;
+        let part = conv2d_with(seen, &plane, &options).map_err(|e| e.or_at(site))?;
+        pad_with_zeros(&part, 0, n * before, n * after)
+    };
     let mut sum: Option<TrackedTensor> = None;
     for tap in 0..taps {
-        let first = tap * dilation;
-        let last = first + (out_depth - 1) * stride + 1;
-        let seen = slice(&x, 2, first as isize, last as isize, stride)?;
-        // Depth joins the batch: N×C×OD×H×W to (N·OD)×C×H×W.
-        let seen = transpose(&seen, 1, 2)?;
-        let [.., c, h, w] = *seen.dims() else { return Err(wrong("x has five dimensions")) };
-        let seen = reshape(&seen, [n * out_depth, c, h, w])?;
-        let plane = reshape(&narrow(kernel, 2, tap, 1)?, [o, per_group, kh, kw])?;
-        let part = conv2d_with(&seen, &plane, &planes).map_err(|e| e.or_at(site))?;
-        sum = Some(match sum {
-            Some(sum) => add(&sum, &part)?,
-            None => part,
-        });
+        // Zeros in depth are not there: what reads nothing else is left out.
+        let offset = tap * dilation;
+        let first = padding.saturating_sub(offset).div_ceil(stride);
+        let behind = (depth + padding).saturating_sub(offset).div_ceil(stride).min(out_depth);
+        if first < behind {
+            let seen = planes.of_tap(first * stride + offset - padding, behind - first)?;
+            let part = part(tap, &seen, first, out_depth - behind)?;
+            sum = Some(match sum {
+                Some(sum) => add(&sum, &part)?,
+                None => part,
+            });
+        }
     }
-    let sum = sum.map_or_else(|| fill(0.0, &x.meta().with_shape(Shape::SCALAR), &x), Ok)?;
+    let sum = match sum {
+        Some(sum) => sum,
+        None => part(0, &planes.of_tap(0, 0)?, 0, out_depth)?,
+    };
     let [_, _, oh, ow] = *sum.dims() else { return Err(wrong("a plane has four dimensions")) };
-    transpose(&reshape(&sum, [n, out_depth, o, oh, ow])?, 1, 2)
+    permute(&reshape(&sum, [out_depth, n, o, oh, ow])?, [1, 2, 0, 3, 4])
+}
+
+/// The planes of a volume D×N×C×H×W, with depth in front. Those that are `stride` apart lie one
+/// behind the other, so that what a tap of the kernel reads is a view: the backward pass needs the
+/// volume once, and not once for each tap.
+struct Planes {
+    phases: Vec<TrackedTensor>,
+    stride: usize,
+    shape: [usize; 3],
+    n: usize,
+}
+
+impl Planes {
+    /// Of x, N×C×D×H×W.
+    fn of(x: &TrackedTensor, stride: usize) -> Result<Self> {
+        let &[n, c, depth, h, w] = x.dims() else {
+            return Err(Error::internal("conv3d", "its input has five dimensions"));
+        };
+        let front = permute(x, [2, 0, 1, 3, 4])?;
+        let phase = |phase: usize| {
+            let planes = slice(&front, 0, phase as isize, depth as isize, stride)?;
+            // One volume's planes are views as they are.
+            if n > 1 { contiguous(&planes) } else { Ok(planes) }
+        };
+        let phases = (0..stride.min(depth).max(1)).map(phase).collect::<Result<_>>()?;
+        Ok(Self { phases, stride, shape: [c, h, w], n })
+    }
+
+    /// `count` planes from `first` on in steps of the stride, (count·N)×C×H×W.
+    fn of_tap(&self, first: usize, count: usize) -> Result<TrackedTensor> {
+        let [c, h, w] = self.shape;
+        let planes = narrow(&self.phases[first % self.stride], 0, first / self.stride, count)?;
+        reshape(&planes, [count * self.n, c, h, w])
+    }
 }
 
 /// The ops of this file.
@@ -156,6 +198,22 @@ macro_rules! conv3d_methods {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Windows of nothing but zeros are zeros: all of them, some of them, or of an empty volume.
+    #[test]
+    fn windows_beside_the_volume_are_zero() -> Result<()> {
+        let x = TrackedTensor::from_vec(vec![1f64, 2.], &[2, 1, 1, 1, 1])?;
+        let kernel = TrackedTensor::from_vec(vec![3f64], &[1, 1, 1, 1, 1])?;
+        let beside = Conv3dOptions { padding: [2, 0, 0], stride: [3, 1, 1], ..Conv3dOptions::default() };
+        let y = conv3d_with(&x, &kernel, &beside)?;
+        assert_eq!((y.dims(), y.to_flat::<f64>()?), (&[2, 1, 2, 1, 1][..], vec![0.0; 4]));
+        let around = Conv3dOptions { padding: [2, 0, 0], ..Conv3dOptions::default() };
+        let y = conv3d_with(&x, &kernel, &around)?;
+        assert_eq!(y.to_flat::<f64>()?, [0., 0., 3., 0., 0., 0., 0., 6., 0., 0.]);
+        let empty = TrackedTensor::from_vec(Vec::<f64>::new(), &[2, 1, 0, 1, 1])?;
+        assert_eq!(conv3d_with(&empty, &kernel, &around)?.to_flat::<f64>()?, vec![0.0; 8]);
+        Ok(())
+    }
 
     /// A kernel of ones sums each window.
     #[test]

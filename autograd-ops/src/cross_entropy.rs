@@ -7,8 +7,8 @@ use crate::loss::Reduction;
 use crate::pick::{Pick, counting_rows};
 use crate::registry::{Case, Family, Op, Sample};
 use crate::row_cross_entropy::RowCrossEntropy;
-use crate::softmax::{log_softmax, logsumexp};
-use autograd_core::algebra::{add, broadcast_to, cast, div, mul, neg, permute, reshape, scale, sub, sum_to};
+use crate::softmax::log_softmax;
+use autograd_core::algebra::{add, broadcast_to, cast, div, mul, neg, permute, reshape, scale, sum_to};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{Error, Result, Shape, Site, TrackedTensor, apply_one, checked_shape, is_float};
 use candle_core::DType;
@@ -72,11 +72,16 @@ pub fn cross_entropy_with(
         }
         let targets = x.indices(&targets)?;
         let ignore = may_be(options.ignore_index, &targets);
-        let mut losses = apply_one(&RowCrossEntropy { ignore }, &[&x.values, &targets])?;
+        // What is smoothed reads each class: the logarithms are made, and kept, once for both parts.
+        let logarithms = (smoothing > 0.0).then(|| log_softmax(&x.values, 1)).transpose()?;
+        let losses = match &logarithms {
+            Some(y) => neg(&apply_one(&Pick { op: "cross_entropy", ignore }, &[y, &targets])?)?,
+            None => apply_one(&RowCrossEntropy { ignore }, &[&x.values, &targets])?,
+        };
         let weights = Weights::of(&x, &targets, options.weights.as_ref(), ignore)?;
-        losses = weights.times(&losses)?;
-        if smoothing > 0.0 {
-            let spread = spread_loss(&x.values, options.weights.as_ref())?;
+        let mut losses = weights.times(&losses)?;
+        if let Some(y) = &logarithms {
+            let spread = spread_loss(y, options.weights.as_ref())?;
             let spread = match counting_rows(&targets, ignore)? {
                 Some(valid) => where_cond(&valid, spread, 0)?,
                 None => spread,
@@ -233,19 +238,15 @@ impl Weights {
     }
 }
 
-/// −Σ_c w_c/n · log_softmax(x)_c for each row of n classes.
-fn spread_loss(x: &TrackedTensor, weights: Option<&TrackedTensor>) -> Result<TrackedTensor> {
-    let (rows, classes) = (x.dims()[0], x.dims()[1]);
+/// −Σ_c w_c/n · y_c for each row y = log_softmax(x) of n classes.
+fn spread_loss(y: &TrackedTensor, weights: Option<&TrackedTensor>) -> Result<TrackedTensor> {
+    let (rows, classes) = (y.dims()[0], y.dims()[1]);
     let column = checked_shape("cross_entropy", &[rows, 1])?;
-    let share = 1.0 / classes as f64;
-    let spread = match weights {
-        Some(weights) => scale(&sum_to(&mul(&log_softmax(x, 1)?, weights)?, &column)?, -share)?,
-        None => {
-            let mean = scale(&sum_to(x, &column)?, share)?;
-            sub(&reshape(&logsumexp(x, 1)?, &column)?, &mean)?
-        }
+    let sum = match weights {
+        Some(weights) => sum_to(&mul(y, weights)?, &column)?,
+        None => sum_to(y, &column)?,
     };
-    reshape(&spread, &checked_shape("cross_entropy", &[rows])?)
+    reshape(&scale(&sum, -1.0 / classes as f64)?, &checked_shape("cross_entropy", &[rows])?)
 }
 
 /// Cross entropy against probabilities, which the smoothing moves towards equal ones.

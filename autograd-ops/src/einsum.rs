@@ -31,7 +31,8 @@ struct Term {
 /// ellipsis and then the letters that occur once, in alphabetical order. Extents of a letter are
 /// equal, or 1 and broadcast.
 ///
-/// Values are combined from left to right, each pair by one matrix product.
+/// Values are combined in pairs, each by one matrix product, in the order that takes the fewest
+/// multiplications; from left to right where that is as good.
 ///
 /// # Errors
 /// A specification that cannot be read or does not fit the values; types or devices that differ.
@@ -46,17 +47,63 @@ fn contract<T: Borrow<TrackedTensor>>(spec: &str, xs: &[T]) -> Result<TrackedTen
         sound(x.borrow())?;
     }
     let (mut terms, output) = read(spec, xs)?;
-    let mut rest = terms.split_off(usize::from(!terms.is_empty()));
-    let Some(mut left) = terms.pop() else {
+    while terms.len() > 1 {
+        let (i, j) = cheapest(&terms, &output);
+        let right = terms.remove(j);
+        let left = terms.remove(i);
+        let needed =
+            |label: Label| output.contains(&label) || terms.iter().any(|term| term.labels.contains(&label));
+        let product = pair(left, right, &needed)?;
+        terms.insert(i, product);
+    }
+    let Some(last) = terms.pop() else {
         return Err(Error::argument("einsum", "no values"));
     };
-    while !rest.is_empty() {
-        let right = rest.remove(0);
-        let needed =
-            |label: Label| output.contains(&label) || rest.iter().any(|term| term.labels.contains(&label));
-        left = pair(left, right, &needed)?;
+    last.summed(&|label| output.contains(&label))?.ordered(&output).map(|term| term.value)
+}
+
+/// With more values than this, the next pair is the cheapest one, whatever comes after it.
+const SEARCHED: usize = 5;
+
+/// The pair to combine next, the earlier one first.
+fn cheapest(terms: &[Term], output: &[Label]) -> (usize, usize) {
+    if terms.len() == 2 {
+        return (0, 1);
     }
-    left.summed(&|label| output.contains(&label))?.ordered(&output).map(|term| term.value)
+    let mut extents: SmallVec<[(Label, usize); 8]> = SmallVec::new();
+    for (label, extent) in terms.iter().flat_map(|t| t.labels.iter().zip(t.value.dims())) {
+        match extents.iter_mut().find(|(known, _)| known == label) {
+            Some((_, known)) => *known = (*known).max(*extent),
+            None => extents.push((*label, *extent)),
+        }
+    }
+    let labels: Vec<Labels> = terms.iter().map(|term| term.labels.clone()).collect();
+    order(&labels, output, &extents).1
+}
+
+/// The multiplications of the best order, and its first pair.
+fn order(terms: &[Labels], output: &[Label], extents: &[(Label, usize)]) -> (f64, (usize, usize)) {
+    let mut best = (f64::INFINITY, (0, 1));
+    for i in 0..terms.len() {
+        for j in i + 1..terms.len() {
+            let mut product = terms[i].clone();
+            product.extend(terms[j].iter().copied().filter(|label| !terms[i].contains(label)));
+            let of = |label: &Label| extents.iter().find(|(known, _)| known == label).map_or(1, |(_, n)| *n);
+            let mut work: f64 = product.iter().map(|label| of(label) as f64).product();
+            if terms.len() > 2 && terms.len() <= SEARCHED {
+                let mut rest: Vec<Labels> = terms.to_vec();
+                rest.remove(j);
+                rest.remove(i);
+                product.retain(|label| output.contains(label) || rest.iter().any(|t| t.contains(label)));
+                rest.insert(i, product);
+                work += order(&rest, output, extents).0;
+            }
+            if work < best.0 {
+                best = (work, (i, j));
+            }
+        }
+    }
+    best
 }
 
 /// The values with named dimensions, and the names of the result's.
@@ -297,6 +344,28 @@ mod tests {
         assert_eq!(einsum("ba", &[&a])?.dims(), [3, 2]);
         assert_eq!(einsum("...a,...a->...", &[&a, &a])?.to_vec1::<f64>()?, [14., 77.]);
         assert_eq!(einsum("ij,k->i", &[&a, &numbers(&[2])?])?.to_vec1::<f64>()?, [18., 45.]);
+        Ok(())
+    }
+
+    /// A long chain of products with a vector at its end begins at the vector.
+    #[test]
+    fn the_order_takes_the_fewest_multiplications() -> Result<()> {
+        let first = |spec: &str, dims: &[&[usize]]| -> Result<(usize, usize)> {
+            let xs = dims.iter().map(|d| numbers(d)).collect::<Result<Vec<_>>>()?;
+            let (terms, output) = read(spec, &xs)?;
+            Ok(cheapest(&terms, &output))
+        };
+        assert_eq!(first("ij,jk,k->i", &[&[4, 4], &[4, 4], &[4]])?, (1, 2));
+        assert_eq!(first("i,ij,jk->k", &[&[4], &[4, 4], &[4, 4]])?, (0, 1));
+        // 2·9·2 and then 2·2·9, not 9·2·9 and then 2·9·9.
+        assert_eq!(first("ij,jk,kl->il", &[&[2, 9], &[9, 2], &[2, 9]])?, (0, 1));
+        // As good either way: from left to right.
+        assert_eq!(first("ij,jk,kl->il", &[&[3, 3], &[3, 3], &[3, 3]])?, (0, 1));
+        // The first pair is the cheaper one, and leaves more to do.
+        assert_eq!(first("ab,bc,cd->ad", &[&[2, 1], &[1, 9], &[9, 3]])?, (1, 2));
+        // Too many to search: the cheapest pair.
+        let many: Vec<&[usize]> = vec![&[4, 4], &[4, 4], &[4, 4], &[4, 4], &[4, 4], &[4]];
+        assert_eq!(first("ab,bc,cd,de,ef,f->a", &many)?, (4, 5));
         Ok(())
     }
 

@@ -125,8 +125,13 @@ fn margins(x: &TrackedTensor, pairs: &[(usize, usize)]) -> Result<Margins> {
 #[track_caller]
 pub fn pad(x: &TrackedTensor, pairs: &[(usize, usize)], value: f64) -> Result<TrackedTensor> {
     let margins = margins(x, pairs)?;
-    let extents = x.dims().iter().zip(&margins).map(|(&extent, (before, after))| before + extent + after);
-    let whole = checked_shape("pad", &extents.collect::<SmallVec<[usize; 8]>>())?;
+    let sum = |(&extent, (before, after)): (&usize, &(usize, usize))| {
+        let too_much =
+            || Error::argument("pad", format!("{before} and {after} around {extent} are too much"));
+        before.checked_add(*after).and_then(|around| around.checked_add(extent)).ok_or_else(too_much)
+    };
+    let extents = x.dims().iter().zip(&margins).map(sum).collect::<Result<SmallVec<[usize; 8]>>>();
+    let whole = checked_shape("pad", &extents.map_err(|e| e.or_at(Site::caller()))?)?;
     let ranges = x.dims().iter().zip(&margins).map(|(&extent, &(before, _))| before..before + extent);
     let ranges: SmallVec<[Range<usize>; 8]> = ranges.collect();
     let around = fill(value, &x.meta().with_shape(whole), x)?;
@@ -203,6 +208,10 @@ fn repeated(x: &TrackedTensor, dim: usize, (before, after): (usize, usize)) -> R
         let reason = format!("dimension {dim} is empty: there is nothing to repeat");
         return Err(Error::shape("pad", &[*x.shape()], reason).or_at(Site::caller()));
     }
+    let mut dims: SmallVec<[usize; 8]> = SmallVec::from_slice(x.dims());
+    let whole = before.checked_add(after).and_then(|around| around.checked_add(n));
+    dims[dim] = whole.unwrap_or(usize::MAX);
+    checked_shape("pad", &dims).map_err(|e| e.or_at(Site::caller()))?;
     let slices =
         |at: usize, count: usize| broadcast_to(&narrow(x, dim, at, 1)?, &with_extent(x.shape(), dim, count));
     cat(&[slices(0, before)?, x.clone(), slices(n - 1, after)?], dim)

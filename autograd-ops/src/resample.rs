@@ -6,10 +6,10 @@
 use crate::numbers::{sound, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::kernels::resample::{Table, resample as kernel};
-use autograd_core::smallvec::smallvec;
+use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
     Error, Grads, Mask, Meta, Prim, Primitive, Result, Rule, Saved, Signature, Site, SliceMut, TrackedTensor,
-    Transpose, Values, View, apply_one, is_float,
+    Transpose, Values, View, apply_one, checked_shape, is_float,
 };
 use std::sync::Arc;
 
@@ -68,10 +68,13 @@ fn last_dims(
     sound(x)?;
     let first =
         x.rank().checked_sub(count).filter(|&first| !x.dims()[first..].contains(&0) && !sizes.contains(&0));
-    first.ok_or_else(|| {
+    let first = first.ok_or_else(|| {
         let reason = format!("cannot resample the last {count} dimensions to {sizes:?}");
         Error::shape(op, &[*x.shape()], reason).or_at(site)
-    })
+    })?;
+    let dims: SmallVec<[usize; 8]> = x.dims()[..first].iter().chain(sizes).copied().collect();
+    checked_shape(op, &dims).map_err(|e| e.or_at(site))?;
+    Ok(first)
 }
 
 #[track_caller]
@@ -84,7 +87,7 @@ fn both(
 ) -> Result<TrackedTensor> {
     let rows = last_dims(op, x, 2, &[height, width], Site::caller())?;
     // The smaller result first.
-    if height * x.dims()[rows + 1] <= width * x.dims()[rows] {
+    if height.saturating_mul(x.dims()[rows + 1]) <= width.saturating_mul(x.dims()[rows]) {
         along(op, method, &along(op, method, x, rows, height)?, rows + 1, width)
     } else {
         along(op, method, &along(op, method, x, rows + 1, width)?, rows, height)

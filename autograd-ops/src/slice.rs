@@ -232,6 +232,8 @@ pub fn slice(
     };
     let (start, end) = (bound(start), bound(end));
     let len = end.saturating_sub(start).div_ceil(step);
+    // A longer step leads nowhere either.
+    let step = step.min(extent.max(1));
     if step == 1 {
         return algebra::narrow(x, dim, start, len);
     }
@@ -288,7 +290,8 @@ pub fn chunk(x: &TrackedTensor, chunks: usize, dim: impl Dim) -> Result<Vec<Trac
 #[track_caller]
 pub fn split(x: &TrackedTensor, lens: &[usize], dim: impl Dim) -> Result<Vec<TrackedTensor>> {
     let dim = dimension("split", dim, x)?;
-    if lens.iter().sum::<usize>() != x.dims()[dim] {
+    let whole = lens.iter().try_fold(0usize, |sum, &len| sum.checked_add(len));
+    if whole != Some(x.dims()[dim]) {
         let reason = format!("{lens:?} do not add up to the extent of dimension {dim}");
         return Err(Error::shape("split", &[*x.shape()], reason).or_at(Site::caller()));
     }

@@ -65,7 +65,7 @@ impl GradientTape {
         let nodes = Nodes::Shared { tape: &self.shared, level, recording: false };
         let mut trace = Trace::default();
         let seeds = vec![(slot, ones_like(target)?)];
-        crate::anomaly::unchecked(|| sweep(nodes, seeds, &variables, &mut [&mut trace]))?;
+        crate::anomaly::unchecked(|| sweep(nodes, seeds, &[], &variables, &mut [&mut trace]))?;
         Ok(draw(&self.nodes(), &self.labels(), Some(&trace)))
     }
 

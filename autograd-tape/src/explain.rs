@@ -94,7 +94,7 @@ impl GradientTape {
         let mut trace = Trace::default();
         let nodes = Nodes::Shared { tape: &self.shared, level, recording: false };
         let seeds = vec![(target, ones_like(value)?)];
-        let found = crate::anomaly::unchecked(|| sweep(nodes, seeds, &[source], &mut [&mut trace]))?;
+        let found = crate::anomaly::unchecked(|| sweep(nodes, seeds, &[], &[source], &mut [&mut trace]))?;
         let gradient = found.into_iter().next().flatten().map(|grad| Statistics::of(&grad)).transpose()?;
         let verdict = match &gradient {
             None => Verdict::Zero,

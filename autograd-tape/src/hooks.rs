@@ -236,7 +236,7 @@ impl GradientTape {
             }
         });
         let seeds = vec![(end, ones_like(target)?)];
-        let found = self.pull_slots(seeds, &slots, self.is_persistent(), site)?;
+        let found = self.pull_slots(seeds, &[target], &slots, self.is_persistent(), site)?;
         let zeros = |(grad, meta): (Option<TrackedTensor>, _)| {
             grad.map_or_else(|| fill(0.0, &meta, target).map_err(|e| e.or_at(site)), Ok)
         };

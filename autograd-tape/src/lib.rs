@@ -26,6 +26,7 @@ mod clip;
 mod diagnostics;
 mod draw;
 mod explain;
+mod fence;
 mod hooks;
 mod in_place;
 mod inspect;

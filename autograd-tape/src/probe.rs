@@ -106,7 +106,7 @@ pub fn probe(f: impl Fn(&TrackedTensor) -> Result<TrackedTensor>, x: &TrackedTen
         memory::reset_peak();
         let sources: Vec<Slot> = (0..cut.sources.len() as u32).map(|node| Slot { node, output: 0 }).collect();
         let of_input = cut.sources.iter().position(|source| Some(*source) == input);
-        let mut gradients = sweep(Nodes::Taken(cut.record), vec![(target, seed)], &sources, &mut [])?;
+        let mut gradients = sweep(Nodes::Taken(cut.record), vec![(target, seed)], &[], &sources, &mut [])?;
         found.backward_scratch = peak().saturating_sub(before);
         if let Some(of_input) = of_input {
             gradients[of_input] = None;

@@ -6,6 +6,7 @@
 //! and lets go of each value after its last use. Nodes of regions inside get what they read from
 //! outside of their own region, and are replayed in their turn.
 
+use crate::fence::{Fence, Gate};
 use crate::node::{Kept, Node, Slot, Source, Step, residuals};
 use crate::record::Record;
 use crate::region::RegionEntry;
@@ -17,13 +18,13 @@ use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 /// What replays have made and the sweep has not read yet.
-#[derive(Default)]
-pub(crate) struct Replays {
+pub(crate) struct Replays<'a> {
     /// For a node of a replayed region: what its rule reads. For a node of a region inside: what
     /// [`Node::kept`] holds for an outermost one.
     kept: HashMap<u32, Kept>,
     /// Regions that have been replayed.
     done: HashSet<u32>,
+    pub(crate) fence: Fence<'a>,
 }
 
 /// What a sweep knows when it reaches a region.
@@ -36,6 +37,8 @@ pub(crate) struct Reached<'a> {
     pub(crate) low: usize,
     pub(crate) depends: &'a [bool],
     pub(crate) cts: &'a [Cotangents],
+    /// The cotangents of the reached node itself.
+    pub(crate) ct: &'a Cotangents,
 }
 
 /// A node of the region.
@@ -72,7 +75,11 @@ impl Visit {
     }
 }
 
-impl Replays {
+impl<'a> Replays<'a> {
+    pub(crate) fn new(fence: Fence<'a>) -> Self {
+        Self { kept: HashMap::new(), done: HashSet::new(), fence }
+    }
+
     /// What the rule of the reached node reads. Replays its region, and those around it, where
     /// that has not been done.
     pub(crate) fn residuals(&mut self, nodes: &Nodes<'_>, reached: &Reached<'_>) -> Result<Kept> {
@@ -98,6 +105,7 @@ impl Replays {
         reached: &Reached<'_>,
     ) -> Result<u64> {
         let steps = self.steps(nodes, region, entry, reached);
+        let gate = self.fence.gate(reached.ct)?;
         let inside: HashSet<Slot> =
             steps.iter().flat_map(|s| (0..s.node.outputs.len()).map(|k| s.slot(k))).collect();
         // Regions inside of which the sweep will run a rule.
@@ -141,7 +149,7 @@ impl Replays {
         let mut ops = 0;
         for (at, step) in steps.iter().enumerate() {
             let Some(op) = step.op() else { continue };
-            let mut values = Values { made: &mut made, uses: &mut uses };
+            let mut values = Values { made: &mut made, uses: &mut uses, gate: &gate };
             let mut hints = Kept::new();
             let mut outputs: SmallVec<[TrackedTensor; 2]> = SmallVec::new();
             if evaluated[at] {
@@ -158,7 +166,9 @@ impl Replays {
                 hints.extend(applied.aux.into_iter().map(Some));
             } else if !step.saved().is_empty() {
                 let count = step.node.outputs.len();
-                outputs.extend(step.saved()[..count].iter().flatten().cloned());
+                for saved in step.saved()[..count].iter().flatten() {
+                    outputs.push(gate.pass(saved)?);
+                }
                 hints.extend(step.saved()[count..].iter().cloned());
             }
             if let Some(inner) = step.inside {
@@ -226,13 +236,14 @@ impl Replays {
 struct Values<'a> {
     made: &'a mut HashMap<Slot, TrackedTensor>,
     uses: &'a mut HashMap<Slot, u32>,
+    gate: &'a Gate,
 }
 
 impl Values<'_> {
     /// A node's operand; one that the region makes is let go with its last use.
     fn operand(&mut self, step: &Visit, op: &Prim, input: usize) -> Result<TrackedTensor> {
         match (step.outside(input), step.node.inputs[input]) {
-            (Some(value), _) => recalled(value),
+            (Some(value), _) => self.gate.pass(&recalled(value)?),
             (None, Source::Slot(slot)) => self.take(slot, op),
             (None, Source::Constant(_)) => Err(Error::internal(op.name(), "a constant operand was not kept")),
         }

@@ -1,6 +1,7 @@
 //! The reverse sweep: from the last node down, without recursion, touching values only through
 //! the interception point.
 
+use crate::fence::Fence;
 use crate::node::{Node, Slot, Source, Step, residuals};
 use crate::record::{Record, Shared};
 use crate::replay::{Reached, Replays};
@@ -82,10 +83,11 @@ impl Nodes<'_> {
 }
 
 /// Pulls cotangents back from `seeds` to `sources`; `None` where there is no path. The watches see
-/// what passes.
+/// what passes. `ends` are the values that the seeds are of, where it matters when replays run.
 pub(crate) fn sweep(
     mut nodes: Nodes<'_>,
     seeds: Vec<(Slot, TrackedTensor)>,
+    ends: &[&TrackedTensor],
     sources: &[Slot],
     watches: &mut [&mut dyn Watch],
 ) -> Result<Vec<Option<TrackedTensor>>> {
@@ -105,7 +107,7 @@ pub(crate) fn sweep(
             give(&mut cts[slot.node as usize - low], slot, seed, &nodes)?;
         }
     }
-    let mut replays = Replays::default();
+    let mut replays = Replays::new(Fence::new(ends));
     for id in (low..=high).rev() {
         let mut ct = std::mem::take(&mut cts[id - low]);
         if let Nodes::Taken(record) = &mut nodes {
@@ -134,7 +136,8 @@ pub(crate) fn sweep(
         }
         verify(op.name(), &visit.node, &nodes.with(|record| record.prints_of(id)))?;
         if visit.node.region != 0 {
-            let reached = Reached { id, node: &visit.node, op: &op, low, depends: &depends, cts: &cts };
+            let reached =
+                Reached { id, node: &visit.node, op: &op, low, depends: &depends, cts: &cts, ct: &ct };
             let again = replays.residuals(&nodes, &reached).map_err(|e| e.or_at(visit.node.site))?;
             visit.node.kept = again;
         }
@@ -161,6 +164,9 @@ pub(crate) fn sweep(
                     meta.shape, meta.dtype
                 );
                 return Err(Error::internal(op.name(), reason).or_at(site));
+            }
+            if visit.node.region != 0 {
+                replays.fence.note(&grad);
             }
             give(&mut cts[slot.node as usize - low], slot, grad, &nodes)?;
         }

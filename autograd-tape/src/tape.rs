@@ -336,13 +336,14 @@ impl GradientTape {
         }
         let sources: Vec<Slot> =
             sources.iter().map(|s| Ok(self.find(s, "source", site)?.slot)).collect::<Result<_>>()?;
-        self.pull_slots(pulled, &sources, recording, site)
+        self.pull_slots(pulled, targets, &sources, recording, site)
     }
 
     /// Runs the sweep from seeded slots to slots, under the tape's hooks and checks.
     pub(crate) fn pull_slots(
         &self,
         seeds: Vec<(Slot, TrackedTensor)>,
+        targets: &[&TrackedTensor],
         sources: &[Slot],
         recording: bool,
         site: Site,
@@ -370,10 +371,10 @@ impl GradientTape {
             Nodes::Taken(record)
         };
         match check {
-            Check::Off => sweep(nodes, seeds, sources, &mut watches),
+            Check::Off => sweep(nodes, seeds, targets, sources, &mut watches),
             // The sweep's own ops are blamed on the op whose rule applies them.
             Check::Nan | Check::NotFinite => {
-                anomaly::unchecked(|| sweep(nodes, seeds, sources, &mut watches))
+                anomaly::unchecked(|| sweep(nodes, seeds, targets, sources, &mut watches))
             }
         }
     }

@@ -5,7 +5,7 @@ use autograd_core::algebra::{broadcast_to, narrow, permute};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
     Applied, Call, Error, Level, Mask, Result, Rule, Scope, Shape, Site, Tracer, TrackedTensor, Tree, Values,
-    checked_shape, on_behalf_of,
+    captured, checked_shape, on_behalf_of,
 };
 use candle_core::{DType, DeviceLocation};
 use std::any::Any;
@@ -59,6 +59,10 @@ impl Tracer for BatchTracer {
 
     fn lower(&self) -> Option<&TrackedTensor> {
         None
+    }
+
+    fn captured(&self) -> Option<TrackedTensor> {
+        captured(&self.value)
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -13,7 +13,7 @@ use candle_autograd::{GradientTape, Result, TensorAutograd, TrackedTensor};
 use candle_core::{DType, Device};
 
 /// f64 through a few dozen roundings in another order.
-const CLOSE: f64 = 1e-12;
+pub(crate) const CLOSE: f64 = 1e-12;
 
 fn draw(dims: &[usize], seed: u64) -> Result<TrackedTensor> {
     random::normal(&random::key(seed), dims, DType::F64)
@@ -133,7 +133,7 @@ fn taylor_mode_goes_through_checkpoints() -> Result<()> {
 #[test]
 fn a_static_graph_holds_checkpointed_functions() -> Result<()> {
     use candle_autograd::graph::{Options, Passes, jit_with, value_and_grad};
-    // Shared equal ops would be the values that the checkpoint was to let go.
+    // What the plans save is in `checkpointed_graphs`.
     for passes in [Passes::ALL, Passes { common: false, ..Passes::ALL }, Passes::NONE] {
         let options = Options { passes, ..Options::default() };
         let step = jit_with(value_and_grad(|x| checkpointed(&x[0])), options);

@@ -220,3 +220,108 @@ fn a_source_without_a_path() -> Result<()> {
     assert!(matches!(error_of(tape.gradient_strict(&y, &[&x, &z])), Error::NoPath { index: 1, .. }));
     Ok(())
 }
+
+/// Parameters so large that sums and products of extents overflow.
+#[test]
+fn absurd_parameters_do_not_panic() -> Result<()> {
+    const MAX: usize = usize::MAX;
+    const HALF: usize = usize::MAX / 2 + 1;
+    type Call = Box<dyn Fn(&TrackedTensor) -> Result<()> + std::panic::RefUnwindSafe>;
+    fn call<T>(f: impl Fn(&TrackedTensor) -> Result<T> + std::panic::RefUnwindSafe + 'static) -> Call {
+        Box::new(move |x| f(x).map(drop))
+    }
+    let images = || ones(&[2, 2, 3, 3]);
+    let kernel = || ones(&[2, 2, 2, 2]);
+    let mut calls: Vec<(String, &[usize], Call)> = Vec::new();
+    for n in [MAX, HALF, MAX - 1] {
+        let signed = isize::try_from(n / 2).unwrap_or(isize::MAX);
+        let mut add = |name: &str, dims: &'static [usize], f: Call| {
+            calls.push((format!("{name} with {n}"), dims, f));
+        };
+        add("split", &[4], call(move |x| x.split(&[n, 5], 0)));
+        add("narrow", &[4], call(move |x| x.narrow(0, n, 2)));
+        add("narrow", &[4], call(move |x| x.narrow(0, 2, n)));
+        add("chunk", &[4], call(move |x| x.chunk(n, 0)));
+        add("get", &[4], call(move |x| x.get(n)));
+        add("slice", &[4], call(move |x| x.slice(0, -signed, signed, n)));
+        add("slice", &[4], call(|x| x.slice(0, isize::MIN, isize::MAX, 1)));
+        add("roll", &[4], call(move |x| x.roll(-signed, 0)));
+        add("roll", &[4], call(|x| x.roll(isize::MIN, 0)));
+        add("tril", &[4, 4], call(move |x| x.tril(signed)));
+        add("tril", &[4, 4], call(|x| x.tril(isize::MIN)));
+        add("triu", &[4, 4], call(|x| x.triu(isize::MAX)));
+        add("diagonal", &[4, 4], call(|x| x.diagonal(isize::MIN, 0, 1)));
+        add("diagonal", &[4, 4], call(|x| x.diagonal(isize::MAX, 0, 1)));
+        add("unfold", &[4], call(move |x| x.unfold(0, n, 1)));
+        add("unfold", &[4], call(move |x| x.unfold(0, 2, n)));
+        add("pad", &[2, 4], call(move |x| x.pad(&[(n, 1)], 0.0)));
+        add("pad", &[2, 4], call(move |x| x.pad(&[(HALF, n)], 0.0)));
+        add("pad_with_zeros", &[2, 4], call(move |x| x.pad_with_zeros(1, n, n)));
+        add("pad_with_same", &[2, 4], call(move |x| x.pad_with_same(1, n, 1)));
+        add("pad_replicate", &[2, 4], call(move |x| x.pad_replicate(&[(1, n)])));
+        add("pad_reflect", &[2, 4], call(move |x| x.pad_reflect(&[(1, n)])));
+        add("slice_scatter", &[4], call(move |x| x.slice_scatter(ones(&[2])?, 0, n)));
+        add("slice_assign", &[4, 4], call(move |x| x.slice_assign(&[n..n, 0..4], ones(&[0, 4])?)));
+        add("topk", &[4], call(move |x| x.topk(n, 0, true)));
+        add("var", &[4], call(move |x| x.var_dims(0, n, false)));
+        add("repeat", &[2, 4], call(move |x| x.repeat([2, n])));
+        add("reshape", &[2, 4], call(move |x| x.reshape([n, 2])));
+        add("broadcast_as", &[1, 4], call(move |x| x.broadcast_as([n, 4])));
+        add("group_norm", &[2, 4], call(move |x| x.group_norm(n, None, None, 1e-5)));
+        for at in 0..4 {
+            let with = move |i: usize| if i == at { n } else { 1 };
+            let images = move || images();
+            add(
+                "conv1d",
+                &[2, 2, 3],
+                call(move |x| x.conv1d(&ones(&[2, 2, 2])?.into(), with(0), with(1), with(2), with(3))),
+            );
+            add(
+                "conv2d",
+                &[2, 2, 3, 3],
+                call(move |x| x.conv2d(&kernel()?.into(), with(0), with(1), with(2), with(3))),
+            );
+            add(
+                "conv3d",
+                &[2, 2, 3, 3, 3],
+                call(move |x| x.conv3d(&ones(&[2, 2, 2, 2, 2])?.into(), with(0), with(1), with(2), with(3))),
+            );
+            add(
+                "conv_transpose2d",
+                &[2, 2, 3, 3],
+                call(move |x| {
+                    x.conv_transpose2d(
+                        &kernel()?.into(),
+                        with(0),
+                        if at == 3 { n } else { 0 },
+                        with(1),
+                        with(2),
+                    )
+                }),
+            );
+            add("max_pool1d", &[2, 2, 3], call(move |x| x.max_pool1d(with(0), with(1), with(2))));
+            add("avg_pool1d", &[2, 2, 3], call(move |x| x.avg_pool1d(with(0), with(1), with(2))));
+            add("max_pool2d", &[2, 2, 3, 3], call(move |x| x.max_pool2d((with(0), with(1)))));
+            add(
+                "avg_pool2d",
+                &[2, 2, 3, 3],
+                call(move |_| TrackedTensor::from(images()?).avg_pool2d((with(0), with(1)))),
+            );
+        }
+        add("adaptive_avg_pool2d", &[2, 2, 3, 3], call(move |x| x.adaptive_avg_pool2d(n, 2)));
+        add("upsample_nearest1d", &[2, 2, 3], call(move |x| x.upsample_nearest1d(n)));
+        add("upsample_nearest2d", &[2, 2, 3, 3], call(move |x| x.upsample_nearest2d(2, n)));
+        add("upsample_bilinear2d", &[2, 2, 3, 3], call(move |x| x.upsample_bilinear2d(n, 2, true)));
+    }
+    let mut panicked: Vec<String> = Vec::new();
+    for (name, dims, f) in &calls {
+        let x = TrackedTensor::from(ones(dims)?);
+        let x = std::panic::AssertUnwindSafe(&x);
+        // Whether it is an error or not, it comes back.
+        if std::panic::catch_unwind(move || f(&x).is_ok()).is_err() {
+            panicked.push(name.clone());
+        }
+    }
+    assert!(panicked.is_empty(), "these panicked: {panicked:?}");
+    Ok(())
+}

@@ -3,6 +3,8 @@
 mod candle_code;
 mod candle_defects;
 mod candle_methods;
+#[cfg(feature = "graph")]
+mod checkpointed_graphs;
 mod checkpoints;
 mod control;
 #[cfg(all(feature = "linalg", feature = "fft"))]
