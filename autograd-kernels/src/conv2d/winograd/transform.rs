@@ -158,6 +158,7 @@ unsafe fn copy<L: Lanes>(from: &[L::Item], to: &mut [L::Item]) {
         // SAFETY: i + LANES is at most the length of both.
         unsafe { L::load(from.as_ptr().add(i)).store(to.as_mut_ptr().add(i)) };
     }
+    #[expect(clippy::manual_memcpy, reason = "a call of memmove costs more than the few elements")]
     for i in whole..to.len() {
         to[i] = from[i];
     }
