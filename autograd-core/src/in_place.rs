@@ -7,6 +7,7 @@
 //! the functional op.
 
 use crate::apply::{apply_single, heard};
+use crate::deferred;
 use crate::error::{At, Error, Result, Site};
 use crate::meta::Meta;
 use crate::plain::{Plain, open};
@@ -235,6 +236,10 @@ fn over(call: &Rewrite<'_>, plain: &mut Arc<Plain>) -> Result<Rewritten> {
     if rest.iter().any(|other| other.device() != plain.device()) {
         // The functional op reports it.
         return Ok(Rewritten::Declined(Obstacle::NoKernel));
+    }
+    if Arc::strong_count(plain) > 1 {
+        // Perhaps only values that are yet to be computed read it.
+        deferred::settle_all();
     }
     let target = match plain.writable() {
         Ok(target) => target,

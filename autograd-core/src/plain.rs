@@ -1,5 +1,6 @@
 //! Plain values: numbers in a buffer, seen through a layout; nobody watches them.
 
+use crate::deferred::{self, Deferred};
 use crate::error::{Error, Result};
 use crate::in_place::Obstacle;
 use crate::meta::{Meta, kind_of};
@@ -84,6 +85,19 @@ enum Memory {
     Of(Arc<Plain>),
     /// A view of the one element that `fill` made: a number that the program itself wrote.
     Fill(Arc<Plain>),
+    /// Memory of its own that is filled when it is first read.
+    Later(Box<Deferred>),
+}
+
+impl Memory {
+    /// The whole buffer to write; `None` for a view and for a candle tensor.
+    fn slice_mut(&mut self) -> Option<SliceMut<'_>> {
+        match self {
+            Self::Own(buffer) => buffer.slice_mut(),
+            Self::Later(deferred) => deferred.buffer_mut()?.slice_mut(),
+            Self::Of(_) | Self::Fill(_) => None,
+        }
+    }
 }
 
 /// A value that nobody watches.
@@ -122,6 +136,22 @@ impl Plain {
         let (dtype, device) = (like.dtype, like.device);
         let (memory, cut) = (Memory::Own(buffer), OnceLock::new());
         Arc::new(Self { layout, contiguous: true, dtype, device, memory, cut })
+    }
+
+    /// A value that is computed when it is first read.
+    pub(crate) fn later(deferred: Box<Deferred>, meta: Meta) -> Arc<Self> {
+        let (layout, memory) = (Layout::contiguous(meta.shape), Memory::Later(deferred));
+        let (dtype, device) = (meta.dtype, meta.device);
+        Arc::new(Self { layout, contiguous: true, dtype, device, memory, cut: OnceLock::new() })
+    }
+
+    /// How the numbers will be computed, where nobody has read them yet.
+    #[inline]
+    pub(crate) fn deferred(&self) -> Option<&Deferred> {
+        match &self.memory {
+            Memory::Later(deferred) if deferred.is_open() => Some(deferred),
+            Memory::Own(_) | Memory::Of(_) | Memory::Fill(_) | Memory::Later(_) => None,
+        }
     }
 
     /// Whether the elements lie one after the other in row-major order.
@@ -232,9 +262,10 @@ impl Plain {
 
     /// The device itself, as candle has it.
     pub(crate) fn candle_device(&self) -> Device {
-        match self.buffer() {
-            Buffer::Candle(tensor, _) => tensor.device().clone(),
-            _ => Device::Cpu,
+        match &self.memory {
+            Memory::Own(Buffer::Candle(tensor, _)) => tensor.device().clone(),
+            Memory::Of(owner) | Memory::Fill(owner) => owner.candle_device(),
+            Memory::Own(_) | Memory::Later(_) => Device::Cpu,
         }
     }
 
@@ -243,10 +274,12 @@ impl Plain {
         Meta { shape: *self.layout.shape(), dtype: self.dtype, device: self.device }
     }
 
-    /// The buffer, which views share with their owner.
+    /// The buffer, which views share with their owner; what was deferred is computed.
+    #[inline]
     pub fn buffer(&self) -> &Buffer {
         match &self.memory {
             Memory::Own(buffer) => buffer,
+            Memory::Later(deferred) => deferred.buffer(),
             Memory::Of(owner) | Memory::Fill(owner) => owner.buffer(),
         }
     }
@@ -264,15 +297,19 @@ impl Plain {
 
     /// Whether the memory is ours: not a candle tensor's.
     #[inline]
-    pub(crate) fn is_own(&self) -> bool {
-        !matches!(self.buffer(), Buffer::Candle(..))
+    pub fn is_own(&self) -> bool {
+        match &self.memory {
+            Memory::Own(buffer) => !matches!(buffer, Buffer::Candle(..)),
+            Memory::Of(owner) | Memory::Fill(owner) => owner.is_own(),
+            Memory::Later(_) => true,
+        }
     }
 
     /// The same memory under another layout.
     #[inline]
     pub(crate) fn view(self: &Arc<Self>, layout: Layout) -> Arc<Self> {
         let memory = match &self.memory {
-            Memory::Own(_) => Memory::Of(self.clone()),
+            Memory::Own(_) | Memory::Later(_) => Memory::Of(self.clone()),
             Memory::Of(owner) => Memory::Of(owner.clone()),
             Memory::Fill(owner) => Memory::Fill(owner.clone()),
         };
@@ -309,7 +346,7 @@ impl Plain {
     /// The same memory as a value of its own, for another cut.
     pub(crate) fn without_cut(self: &Arc<Self>) -> Arc<Self> {
         let memory = match &self.memory {
-            Memory::Own(_) => Memory::Of(self.clone()),
+            Memory::Own(_) | Memory::Later(_) => Memory::Of(self.clone()),
             Memory::Of(owner) => Memory::Of(owner.clone()),
             Memory::Fill(owner) => Memory::Fill(owner.clone()),
         };
@@ -330,14 +367,19 @@ impl Plain {
         Arc::new(Self { layout, contiguous, dtype, device, memory, cut: OnceLock::new() })
     }
 
+    /// The value to take apart, where nobody else has it.
+    fn alone(self: &mut Arc<Self>) -> Option<&mut Self> {
+        if matches!(self.memory, Memory::Later(_)) {
+            deferred::close(self);
+        }
+        Arc::get_mut(self)
+    }
+
     /// The elements to change in place, where nobody else can see them.
     pub(crate) fn unique_mut(self: &mut Arc<Self>) -> Option<SliceMut<'_>> {
-        let plain = Arc::get_mut(self)?;
+        let plain = self.alone()?;
         let whole = plain.contiguous && plain.layout.offset() == 0;
-        match &mut plain.memory {
-            Memory::Own(buffer) if whole => buffer.slice_mut(),
-            _ => None,
-        }
+        if whole { plain.memory.slice_mut() } else { None }
     }
 
     /// The elements in row-major order, to be written over where nobody else can see them: the
@@ -350,16 +392,13 @@ impl Plain {
         if !self.contiguous {
             return Err(Obstacle::NoKernel);
         }
-        let plain = Arc::get_mut(self).ok_or(Obstacle::Shared)?;
+        let plain = self.alone().ok_or(Obstacle::Shared)?;
         let (start, len) = (plain.layout.offset(), plain.layout.elements());
         let whole = match &mut plain.memory {
-            Memory::Own(buffer) => buffer.slice_mut(),
             Memory::Of(owner) | Memory::Fill(owner) => {
-                match &mut Arc::get_mut(owner).ok_or(Obstacle::Shared)?.memory {
-                    Memory::Own(buffer) => buffer.slice_mut(),
-                    Memory::Of(_) | Memory::Fill(_) => None,
-                }
+                owner.alone().ok_or(Obstacle::Shared)?.memory.slice_mut()
             }
+            own => own.slice_mut(),
         };
         whole.and_then(|whole| whole.part(start..start + len)).ok_or(Obstacle::NoKernel)
     }
@@ -376,6 +415,10 @@ impl Plain {
             {
                 buffer.into_tensor(layout.dims())
             }
+            Ok(Self { layout, memory: Memory::Later(deferred), .. }) => match deferred.into_buffer() {
+                Some(buffer) => buffer.into_tensor(layout.dims()),
+                None => Err(Error::internal("into_tensor", "a deferred value has a buffer once it is read")),
+            },
             // The last one to see the whole of an owner's memory.
             Ok(Self { layout, memory: Memory::Of(owner), .. })
                 if whole && owner.is_whole() && layout.elements() == owner.layout.elements() =>

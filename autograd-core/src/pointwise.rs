@@ -114,6 +114,11 @@ impl Pointwise {
         }
     }
 
+    /// Whether the op is one of a registry, rather than a rule derived from one.
+    pub(crate) fn is_static(&self) -> bool {
+        matches!(self.definition, DefinitionRef::Static(_))
+    }
+
     /// The expression.
     pub fn expr(&self) -> &ScalarExpr {
         &self.definition().expr

@@ -69,6 +69,11 @@ pub fn elsewhere(x: &TrackedTensor) -> Result<TrackedTensor> {
 /// The device of values that are said to be on one.
 const ELSEWHERE: DeviceLocation = DeviceLocation::Metal { gpu_id: usize::MAX };
 
+/// Runs `f` while results of at least this many elements are deferred on this thread.
+pub fn deferred_from<R>(elements: usize, f: impl FnOnce() -> R) -> R {
+    crate::deferred::deferred_from(elements, f)
+}
+
 /// Notes an evaluation.
 pub(crate) fn note_evaluation() {
     if COUNTING.get() {

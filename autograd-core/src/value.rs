@@ -210,6 +210,21 @@ impl TrackedTensor {
         self.bottom().map(|plain| Self::from_plain(plain.clone()))
     }
 
+    /// The value itself, with its numbers there: what is large and cheap is otherwise computed when
+    /// it is first read ([`set_deferred_from`](crate::set_deferred_from)).
+    pub fn settle(&self) -> &Self {
+        if let Some(plain) = self.bottom() {
+            plain.buffer();
+        }
+        self
+    }
+
+    /// Whether the numbers are still to be computed.
+    #[inline]
+    pub fn is_deferred(&self) -> bool {
+        self.bottom().is_some_and(|plain| plain.deferred().is_some())
+    }
+
     fn bottom_or(&self, site: Site) -> Result<&Arc<Plain>> {
         self.bottom().ok_or_else(|| match &self.0 {
             Repr::Failed(error) => Error::clone(error),

@@ -6,8 +6,9 @@
 //! that eager mode and static graphs share them. All CPU `unsafe` of the workspace lives here.
 //!
 //! Types are f32, f64, bf16 and f16 (the half types compute in f32), and integers where they make
-//! sense. On x86-64 the loops use AVX2 and FMA where the processor has them, found at run time;
-//! the portable loops give the same numbers. With the feature `parallel`, large kernels run on a
+//! sense. On x86-64 the loops use AVX2 and FMA where the processor has them, and matrix products
+//! and Winograd's convolutions AVX-512, found at run time; the portable loops give the same numbers
+//! where no sum is reordered. With the feature `parallel`, large kernels run on a
 //! pool of threads; results are equal to the bit for any number of threads.
 //!
 //! ```

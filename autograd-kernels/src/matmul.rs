@@ -240,9 +240,17 @@ mod tests {
 
     #[test]
     fn plain_and_fast_instructions_agree_exactly_on_whole_numbers() {
-        for [m, k, n] in
-            [[4, 4, 4], [7, 9, 17], [1, 90, 70], [70, 90, 1], [61, 300, 50], [13, 40, 123], [9, 100, 75]]
-        {
+        for [m, k, n] in [
+            [4, 4, 4],
+            [7, 9, 17],
+            [1, 90, 70],
+            [70, 90, 1],
+            [61, 300, 50],
+            [13, 40, 123],
+            [9, 100, 75],
+            [130, 260, 49],
+            [33, 300, 33],
+        ] {
             let (a, b) = (whole(m * k, 1), whole(k * n, 2));
             let mut want = whole(m * n, 3);
             for i in 0..m {

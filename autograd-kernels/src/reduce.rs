@@ -45,7 +45,7 @@ pub fn reduce(op: Reduction, x: View<'_>, over: &[bool], out: SliceMut<'_>) {
     target.dims_mut().iter_mut().zip(over).for_each(|(d, &r)| *d = if r { 1 } else { *d });
     assert_eq!(out.len(), target.elements(), "reduce: one output for each kept index");
     let mut out = out;
-    if trailing::reduce(op, &x, over, &mut out) {
+    if shape.elements() <= LONG && trailing::reduce(op, &x, over, &mut out) {
         return;
     }
     let floats = x.kind().is_float();
@@ -53,10 +53,10 @@ pub fn reduce(op: Reduction, x: View<'_>, over: &[bool], out: SliceMut<'_>) {
         Reduction::Sum if floats => {
             run_reduced(&IDENTITY, &[], &[x], &shape, &mut [out], &[target]);
         }
-        Reduction::Mean if wide(&[x.kind(), out.kind()]) || !floats => {
-            mean::<f64>(x, &shape, &target, out);
+        Reduction::Mean => {
+            let wide = wide(&[x.kind(), out.kind()]) || !floats;
+            mean(wide, &IDENTITY, &[], &[x], &shape, &target, out);
         }
-        Reduction::Mean => mean::<f32>(x, &shape, &target, out),
         Reduction::Sum | Reduction::Prod | Reduction::Max | Reduction::Min => match x.kind() {
             Kind::F64 => fold_as::<f64>(op, Rows::flat(x).all(), &shape, &target, out),
             Kind::F32 | Kind::BF16 | Kind::F16 => {
@@ -68,6 +68,45 @@ pub fn reduce(op: Reduction, x: View<'_>, over: &[bool], out: SliceMut<'_>) {
                 memory::give(values);
             }
         },
+    }
+}
+
+/// Sums of more numbers than this go through the tile machine, whatever is summed.
+const LONG: usize = 64 * 1024;
+
+/// Whether [`reduce_expression`] gives to the bit what [`reduce`] gives of the expression's values,
+/// for inputs that are contiguous.
+pub fn sums_alike(elements: usize) -> bool {
+    elements > LONG
+}
+
+/// Sum or mean of an expression's one output, for floats, in the pass that computes it: as
+/// [`machine::run`](crate::machine::run) and then [`reduce`], without the values in between.
+/// `shape` is that of all inputs together.
+///
+/// # Panics
+/// Panics where either would, and for another reduction.
+pub fn reduce_expression(
+    op: Reduction,
+    program: &Program,
+    params: &[f64],
+    inputs: &[View<'_>],
+    over: &[bool],
+    out: SliceMut<'_>,
+) {
+    let first = *inputs[0].layout.shape();
+    let broadcast = |shape: Shape, x: &View<'_>| shape.broadcast(x.layout.shape());
+    let shape = inputs[1..].iter().try_fold(first, broadcast).expect("reduce: inputs broadcast");
+    let mut target = shape;
+    target.dims_mut().iter_mut().zip(over).for_each(|(d, &r)| *d = if r { 1 } else { *d });
+    match op {
+        Reduction::Sum => run_reduced(program, params, inputs, &shape, &mut [out], &[target]),
+        Reduction::Mean => {
+            mean(out.kind() == Kind::F64, program, params, inputs, &shape, &target, out);
+        }
+        Reduction::Prod | Reduction::Max | Reduction::Min => {
+            panic!("reduce: {op:?} of an expression is found from its values")
+        }
     }
 }
 
@@ -84,10 +123,33 @@ fn integers(data: crate::Slice<'_>, layout: &Layout) -> Vec<i64> {
     values
 }
 
-fn mean<T: Float>(x: View<'_>, shape: &Shape, target: &Shape, out: SliceMut<'_>) {
+fn mean(
+    wide: bool,
+    program: &Program,
+    params: &[f64],
+    inputs: &[View<'_>],
+    shape: &Shape,
+    target: &Shape,
+    out: SliceMut<'_>,
+) {
+    if wide {
+        mean_as::<f64>(program, params, inputs, shape, target, out);
+    } else {
+        mean_as::<f32>(program, params, inputs, shape, target, out);
+    }
+}
+
+fn mean_as<T: Float>(
+    program: &Program,
+    params: &[f64],
+    inputs: &[View<'_>],
+    shape: &Shape,
+    target: &Shape,
+    out: SliceMut<'_>,
+) {
     let count = shape.elements() as f64 / target.elements() as f64;
     let mut sums = memory::take::<T>(out.len());
-    run_reduced(&IDENTITY, &[], &[x], shape, &mut [T::slice_mut(&mut sums)], &[*target]);
+    run_reduced(program, params, inputs, shape, &mut [T::slice_mut(&mut sums)], &[*target]);
     sums.iter_mut().for_each(|s| *s = T::from_f64(s.to_f64() / count));
     let layout = Layout::contiguous(*target);
     copy(View { data: T::slice(&sums), layout: &layout }, out);

@@ -103,10 +103,24 @@ crate::elementwise::unary! {
         let gate = b.binary(Binary::Mul, half, e);
         b.binary(Binary::Mul, x, gate)
     };
-    /// x · tanh(ln(1 + eˣ)).
+    /// x · tanh(ln(1 + eˣ)), where the hyperbolic tangent is the quotient of two polynomials in
+    /// t = e^−|x|, of which none overflows at any order.
     mish = new, |b, x| {
-        let s = b.unary(Unary::Softplus, x);
-        let gate = b.unary(Unary::Tanh, s);
+        let (zero, one, two) = (b.constant(0.0), b.constant(1.0), b.constant(2.0));
+        let positive = b.binary(Binary::Gt, x, zero);
+        let back = b.unary(Unary::Neg, x);
+        let shrinking = b.select(positive, back, x);
+        let t = b.unary(Unary::Exp, shrinking);
+        let twice = b.binary(Binary::Mul, two, t);
+        let square = b.binary(Binary::Mul, t, t);
+        // (1 + 2t)/(1 + 2t + 2t²) right of 0, (t² + 2t)/(t² + 2t + 2) left of it.
+        let own = b.select(positive, one, square);
+        let above = b.binary(Binary::Add, own, twice);
+        let square = b.binary(Binary::Mul, two, square);
+        let rest = b.select(positive, square, two);
+        let below = b.binary(Binary::Add, above, rest);
+        let below = b.unary(Unary::Recip, below);
+        let gate = b.binary(Binary::Mul, above, below);
         b.binary(Binary::Mul, x, gate)
     };
     /// x/(1 + |x|).

@@ -8,7 +8,7 @@ use crate::rules::RuleSet;
 use crate::saved::{Fingerprints, Watchfulness};
 use crate::variables::Variables;
 use autograd_core::smallvec::SmallVec;
-use autograd_core::{Buffer, Cut, Level, Meta, Site, TrackedTensor};
+use autograd_core::{Cut, Level, Meta, Site, TrackedTensor};
 use parking_lot::MutexGuard;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -47,7 +47,7 @@ impl Constant {
             meta: value.meta(),
             cut: value.cut().cloned(),
             address: plain.map(|plain| Arc::as_ptr(plain).addr()),
-            from_candle: plain.is_some_and(|plain| matches!(plain.buffer(), Buffer::Candle(..))),
+            from_candle: plain.is_some_and(|plain| !plain.is_own()),
         }
     }
 }

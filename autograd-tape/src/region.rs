@@ -151,7 +151,7 @@ impl Region {
         value: &TrackedTensor,
     ) -> Result<TrackedTensor> {
         if !self.options.offloaded.iter().any(|moved| slot_of(moved, tape, level) == Some(slot)) {
-            return Ok(value.clone());
+            return Ok(value.settle().clone());
         }
         let tape = Arc::as_ptr(tape).addr();
         let mut moved = self.moved.lock();

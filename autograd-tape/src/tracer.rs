@@ -169,8 +169,8 @@ impl Tracer for TapeTracer {
             None => reads
                 .iter()
                 .map(|residual| match *residual {
-                    Residual::Input(i) => Some(inner[i].clone()),
-                    Residual::Output(j) => Some(made.outputs[j].clone()),
+                    Residual::Input(i) => Some(inner[i].settle().clone()),
+                    Residual::Output(j) => Some(made.outputs[j].settle().clone()),
                     Residual::Aux(k) => made.aux.get(k).cloned(),
                 })
                 .collect(),
@@ -230,6 +230,16 @@ impl TapeTracer {
         slots: &[Option<Slot>],
         inner: &[&TrackedTensor],
     ) -> Result<Applied> {
+        if inner.iter().any(|x| x.is_deferred()) {
+            // What is kept is there before an op could take it in.
+            op.expr().reverse(wanted, Mask::one(0), |reverse| {
+                for residual in &reverse.residuals {
+                    if let Residual::Input(i) = *residual {
+                        inner[i].settle();
+                    }
+                }
+            });
+        }
         let y = apply_single(op, inner, call.site)?;
         if self.tape.check() != Check::Off {
             anomaly::forward(self.tape.check(), op, slots, inner, std::slice::from_ref(&y))?;
@@ -239,7 +249,7 @@ impl TapeTracer {
             for residual in &reverse.residuals {
                 kept.push(match *residual {
                     Residual::Input(i) => Some(inner[i].clone()),
-                    Residual::Output(_) => Some(y.clone()),
+                    Residual::Output(_) => Some(y.settle().clone()),
                     Residual::Aux(_) => None,
                 });
             }
@@ -292,7 +302,7 @@ impl TapeTracer {
             kept.push(match slot {
                 Some(_) if inside => None,
                 Some(slot) => Some(outermost.operand(&self.tape, self.level, *slot, value)?),
-                None => Some((*value).clone()),
+                None => Some(value.settle().clone()),
             });
         }
         Ok(kept)
@@ -325,7 +335,7 @@ impl TapeTracer {
         match fate {
             Fate::Recompute => {}
             Fate::Keep => {
-                kept.extend(made.outputs.iter().chain(&made.aux).cloned().map(Some));
+                kept.extend(made.outputs.iter().chain(&made.aux).map(|value| Some(value.settle().clone())));
             }
             Fate::Offload => {
                 for output in &made.outputs {

@@ -14,7 +14,11 @@ use std::sync::Arc;
 pub(crate) type Variables = HashMap<usize, (Slot, TrackedTensor)>;
 
 fn address(value: &TrackedTensor) -> Option<usize> {
-    match value.plain()?.buffer() {
+    let plain = value.plain()?;
+    if plain.is_own() {
+        return None;
+    }
+    match plain.buffer() {
         Buffer::Candle(_, address) => Some(*address),
         _ => None,
     }

@@ -10,6 +10,7 @@ mod control;
 #[cfg(all(feature = "linalg", feature = "fft"))]
 mod coverage;
 mod deep;
+mod deferred;
 mod digits;
 mod dimensions;
 mod elsewhere;
