@@ -10,6 +10,8 @@ pub(crate) trait Constants {
     const EXP: &'static [f64];
     /// eˣ is ∞ above the second, and rounds to 0 below the first.
     const EXP_RANGE: [f64; 2];
+    /// The exponent of a power of two that makes any eˣ ≤ 1 a normal number, and that power's inverse.
+    const SHIFT: [f64; 2];
     /// From here on tanh rounds to 1.
     const TANH_ONE: f64;
     /// (tanh x − x)/x³ as a polynomial in x², for |x| ≤ 0.625.
@@ -43,6 +45,7 @@ impl Constants for f32 {
         5.000_000_120_1e-1,
     ];
     const EXP_RANGE: [f64; 2] = [-104.0, 89.0];
+    const SHIFT: [f64; 2] = [64.0, 1.0 / (1u128 << 64) as f64];
     const TANH_ONE: f64 = 9.5;
     // Cephes, tanhf.
     const TANH: &'static [f64] = &[
@@ -89,6 +92,8 @@ impl Constants for f64 {
         0.5,
     ];
     const EXP_RANGE: [f64; 2] = [-746.0, 710.0];
+    // 2⁻⁵¹²: a sign of 0, an exponent of 1023 − 512, a fraction of 0.
+    const SHIFT: [f64; 2] = [512.0, f64::from_bits((1023 - 512) << 52)];
     const TANH_ONE: f64 = 20.0;
     const TANH: &'static [f64] = &[];
     const EXPM1_MINUS_ONE: f64 = -40.0;

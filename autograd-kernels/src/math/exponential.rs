@@ -34,6 +34,16 @@ pub(crate) fn exp<V: Vector>(x: V) -> V {
     one_plus(r, rest) * half.pow2() * (n - half).pow2()
 }
 
+/// eˣ for x ≤ 0, within an ulp: nothing overflows, so that one factor 2ⁿ is enough.
+#[inline(always)]
+pub(crate) fn exp_down<V: Vector>(x: V) -> V {
+    let [low, _] = V::Item::EXP_RANGE;
+    let (n, r, rest) = reduce(V::num(low).max(x));
+    // 2ⁿ is too small for a normal number where the result is: shifted, and back.
+    let [up, down] = V::Item::SHIFT;
+    (V::num(1.0) + (r + rest)) * (n + V::num(up)).pow2() * V::num(down)
+}
+
 /// eˣ − 1.
 #[inline(always)]
 pub(crate) fn expm1<V: Vector>(x: V) -> V {
@@ -75,7 +85,7 @@ pub(crate) fn tanh<V: Vector>(x: V) -> V {
 pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
     // From e⁻|ˣ|, which cannot overflow; the small side as e/(1 + e), without cancellation.
     let (one, negative) = (V::num(1.0), x.lt(V::num(0.0)));
-    let e = exp(-x.abs());
+    let e = exp_down(-x.abs());
     let d = one + e;
     let y = negative.select(e, one) / d;
     // On the small side, what 1 + e lost in rounding: y' = y·(1 − lost/d), and 1/d is 1 − y.
@@ -86,5 +96,5 @@ pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
 /// ln(1 + eˣ).
 #[inline(always)]
 pub(crate) fn softplus<V: Vector>(x: V) -> V {
-    V::num(0.0).max(x) + log1p_of_unit(exp(-x.abs()))
+    V::num(0.0).max(x) + log1p_of_unit(exp_down(-x.abs()))
 }

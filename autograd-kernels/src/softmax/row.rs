@@ -1,6 +1,6 @@
 //! The kernels over one row, in vectors.
 
-use crate::math::exponential::exp;
+use crate::math::exponential::exp_down;
 use crate::simd::{Float, Vector, fold, load_at, map1, map2, store_at, vectorised};
 
 /// The largest number but for NaN; −∞ of none.
@@ -29,7 +29,7 @@ fn sum_exp<T: Float, V: Vector<Item = T>>(x: &[T], max: T) -> f64 {
         T::ZERO,
         T::from_f64(f64::NEG_INFINITY),
         #[inline(always)]
-        |sum, x| sum + exp(x - m),
+        |sum, x| sum + exp_down(x - m),
         #[inline(always)]
         |a, b| a + b,
     )
@@ -68,7 +68,7 @@ vectorised! {
         let whole = n - n % (2 * V::LANES);
         let mut i = 0;
         while i < whole {
-            let (e, f) = (exp(load_at::<V>(x, i) - m), exp(load_at::<V>(x, i + V::LANES) - m));
+            let (e, f) = (exp_down(load_at::<V>(x, i) - m), exp_down(load_at::<V>(x, i + V::LANES) - m));
             store_at(e, y, i);
             store_at(f, y, i + V::LANES);
             sums[0] = sums[0] + e;
@@ -77,7 +77,7 @@ vectorised! {
         }
         let mut sum = (sums[0] + sums[1]).sum();
         if whole < n {
-            map1::<V>(&x[whole..], &mut y[whole..], #[inline(always)] |x| exp(x - m));
+            map1::<V>(&x[whole..], &mut y[whole..], #[inline(always)] |x| exp_down(x - m));
             sum += y[whole..].iter().map(|v| v.to_f64()).sum::<f64>();
         }
         let scale = V::num(1.0 / sum);
@@ -117,7 +117,7 @@ vectorised! {
             #[inline(always)] |a, b| a + b,
         );
         let sum = V::num(sum.sum());
-        map2::<V>(ct, y, dx, #[inline(always)] |c, y| exp(y).fma(-sum, c));
+        map2::<V>(ct, y, dx, #[inline(always)] |c, y| exp_down(y).fma(-sum, c));
     }
 }
 
@@ -136,6 +136,6 @@ vectorised! {
     /// dx = ct·exp(x − y) for numbers ct and y.
     pub(super) fn scaled_exp<T, V>(ct: T, x: &[T], y: T, dx: &mut [T]) {
         let (c, y) = (V::splat(ct), V::splat(y));
-        map1::<V>(x, dx, #[inline(always)] |x| c * exp(x - y));
+        map1::<V>(x, dx, #[inline(always)] |x| c * exp_down(x - y));
     }
 }
