@@ -55,7 +55,9 @@ fn value_and_gradients(leaves: &[Value], loss: &Loss) -> Result<Vec<Value>> {
 }
 
 fn linear(x: &Value, w: &Value, b: &Value) -> Result<Value> {
-    x.matmul(w)?.add(b)
+    let mut y = x.matmul(w)?;
+    y.add_(b)?;
+    Ok(y)
 }
 
 fn mlp_leaves() -> Result<Vec<Value>> {
