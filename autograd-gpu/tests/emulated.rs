@@ -3,18 +3,23 @@
 //! CPU's own kernels. Needs a C++20 compiler (`g++`); without one the tests say so and pass.
 
 mod emulator;
+mod reverse;
+#[path = "../examples/gpu_host/workloads.rs"]
+mod workloads;
 
 use autograd_core::testing::elsewhere;
-use autograd_core::{DType, Error, Mask, Result, TrackedTensor, device};
+use autograd_core::{DType, Result, TrackedTensor, device};
 use autograd_gpu::{Argument, Plan, Step, sources};
 use autograd_ops::attention::scaled_dot_product_attention;
 use autograd_ops::registry::{self, Case, Family, Op, Sample};
-use autograd_ops::testing::{Function, Modes, check_placed};
+use autograd_ops::testing::check_placed;
 use autograd_ops::{TensorAutograd, conv, index, loss, norm, random};
 use autograd_tape::{GradientTape, LossScaler, global_norm};
 use emulator::{Emulator, FLOATS, message};
+use reverse::Reverse;
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
+use workloads::{Bound, Size, workloads};
 
 /// The emulation, installed as the kernels of values that are said to be elsewhere.
 static EMULATOR: LazyLock<Option<Arc<Emulator>>> = LazyLock::new(|| {
@@ -25,42 +30,6 @@ static EMULATOR: LazyLock<Option<Arc<Emulator>>> = LazyLock::new(|| {
 
 /// What candle's CPU kernels say where its CUDA kernels compute.
 const NO_BF16_ON_THE_CPU: &str = "unsupported dtype BF16 for op matmul";
-
-/// Reverse mode alone.
-struct Reverse;
-
-impl Modes for Reverse {
-    fn vjp(
-        &self,
-        f: &Function<'_>,
-        primals: &[TrackedTensor],
-        cotangents: &[TrackedTensor],
-    ) -> Result<(Vec<TrackedTensor>, Vec<TrackedTensor>)> {
-        let tape = GradientTape::new();
-        let variables: Vec<TrackedTensor> = primals.iter().map(|x| tape.variable(x)).collect();
-        let outputs = f(&variables)?;
-        let (targets, seeds): (Vec<&TrackedTensor>, Vec<&TrackedTensor>) =
-            outputs.iter().zip(cotangents).filter(|(y, _)| tape.watches(y)).unzip();
-        if targets.is_empty() {
-            return Ok((outputs, Vec::new()));
-        }
-        let gradients = tape.gradient_with(&targets, &seeds, &variables.iter().collect::<Vec<_>>())?;
-        Ok((outputs, gradients))
-    }
-
-    fn jvp(
-        &self,
-        _: &Function<'_>,
-        _: &[TrackedTensor],
-        _: &[TrackedTensor],
-    ) -> Result<(Vec<TrackedTensor>, Vec<TrackedTensor>)> {
-        Err(Error::mode("emulation", "forward", "reverse mode alone is compared"))
-    }
-
-    fn vmap(&self, _: &Function<'_>, _: &[TrackedTensor], _: Mask) -> Result<Vec<TrackedTensor>> {
-        Err(Error::mode("emulation", "batch", "reverse mode alone is compared"))
-    }
-}
 
 fn launches(emulator: &Emulator) -> usize {
     emulator.launches().values().sum()
@@ -240,6 +209,28 @@ fn an_index_out_of_range_is_the_error_of_the_cpu() -> Result<()> {
             assert!(!here.is_empty());
             // They end with the line of the call.
             assert_eq!(here.split(" (at ").next(), there.split(" (at ").next());
+        }
+    }
+    Ok(())
+}
+
+/// What `gpu_host bench` times runs, in small, by our kernels.
+#[test]
+fn workloads_run() -> Result<()> {
+    let Some(emulator) = EMULATOR.as_ref() else { return Ok(()) };
+    let size = Size { batch: 2, length: 6, model: 16, heads: 2, classes: 40, images: 2, side: 8 };
+    for workload in workloads(size) {
+        let work = match workload.bound {
+            Bound::Bytes(n) | Bound::Operations(n) => n,
+        };
+        assert!(work > 0.0, "{}", workload.name);
+        workload.make(&|x| Ok(x.clone()), size)?()?;
+        // candle's CPU products have no bf16.
+        if workload.dtype == DType::F32 {
+            let before = launches(emulator);
+            workload.make(&elsewhere, size)?()?;
+            let expression = workload.name == "gelu";
+            assert!(expression || launches(emulator) > before, "{} runs by no kernel of ours", workload.name);
         }
     }
     Ok(())
