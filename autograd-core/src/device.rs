@@ -22,6 +22,7 @@ use crate::value::TrackedTensor;
 use autograd_kernels::Layout;
 use candle_core::{Device, DeviceLocation, Tensor};
 use smallvec::SmallVec;
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 /// The outputs of an op as candle tensors: few have more than one.
@@ -68,6 +69,33 @@ pub trait DeviceKernels: Send + Sync {
         let _ = (op, location, error);
         None
     }
+
+    /// Begins to copy a tensor to the host's memory while the device goes on; `None` where there is
+    /// no way that is not waited for.
+    ///
+    /// # Errors
+    /// The device's.
+    fn to_host(&self, x: &Tensor) -> Result<Option<Box<dyn HostCopy>>> {
+        let _ = x;
+        Ok(None)
+    }
+}
+
+/// A device's tensor in the host's memory.
+pub trait HostCopy: fmt::Debug + Send + Sync {
+    /// The tensor, on its device again.
+    ///
+    /// # Errors
+    /// The device's.
+    fn fetch(&self) -> Result<Tensor>;
+}
+
+/// As [`DeviceKernels::to_host`], by the kernels that are installed.
+///
+/// # Errors
+/// The device's.
+pub fn to_host(x: &Tensor) -> Result<Option<Box<dyn HostCopy>>> {
+    KERNELS.get().map_or(Ok(None), |kernels| kernels.to_host(x))
 }
 
 static KERNELS: OnceLock<Arc<dyn DeviceKernels>> = OnceLock::new();

@@ -77,7 +77,7 @@ template <class T> __device__ void attention(const T* q, const T* k, const T* v,
     if (row >= e.l) return;
     A scale = sum > A(0) || sum != sum ? A(1) / sum : A(0);
     for (int c = 0; c < OWN; ++c)
-        if (lane + 32 * c < e.d) narrow(own[c] * scale, y[(head * e.l + row) * e.d + lane + 32 * c]);
+        if (y && lane + 32 * c < e.d) narrow(own[c] * scale, y[(head * e.l + row) * e.d + lane + 32 * c]);
     // A row that saw nothing keeps +inf: its weights are zero in the backward pass.
     if (lane == 0) lse[head * e.l + row] = sum == A(0) ? infinity_of(A()) : max + log(sum);
 }

@@ -12,23 +12,25 @@ __device__ inline Affine affine_of(u64 n, u64 groups, u64 inner) {
     return {blockIdx.x % groups * (n / inner), inner};
 }
 
-// y = (x - mean) · rstd · weight + bias; mean and rstd are kept. Variance in two passes: no cancellation.
+// y = (x - mean) · rstd · weight + bias, where y is wanted; mean and rstd are kept. Variance in two passes: no cancellation.
 template <class T> __device__ void row_norm(
     const T* x, const T* weight, const T* bias, T* y, wide<T>* mean, wide<T>* rstd, u64 n, u64 groups, u64 inner, double eps
 ) {
     typedef wide<T> A;
-    x += blockIdx.x * n, y += blockIdx.x * n;
+    x += blockIdx.x * n;
+    if (y) y += blockIdx.x * n;
     A own = 0, squares = 0;
     each(x, n, [&](u64, A v) { own += v; });
     A m = sum_over_block(own) / A(n);
     each(x, n, [&](u64, A v) { squares += (v - m) * (v - m); });
     A r = A(1) / sqrt(sum_over_block(squares) / A(n) + A(eps));
     Affine affine = affine_of(n, groups, inner);
-    map(y, x, n, [&](u64 i, A v) {
-        A scaled = (v - m) * r;
-        if (weight) scaled *= widen(weight[affine.at(i)]);
-        return bias ? scaled + widen(bias[affine.at(i)]) : scaled;
-    });
+    if (y)
+        map(y, x, n, [&](u64 i, A v) {
+            A scaled = (v - m) * r;
+            if (weight) scaled *= widen(weight[affine.at(i)]);
+            return bias ? scaled + widen(bias[affine.at(i)]) : scaled;
+        });
     if (threadIdx.x == 0) mean[blockIdx.x] = m, rstd[blockIdx.x] = r;
 }
 
@@ -99,11 +101,12 @@ template <class T> __device__ void row_norm_vjp_columns(
 // y = x · rstd · weight with rstd = 1 / √(mean(x²) + eps)
 template <class T> __device__ void rms_norm(const T* x, const T* weight, T* y, wide<T>* rstd, u64 n, double eps) {
     typedef wide<T> A;
-    x += blockIdx.x * n, y += blockIdx.x * n;
+    x += blockIdx.x * n;
+    if (y) y += blockIdx.x * n;
     A own = 0;
     each(x, n, [&](u64, A v) { own += v * v; });
     A r = A(1) / sqrt(sum_over_block(own) / A(n) + A(eps));
-    map(y, x, n, [&](u64 i, A v) { return weight ? v * r * widen(weight[i]) : v * r; });
+    if (y) map(y, x, n, [&](u64 i, A v) { return weight ? v * r * widen(weight[i]) : v * r; });
     if (threadIdx.x == 0) rstd[blockIdx.x] = r;
 }
 
@@ -138,7 +141,7 @@ template <class T> __device__ void channel_norm(
     }
     A r = A(1) / sqrt(sum_over_block(squares) / A(count) + A(eps));
     A scale = weight ? r * widen(weight[blockIdx.x]) : r, shift = bias ? widen(bias[blockIdx.x]) : A(0);
-    for (u64 k = threadIdx.x; k < count; k += blockDim.x)
+    for (u64 k = threadIdx.x; y && k < count; k += blockDim.x)
         narrow((widen(x[channel.at(k)]) - m) * scale + shift, y[channel.at(k)]);
     if (threadIdx.x == 0) mean[blockIdx.x] = m, rstd[blockIdx.x] = r;
 }

@@ -5,11 +5,12 @@
 //! compiler library, or on a device older than Ampere, there is no kernel, and candle's are taken.
 
 mod expression;
+mod host;
 mod memory;
 mod modules;
 
 use crate::{Plan, plan};
-use autograd_core::device::{self, DeviceKernels, Tensors};
+use autograd_core::device::{self, DeviceKernels, HostCopy, Tensors};
 use autograd_core::{At, Error, Meta, Primitive, Result, Signature, Tensor};
 use candle_core::cuda_backend::cudarc::driver::sys::CUresult;
 use candle_core::cuda_backend::cudarc::driver::{
@@ -17,13 +18,14 @@ use candle_core::cuda_backend::cudarc::driver::{
 };
 use candle_core::cuda_backend::{CudaDevice, CudaError, CudaStorage};
 use candle_core::{Device, DeviceLocation};
+use host::Copies;
 use memory::{Passed, address, placed, room, tensor};
 use modules::{Modules, architecture};
 use std::sync::Arc;
 
 /// Gives the process these kernels for its CUDA tensors. Returns whether they were taken.
 pub fn install() -> bool {
-    device::install(Arc::new(Kernels { modules: Modules::new() }))
+    device::install(Arc::new(Kernels { modules: Modules::new(), copies: Copies::default() }))
 }
 
 /// A CUDA device by its number.
@@ -40,6 +42,7 @@ pub fn cuda(ordinal: usize) -> Result<Device> {
 /// The kernels of this crate.
 struct Kernels {
     modules: Modules,
+    copies: Copies,
 }
 
 /// What the driver says about a launch or a copy.
@@ -89,6 +92,10 @@ impl DeviceKernels for Kernels {
             CUresult::CUDA_ERROR_OUT_OF_MEMORY => Error::OutOfMemory { op, device, at: At::default() },
             _ => driver(op, error),
         })
+    }
+
+    fn to_host(&self, x: &Tensor) -> Result<Option<Box<dyn HostCopy>>> {
+        self.copies.begin(x)
     }
 }
 

@@ -15,7 +15,7 @@ use autograd_ops::registry::{self, Case, Family, Op, Sample};
 use autograd_ops::testing::check_placed;
 use autograd_ops::{TensorAutograd, conv, index, loss, norm, random};
 use autograd_tape::{GradientTape, LossScaler, global_norm};
-use emulator::{Emulator, FLOATS, message};
+use emulator::{Emulator, FLOATS, message, without_hints};
 use reverse::Reverse;
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -132,6 +132,25 @@ fn every_op_gives_the_numbers_of_the_cpu() {
             .filter(|entry| !ran.contains_key(entry))
             .collect();
         assert!(missing.is_empty(), "no plan has launched {missing:?}");
+    }
+}
+
+/// Backward passes that must find for themselves what the forward pass would have kept.
+#[test]
+fn gradients_need_no_hints() {
+    if EMULATOR.is_none() {
+        return;
+    }
+    let names = ["layer_norm", "rms_norm", "group_norm", "batch_norm_train", "cross_entropy"];
+    let mut ops: Vec<Op> = registry::all().into_iter().filter(|op| names.contains(&op.name)).collect();
+    ops.extend(registry::find("scaled_dot_product_attention"));
+    assert_eq!(ops.len(), 6);
+    ops.push(Op { name: "larger", family: Family::Neural, formula: "", cases: larger });
+    for op in ops {
+        for case in (op.cases)() {
+            let checked = without_hints(|| check_placed(&op, &case, &Reverse, &elsewhere, DType::F64));
+            checked.unwrap_or_else(|failure| panic!("{failure}"));
+        }
     }
 }
 

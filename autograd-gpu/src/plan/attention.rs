@@ -47,12 +47,14 @@ pub(super) fn attention(mut draft: Draft<'_>, call: &KernelCall) -> Option<Plan>
     draft.done()
 }
 
-/// Inputs ct, y, q, k, v and log Σ exp; outputs those of dq, dk and dv that are wanted.
+/// Inputs ct, y, q, k, v and, where it is there, log Σ exp; outputs those of dq, dk and dv that are
+/// wanted.
 pub(super) fn attention_vjp(mut draft: Draft<'_>, call: &KernelCall) -> Option<Plan> {
-    let (&[causal, 0, 1, wants_q, wants_k, wants_v], &[scale]) = (&call.integers[..], &call.reals[..]) else {
+    let (&[causal, 0, hinted, wants_q, wants_k, wants_v], &[scale]) = (&call.integers[..], &call.reals[..])
+    else {
         return None;
     };
-    let [_, _, q, k, v, _] = draft.inputs else { return None };
+    let [_, _, q, k, v, ..] = draft.inputs else { return None };
     let e = Extents::of(&q.shape, &k.shape, &v.shape)?;
     let (suffix, dtype): (_, DType) = (draft.suffix(0..5)?, wide(q.dtype));
     let mut next = 0;
@@ -66,9 +68,20 @@ pub(super) fn attention_vjp(mut draft: Draft<'_>, call: &KernelCall) -> Option<P
     let arguments = vec![ct.clone(), y, delta.clone(), whole(e.d)];
     let rows = [e.heads * e.l, 1];
     draft.launch("attention", format!("attention_delta_{suffix}"), rows, threads_for(e.d), arguments)?;
-    let [q, k, v, sums] = [2, 3, 4, 5].map(Argument::Input);
-    let common = [ct, q, k, v, sums, delta];
+    let [q, k, v] = [2, 3, 4].map(Argument::Input);
     let extents = e.argument(causal, scale)?;
+    let sums = match hinted {
+        1 => Argument::Input(5),
+        _ => {
+            // The forward pass once more, without its output.
+            let sums = draft.room(dtype, e.heads * e.l);
+            let entry = format!("attention_{suffix}");
+            let arguments = [&q, &k, &v, &Argument::Null, &sums, &extents].into_iter().cloned().collect();
+            draft.launch("attention", entry, [e.l.div_ceil(ROWS), e.heads], 32 * ROWS, arguments)?;
+            sums
+        }
+    };
+    let common = [ct, q, k, v, sums, delta];
     if wants_q == 1 {
         let arguments = common.iter().cloned().chain([dq, extents.clone()]).collect();
         let grid = [e.l.div_ceil(ROWS), e.heads];

@@ -110,9 +110,9 @@ fn bits(over: i64) -> Mask {
 }
 
 /// Inputs ct, x, weight where dx reads it, rstd and, where it is centred, mean; outputs dx, dweight
-/// and dbias, those that are wanted. Without hints it is decomposed.
+/// and dbias, those that are wanted. Without hints the statistics are made first.
 pub(super) fn normalize_vjp(mut draft: Draft<'_>, call: &KernelCall) -> Option<Plan> {
-    let &[over, centred, reads_weight, 1, input, weight, bias] = &call.integers[..] else { return None };
+    let &[over, centred, reads_weight, hinted, input, weight, bias] = &call.integers[..] else { return None };
     let inputs = draft.inputs;
     let suffix = draft.suffix(0..2 + reads_weight as usize)?;
     let mut next = 0;
@@ -128,8 +128,12 @@ pub(super) fn normalize_vjp(mut draft: Draft<'_>, call: &KernelCall) -> Option<P
     }
     let seen = seen(&inputs[1].shape, bits(over), shapes.first().copied())?;
     let hints = 2 + reads_weight as usize;
-    let (ct, x, rstd) = (Argument::Input(0), Argument::Input(1), Argument::Input(hints));
-    let mean = if centred == 1 { Argument::Input(hints + 1) } else { Argument::Null };
+    let (ct, x) = (Argument::Input(0), Argument::Input(1));
+    let (rstd, mean) = match (hinted, centred) {
+        (1, 1) => (Argument::Input(hints), Argument::Input(hints + 1)),
+        (1, _) => (Argument::Input(hints), Argument::Null),
+        _ => statistics(&mut draft, &seen, centred == 1, suffix, call.reals[0])?,
+    };
     let w = if reads_weight == 1 { Argument::Input(2) } else { Argument::Null };
     let to = |i: Option<usize>| i.map_or(Argument::Null, Argument::Output);
     let (rows, n, groups, inner) = match seen {
@@ -194,6 +198,39 @@ pub(super) fn normalize_vjp(mut draft: Draft<'_>, call: &KernelCall) -> Option<P
         }
     }
     draft.done()
+}
+
+/// rstd and, where it is centred, the mean of the second input: the forward kernels without output.
+fn statistics(
+    draft: &mut Draft<'_>,
+    seen: &Seen,
+    centred: bool,
+    suffix: &str,
+    eps: f64,
+) -> Option<(Argument, Argument)> {
+    let (x, none, dtype) = (Argument::Input(1), Argument::Null, wide(draft.inputs[1].dtype));
+    let slices = match *seen {
+        Seen::Rows { rows, .. } => rows,
+        Seen::Channels { channels, .. } => channels,
+    };
+    let rstd = draft.room(dtype, slices);
+    let mean = if centred { draft.room(dtype, slices) } else { Argument::Null };
+    let (entry, count, geometry) = match *seen {
+        _ if !centred => {
+            let Seen::Rows { n, .. } = *seen else { return None };
+            let arguments = vec![x, none.clone(), none, rstd.clone(), whole(n), real(eps)];
+            draft.launch("norm", format!("rms_norm_{suffix}"), [slices, 1], threads_for(n), arguments)?;
+            return Some((rstd, mean));
+        }
+        Seen::Rows { n, groups, inner, .. } => ("row_norm", n, vec![whole(n), whole(groups), whole(inner)]),
+        Seen::Channels { batch, channels, inner } => {
+            ("channel_norm", batch * inner, vec![whole(batch * inner), channel(channels, inner)])
+        }
+    };
+    let mut arguments = vec![x, none.clone(), none.clone(), none, mean.clone(), rstd.clone()];
+    arguments.extend(geometry.into_iter().chain([real(eps)]));
+    draft.launch("norm", format!("{entry}_{suffix}"), [slices, 1], threads_for(count), arguments)?;
+    Some((rstd, mean))
 }
 
 #[cfg(test)]

@@ -4,12 +4,25 @@
 use autograd_core::device::{DeviceKernels, Tensors};
 use autograd_core::{DType, Device, Error, Meta, Primitive, Result, Signature, Tensor};
 use autograd_gpu::{Plan, plan, sources};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
+
+thread_local! {
+    static WITHHELD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f` while kernels give no hints on this thread, as after a batch or in a graph.
+pub(crate) fn without_hints<R>(f: impl FnOnce() -> R) -> R {
+    WITHHELD.set(true);
+    let made = f();
+    WITHHELD.set(false);
+    made
+}
 
 /// Words around each buffer: a kernel that writes them leaves its buffer.
 const GUARD: usize = 8;
@@ -143,6 +156,7 @@ impl DeviceKernels for Emulator {
         signature: &Signature,
         hints: bool,
     ) -> Result<Option<Tensors>> {
+        let hints = hints && !WITHHELD.get();
         let metas: Vec<Meta> = inputs.iter().map(meta).collect::<Result<_>>()?;
         let Some(plan) = plan(op, &metas, signature, hints) else { return Ok(None) };
         let aux = signature.aux.iter().take(if hints { usize::MAX } else { 0 });
