@@ -160,7 +160,7 @@ fn evaluate(op: &dyn Primitive, inputs: &[&TrackedTensor], aux: bool, site: Site
         return Ok(Applied { outputs: composed.run(inputs)?, aux: Values::new() });
     }
     if plains.first().is_some_and(|first| first.device() != DeviceLocation::Cpu) {
-        return device::evaluate(op, inputs, &plains, site);
+        return device::evaluate(op, inputs, &plains, aux, site);
     }
     let metas: SmallVec<[Meta; 4]> = plains.iter().map(|p| p.meta()).collect();
     let signature = op.infer(&metas)?;

@@ -22,20 +22,80 @@ use crate::value::TrackedTensor;
 use autograd_kernels::Layout;
 use candle_core::{Device, DeviceLocation, Tensor};
 use smallvec::SmallVec;
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 /// The outputs of an op as candle tensors: few have more than one.
 pub type Tensors = SmallVec<[Tensor; 1]>;
 
+/// An op in the words of a device's kernels: the kernel's name, and the op's numbers in an order
+/// that the kernel's crate knows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelCall {
+    /// The kernel.
+    pub kernel: &'static str,
+    /// Dimensions, extents, switches.
+    pub integers: SmallVec<[i64; 8]>,
+    /// Factors, and what is added for stability.
+    pub reals: SmallVec<[f64; 2]>,
+}
+
+impl KernelCall {
+    /// A kernel with these numbers.
+    pub fn new(kernel: &'static str, integers: &[i64], reals: &[f64]) -> Self {
+        Self { kernel, integers: SmallVec::from_slice(integers), reals: SmallVec::from_slice(reals) }
+    }
+}
+
 /// Kernels for a device.
 pub trait DeviceKernels: Send + Sync {
     /// The outputs of `op`, on the inputs' device and of the shapes and types that were inferred;
-    /// `None` where there is no kernel for this application.
+    /// `None` where there is no kernel for this application. Where `hints` asks for them, the
+    /// auxiliary outputs may follow, all or none.
     ///
     /// # Errors
-    /// The device's: no memory, a launch that failed.
-    fn evaluate(&self, op: &dyn Primitive, inputs: &[Tensor], outputs: &Signature)
-    -> Result<Option<Tensors>>;
+    /// The device's: no memory, a launch that failed; values that the op cannot take.
+    fn evaluate(
+        &self,
+        op: &dyn Primitive,
+        inputs: &[Tensor],
+        signature: &Signature,
+        hints: bool,
+    ) -> Result<Option<Tensors>>;
+
+    /// The typed error for one that candle's own kernels report for an op; `None` where this crate
+    /// knows no better.
+    fn typed(&self, op: &'static str, location: DeviceLocation, error: &candle_core::Error) -> Option<Error> {
+        let _ = (op, location, error);
+        None
+    }
+
+    /// Begins to copy a tensor to the host's memory while the device goes on; `None` where there is
+    /// no way that is not waited for.
+    ///
+    /// # Errors
+    /// The device's.
+    fn to_host(&self, x: &Tensor) -> Result<Option<Box<dyn HostCopy>>> {
+        let _ = x;
+        Ok(None)
+    }
+}
+
+/// A device's tensor in the host's memory.
+pub trait HostCopy: fmt::Debug + Send + Sync {
+    /// The tensor, on its device again.
+    ///
+    /// # Errors
+    /// The device's.
+    fn fetch(&self) -> Result<Tensor>;
+}
+
+/// As [`DeviceKernels::to_host`], by the kernels that are installed.
+///
+/// # Errors
+/// The device's.
+pub fn to_host(x: &Tensor) -> Result<Option<Box<dyn HostCopy>>> {
+    KERNELS.get().map_or(Ok(None), |kernels| kernels.to_host(x))
 }
 
 static KERNELS: OnceLock<Arc<dyn DeviceKernels>> = OnceLock::new();
@@ -50,13 +110,21 @@ pub(crate) fn evaluate(
     op: &dyn Primitive,
     inputs: &[&TrackedTensor],
     plains: &[&Arc<Plain>],
+    hints: bool,
     site: Site,
 ) -> Result<Applied> {
     let metas: SmallVec<[Meta; 4]> = plains.iter().map(|p| p.meta()).collect();
     let signature = op.infer(&metas)?;
     let location = plains.first().map_or(DeviceLocation::Cpu, |p| p.device());
     let tensors: SmallVec<[Tensor; 4]> = plains.iter().map(|p| p.device_tensor()).collect::<Result<_>>()?;
-    let Some(made) = by_tensors(op, &tensors, &signature)? else {
+    let typed = |error: Error| match (&error, KERNELS.get()) {
+        (Error::Candle { source, .. }, Some(kernels)) => match kernels.typed(op.name(), location, source) {
+            Some(typed) => typed.or_at(site),
+            None => error,
+        },
+        _ => error,
+    };
+    let Some(made) = by_tensors(op, &tensors, &signature, hints).map_err(typed)? else {
         if let Some(outputs) = op.decompose(inputs)? {
             return Ok(Applied { outputs, aux: Values::new() });
         }
@@ -68,7 +136,7 @@ pub(crate) fn evaluate(
     };
     testing::note_evaluation();
     let mut outputs = Values::new();
-    for (tensor, meta) in made.into_iter().zip(&signature.outputs) {
+    for (tensor, meta) in made.into_iter().zip(signature.outputs.iter().chain(&signature.aux)) {
         if tensor.dims() != meta.shape.dims() || tensor.dtype() != meta.dtype {
             let (got, want) = (tensor.shape(), meta.shape);
             let reason =
@@ -79,13 +147,19 @@ pub(crate) fn evaluate(
         plain.inherit(plains.iter().map(|p| &***p));
         outputs.push(TrackedTensor::from_plain(plain));
     }
-    Ok(Applied { outputs, aux: Values::new() })
+    let aux = outputs.drain(signature.outputs.len()..).collect();
+    Ok(Applied { outputs, aux })
 }
 
 /// By kernels or candle's ops; `None` where neither can.
-fn by_tensors(op: &dyn Primitive, inputs: &[Tensor], signature: &Signature) -> Result<Option<Tensors>> {
+fn by_tensors(
+    op: &dyn Primitive,
+    inputs: &[Tensor],
+    signature: &Signature,
+    hints: bool,
+) -> Result<Option<Tensors>> {
     if let Some(kernels) = KERNELS.get()
-        && let Some(outputs) = kernels.evaluate(op, inputs, signature)?
+        && let Some(outputs) = kernels.evaluate(op, inputs, signature, hints)?
     {
         return Ok(Some(outputs));
     }

@@ -130,6 +130,27 @@ pub enum Error {
         /// The user's line.
         at: At,
     },
+    /// A device without memory for an op's results.
+    #[error("{op}: {device:?} has no memory left; free values, use a smaller batch or checkpoint{at}")]
+    OutOfMemory {
+        /// The op.
+        op: &'static str,
+        /// The device.
+        device: DeviceLocation,
+        /// The user's line.
+        at: At,
+    },
+    /// A device that is not there or does not answer: no driver, no such device, a launch that
+    /// failed.
+    #[error("{op}: the device cannot be used: {reason}{at}")]
+    Device {
+        /// The op.
+        op: &'static str,
+        /// What the driver says.
+        reason: String,
+        /// The user's line.
+        at: At,
+    },
     /// An argument out of its range: a dimension, an index, a kernel size.
     #[error("{op}: {reason}{at}")]
     InvalidArgument {
@@ -381,6 +402,11 @@ impl Error {
         Self::InvalidArgument { op, reason: reason.into(), at: At::default() }
     }
 
+    /// A device that cannot be used.
+    pub fn device(op: &'static str, reason: impl Into<String>) -> Self {
+        Self::Device { op, reason: reason.into(), at: At::default() }
+    }
+
     /// An op that a mode cannot go through.
     pub fn mode(op: &'static str, mode: &'static str, reason: impl Into<String>) -> Self {
         Self::UnsupportedMode { op, mode, reason: reason.into(), at: At::default() }
@@ -416,6 +442,8 @@ impl Error {
             | Self::UnsupportedDType { at, .. }
             | Self::DeviceMismatch { at, .. }
             | Self::UnsupportedDevice { at, .. }
+            | Self::OutOfMemory { at, .. }
+            | Self::Device { at, .. }
             | Self::InvalidArgument { at, .. }
             | Self::UnsupportedMode { at, .. }
             | Self::NotDifferentiable { at, .. }
@@ -449,6 +477,8 @@ impl Error {
             | Self::UnsupportedDType { at, .. }
             | Self::DeviceMismatch { at, .. }
             | Self::UnsupportedDevice { at, .. }
+            | Self::OutOfMemory { at, .. }
+            | Self::Device { at, .. }
             | Self::InvalidArgument { at, .. }
             | Self::UnsupportedMode { at, .. }
             | Self::NotDifferentiable { at, .. }

@@ -1,6 +1,6 @@
 //! Primitives: the ops that levels see. Open over ops, closed over rule shapes.
 
-use crate::device::Tensors;
+use crate::device::{KernelCall, Tensors};
 use crate::error::Result;
 use crate::mask::Mask;
 use crate::meta::Meta;
@@ -167,6 +167,12 @@ pub trait Primitive: Debug + Send + Sync + 'static {
     fn eval_candle(&self, inputs: &[Tensor]) -> Result<Option<Tensors>> {
         let _ = inputs;
         Ok(None)
+    }
+
+    /// What a device's own kernels are asked for in the op's place, where a crate may have
+    /// [installed](crate::device::install) some.
+    fn kernel(&self) -> Option<KernelCall> {
+        None
     }
 
     /// Whether values on a device are moved to the host for this op, for want of another way.

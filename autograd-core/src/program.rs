@@ -85,6 +85,10 @@ impl Program {
             };
             let mut made = applied.outputs;
             made.extend(applied.aux);
+            if made.len() < instruction.outputs.len() && self.reads_beyond(i, made.len()) {
+                let reason = "the graph reads what the CPU's kernels give beside their results; capture it for inputs that are on the device";
+                return Err(Error::mode(instruction.op.name(), "device", reason).or_at(instruction.site));
+            }
             results[i] = made;
             for operand in &instruction.operands {
                 if let Operand::Result { instruction: from, .. } = *operand
@@ -155,6 +159,12 @@ impl Program {
             }
         }
         read
+    }
+
+    /// Whether something reads an output of instruction `from` that is not below `made`.
+    fn reads_beyond(&self, from: usize, made: usize) -> bool {
+        let beyond = |operand: &Operand| matches!(*operand, Operand::Result { instruction, output } if instruction == from && output >= made);
+        self.instructions.iter().flat_map(|step| &step.operands).chain(&self.outputs).any(beyond)
     }
 
     fn read<'a>(

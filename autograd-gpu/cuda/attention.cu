@@ -77,7 +77,7 @@ template <class T> __device__ void attention(const T* q, const T* k, const T* v,
     if (row >= e.l) return;
     A scale = sum > A(0) || sum != sum ? A(1) / sum : A(0);
     for (int c = 0; c < OWN; ++c)
-        if (lane + 32 * c < e.d) narrow(own[c] * scale, y[(head * e.l + row) * e.d + lane + 32 * c]);
+        if (y && lane + 32 * c < e.d) narrow(own[c] * scale, y[(head * e.l + row) * e.d + lane + 32 * c]);
     // A row that saw nothing keeps +inf: its weights are zero in the backward pass.
     if (lane == 0) lse[head * e.l + row] = sum == A(0) ? infinity_of(A()) : max + log(sum);
 }
@@ -133,7 +133,8 @@ template <class T> __device__ void attention_vjp_q(
 }
 
 // dv = Σ_i p_i ct_i and dk = scale · Σ_i p_i (ct_i · v - delta_i) q_i over the queries of all heads
-// that share the key. Blocks: x over groups of 4 keys, y over key heads; 4 warps.
+// that share the key; null where one is not wanted. Blocks: x over groups of 4 keys, y over key
+// heads; 4 warps.
 template <class T> __device__ void attention_vjp_kv(
     const T* ct, const T* q, const T* k, const T* v, const wide<T>* lse, const wide<T>* delta, T* dk, T* dv, Extent e
 ) {
@@ -182,8 +183,8 @@ template <class T> __device__ void attention_vjp_kv(
         for (int c = 0; c < OWN; ++c)
             if (lane + 32 * c < e.d) {
                 u64 at = (shared_head * e.s + row) * e.d + lane + 32 * c;
-                narrow(own_k[c], dk[at]);
-                narrow(own_v[c], dv[at]);
+                if (dk) narrow(own_k[c], dk[at]);
+                if (dv) narrow(own_v[c], dv[at]);
             }
 }
 

@@ -10,9 +10,10 @@ __device__ inline void philox(u32 counter[4], u32 k0, u32 k1) {
     }
 }
 
-// y = x / (1 - rate) where the word is at least the threshold rate · 2³², else 0.
+// Blocks: x over a key's n elements, y over keys. y = x / (1 - rate) where the word is at least the threshold rate · 2³², else 0.
 template <class T> __device__ void dropout(const T* x, T* y, const u32* key, u64 threshold, double scale, u64 n) {
     u64 blocks = (n + 3) / 4;
+    x += blockIdx.y * n, y += blockIdx.y * n, key += blockIdx.y * 2;
     for (u64 block = (u64)blockIdx.x * blockDim.x + threadIdx.x; block < blocks; block += (u64)gridDim.x * blockDim.x) {
         u32 words[4] = {(u32)block, (u32)(block >> 32), 0, 0};
         philox(words, key[0], key[1]);

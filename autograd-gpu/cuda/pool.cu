@@ -1,5 +1,6 @@
 // Max pooling over the last two dimensions of planes. The forward pass keeps which element of the
-// window was the largest; the backward pass gathers, so that sums are in a fixed order.
+// window was the largest (y is null where that alone is asked for); the backward pass gathers, so that
+// sums are in a fixed order.
 
 struct Window {
     u32 height, width, out_height, out_width;
@@ -21,9 +22,10 @@ template <class T> __device__ void max_pool2d(const T* x, T* y, u32* chosen, Win
                 i64 iy = y0 + dy, ix = x0 + dx;
                 if (iy < 0 || ix < 0 || iy >= w.height || ix >= w.width) continue;
                 A v = widen(x[plane * plane_in + iy * w.width + ix]);
-                if (index == 0xffffffffu || v > best || (v != v && best == best)) best = v, index = iy * w.width + ix;
+                // The first of equal maxima, the last of NaNs.
+                if (index == 0xffffffffu || v > best || v != v) best = v, index = iy * w.width + ix;
             }
-        narrow(best, y[at]);
+        if (y) narrow(best, y[at]);
         chosen[at] = index;
     }
 }

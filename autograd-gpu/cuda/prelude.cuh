@@ -119,6 +119,11 @@ template <class A> __device__ inline A max_over_block(A value) {
     return over_block(value, [](A a, A b) { return larger(a, b); });
 }
 
+// An index that is not below its bound: the first thread that meets one tells which, { 1, index, position }.
+__device__ inline void report(u64* fault, i64 index, u64 position) {
+    if (atomicCAS(fault, 0ull, 1ull) == 0) fault[1] = (u64)index, fault[2] = position;
+}
+
 __device__ inline float infinity_of(float) { return __int_as_float(0x7f800000); }
 __device__ inline double infinity_of(double) { return __longlong_as_double(0x7ff0000000000000ll); }
 

@@ -1,6 +1,6 @@
 //! Compilation to PTX by NVRTC, which needs no GPU.
 
-use crate::Source;
+use crate::{Key, PtxStore, Source};
 use cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
 use std::fmt;
 
@@ -16,6 +16,7 @@ pub enum Architecture {
 }
 
 impl Architecture {
+    /// The compiler's name for it.
     fn option(self) -> &'static str {
         match self {
             Architecture::Sm80 => "compute_80",
@@ -89,4 +90,34 @@ pub fn compile(source: &Source, architecture: Architecture) -> Result<Ptx, Compi
         };
         CompileError::Rejected { name: source.name().to_owned(), log }
     })
+}
+
+/// The PTX of a source, from a store where it has been compiled before; what is compiled is kept there.
+///
+/// # Errors
+/// As [`compile`]. A store that cannot be written is no error: the kernel is compiled again.
+pub fn compile_through(
+    store: Option<&PtxStore>,
+    source: &Source,
+    architecture: Architecture,
+) -> Result<String, CompileError> {
+    let Some(store) = store else { return compile(source, architecture).map(|ptx| ptx.to_src()) };
+    if !is_there() {
+        return Err(CompileError::NoCompiler);
+    }
+    let key = Key::new(source.text(), architecture.option(), &version());
+    if let Some(ptx) = store.get(key) {
+        return Ok(ptx);
+    }
+    let ptx = compile(source, architecture)?.to_src();
+    let _ = store.put(key, &ptx);
+    Ok(ptx)
+}
+
+/// The compiler's version: another one may make other code.
+fn version() -> String {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: the library is there, and the two numbers may be written.
+    let _ = unsafe { cudarc::nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor) };
+    format!("{major}.{minor}")
 }

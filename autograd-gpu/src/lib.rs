@@ -2,18 +2,20 @@
 //! and their compilation.
 //!
 //! [`sources`] lists the hand-made kernels (softmax family, cross entropy, norms, reductions,
-//! dropout, pooling, embedding, attention; forward and backward). [`pointwise`] makes the source
-//! of a fused kernel from an expression [`Program`](autograd_core::kernels::expr::Program), the
-//! same data from which the CPU's tiles work. With the feature `nvrtc`, `compile` makes PTX of
-//! either; that needs NVIDIA's compiler library at run time, and no GPU.
+//! dropout, pooling, embedding, attention, convolutions; forward and backward), and [`plan()`] says
+//! which of them take an op's place, on how many blocks and with which arguments. [`pointwise`]
+//! makes the source of a fused kernel from an expression
+//! [`Program`](autograd_core::kernels::expr::Program), the same data from which the CPU's tiles work.
+//! With the feature `nvrtc`, `compile` makes PTX of either, which a [`PtxStore`] keeps on disk; that
+//! needs NVIDIA's compiler library at run time, and no GPU.
 //!
-//! With the feature `cuda`, `install` gives the process the fused expressions and the softmax
-//! family for its CUDA tensors; every other op runs there by candle's kernels, as
-//! [`autograd_core::device`] says. The other hand-made kernels are not launched yet. This crate
-//! knows no derivative: which kernel belongs to which rule is the rule's business.
+//! With the feature `cuda`, `install` gives the process these kernels for its CUDA tensors; every
+//! other op runs there by candle's kernels, as [`autograd_core::device`] says. This crate knows no
+//! derivative: which kernel belongs to which rule is the rule's business.
 //!
-//! Every kernel is compiled for two architectures by `cargo xtask gpu-check`, and executed on the
-//! CPU by an emulation of blocks and warps, where its numbers are compared with the CPU kernels'.
+//! Every kernel is compiled for two architectures by `cargo xtask gpu-check`. The plans are executed
+//! on the CPU by an emulation of blocks and warps under every op of the registry, where values and
+//! gradients are compared with the CPU kernels'. None of it has run on a GPU yet.
 //!
 //! ```
 //! use autograd_core::kernels::expr::{Binary, Builder, Unary};
@@ -35,11 +37,15 @@ mod codegen;
 mod compile;
 #[cfg(feature = "cuda")]
 mod launch;
+mod plan;
 mod source;
+mod store;
 
 pub use codegen::{Element, pointwise};
 #[cfg(feature = "nvrtc")]
-pub use compile::{Architecture, CompileError, compile};
+pub use compile::{Architecture, CompileError, compile, compile_through};
 #[cfg(feature = "cuda")]
-pub use launch::install;
+pub use launch::{cuda, install};
+pub use plan::{Argument, Fault, Plan, Room, Step, Words, kernels, plan};
 pub use source::{Source, sources};
+pub use store::{FOLDER, Key, PtxStore};

@@ -34,14 +34,17 @@ impl Source {
     }
 }
 
-/// Each file with the kernels in it, which exist for every float type.
-const FILES: [(&str, &str, &[&str]); 8] = [
+/// A file: its name, its text, the kernels in it that exist for every float type, and the others.
+type File = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);
+
+const FILES: [File; 9] = [
     (
         "softmax",
         include_str!("../cuda/softmax.cu"),
         &["softmax", "softmax_vjp", "log_softmax", "log_softmax_vjp", "logsumexp", "logsumexp_vjp"],
+        &[],
     ),
-    ("cross_entropy", include_str!("../cuda/cross_entropy.cu"), &["cross_entropy", "cross_entropy_vjp"]),
+    ("cross_entropy", include_str!("../cuda/cross_entropy.cu"), &["cross_entropy", "cross_entropy_vjp"], &[]),
     (
         "norm",
         include_str!("../cuda/norm.cu"),
@@ -49,20 +52,35 @@ const FILES: [(&str, &str, &[&str]); 8] = [
             "row_norm",
             "row_norm_vjp",
             "row_norm_vjp_affine",
+            "row_norm_vjp_columns",
             "rms_norm",
             "rms_norm_vjp",
-            "rms_norm_vjp_weight",
+            "channel_norm",
+            "channel_norm_vjp",
         ],
+        &[],
     ),
-    ("reduce", include_str!("../cuda/reduce.cu"), &["sum_rows", "sum_columns", "sum_squares", "unscale"]),
-    ("dropout", include_str!("../cuda/dropout.cu"), &["dropout"]),
-    ("pool", include_str!("../cuda/pool.cu"), &["max_pool2d", "max_pool2d_vjp"]),
-    ("embedding", include_str!("../cuda/embedding.cu"), &["embedding", "embedding_vjp"]),
+    (
+        "reduce",
+        include_str!("../cuda/reduce.cu"),
+        &["sum_rows", "sum_columns", "sum_any", "sum_finish", "sum_squares", "unscale"],
+        &["all_finite"],
+    ),
+    ("dropout", include_str!("../cuda/dropout.cu"), &["dropout"], &[]),
+    ("pool", include_str!("../cuda/pool.cu"), &["max_pool2d", "max_pool2d_vjp"], &[]),
+    (
+        "embedding",
+        include_str!("../cuda/embedding.cu"),
+        &["index_select", "index_add"],
+        &["count_indices", "starts_of_rows", "order_indices"],
+    ),
     (
         "attention",
         include_str!("../cuda/attention.cu"),
         &["attention", "attention_delta", "attention_vjp_q", "attention_vjp_kv"],
+        &[],
     ),
+    ("conv", include_str!("../cuda/conv.cu"), &["conv2d", "conv2d_input_grad", "conv2d_weight_grad"], &[]),
 ];
 
 /// The float types, as kernels name them.
@@ -70,9 +88,10 @@ const TYPES: [&str; 4] = ["f32", "f64", "f16", "bf16"];
 
 /// All hand-made kernels.
 pub fn sources() -> Vec<Source> {
-    let source = |(name, text, kernels): &(&'static str, &str, &[&str])| {
-        let entries = kernels.iter().flat_map(|k| TYPES.iter().map(move |t| format!("{k}_{t}"))).collect();
-        Source::new(*name, format!("{PRELUDE}\n{text}"), entries)
+    let source = |&(name, text, typed, others): &File| {
+        let typed = typed.iter().flat_map(|k| TYPES.iter().map(move |t| format!("{k}_{t}")));
+        let entries = typed.chain(others.iter().map(|k| (*k).to_owned())).collect();
+        Source::new(name, format!("{PRELUDE}\n{text}"), entries)
     };
     FILES.iter().map(source).collect()
 }
@@ -84,12 +103,13 @@ mod tests {
     /// A kernel that the table lacks would be neither compiled nor launched.
     #[test]
     fn the_table_names_every_kernel_of_every_file() {
-        for (name, text, kernels) in FILES {
+        for (name, text, typed, others) in FILES {
             let mut defined: Vec<&str> = text
                 .match_indices("__global__ void ")
-                .filter_map(|(at, found)| text[at + found.len()..].split("_##name").next())
+                .filter_map(|(at, found)| text[at + found.len()..].split('(').next())
+                .map(|name| name.trim_end_matches("_##name"))
                 .collect();
-            let mut listed = kernels.to_vec();
+            let mut listed = [typed, others].concat();
             defined.sort_unstable();
             listed.sort_unstable();
             assert_eq!(defined, listed, "kernels of {name}");

@@ -4,7 +4,9 @@
 #![cfg(feature = "nvrtc")]
 
 use autograd_core::kernels::expr::{Binary, Builder, Unary};
-use autograd_gpu::{Architecture, CompileError, Element, Source, compile, pointwise, sources};
+use autograd_gpu::{
+    Architecture, CompileError, Element, PtxStore, Source, compile, compile_through, pointwise, sources,
+};
 
 const ARCHITECTURES: [(Architecture, &str); 2] =
     [(Architecture::Sm80, "sm_80"), (Architecture::Sm90, "sm_90")];
@@ -60,6 +62,25 @@ fn every_kernel_compiles_for_every_architecture() {
             }
         }
     }
+}
+
+/// What one process has compiled another finds, without the compiler.
+#[test]
+fn a_store_keeps_what_was_compiled() {
+    let folder = std::env::temp_dir().join(format!("autograd-nvrtc-{}", std::process::id()));
+    let store = PtxStore::new(&folder, 1 << 20);
+    let source = &generated()[0];
+    let first = match compile_through(Some(&store), source, Architecture::Sm80) {
+        Err(CompileError::NoCompiler) => return println!("skipped: {}", CompileError::NoCompiler),
+        other => other.unwrap_or_else(|error| panic!("{error}")),
+    };
+    let files = || std::fs::read_dir(&folder).map_or(0, Iterator::count);
+    assert_eq!(files(), 1);
+    assert_eq!(compile_through(Some(&store), source, Architecture::Sm80).as_ref(), Ok(&first));
+    assert_eq!(files(), 1);
+    assert!(compile_through(Some(&store), source, Architecture::Sm90).is_ok_and(|other| other != first));
+    assert_eq!(files(), 2);
+    let _ = std::fs::remove_dir_all(&folder);
 }
 
 #[test]

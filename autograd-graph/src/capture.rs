@@ -17,6 +17,8 @@ struct CaptureTracer {
     program: Arc<Mutex<Program>>,
     operand: Operand,
     meta: Meta,
+    /// Whether auxiliary outputs are recorded where a rule wants them.
+    hints: bool,
 }
 
 impl CaptureTracer {
@@ -25,8 +27,8 @@ impl CaptureTracer {
     }
 
     fn join(&self, operand: Operand, meta: Meta) -> TrackedTensor {
-        let (level, program) = (self.level, self.program.clone());
-        TrackedTensor::from_tracer(Arc::new(Self { level, program, operand, meta }))
+        let (level, program, hints) = (self.level, self.program.clone(), self.hints);
+        TrackedTensor::from_tracer(Arc::new(Self { level, program, operand, meta, hints }))
     }
 }
 
@@ -84,7 +86,7 @@ impl Tracer for CaptureTracer {
         let signature = op.infer(&metas)?;
         let mut outputs = signature.outputs;
         let count = outputs.len();
-        if aux {
+        if aux && self.hints {
             outputs.extend(signature.aux);
         }
         let mut program = self.program.lock();
@@ -147,14 +149,25 @@ pub fn capture(
     f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
     inputs: &[Meta],
 ) -> Result<Program> {
+    capture_with(f, inputs, inputs.iter().all(|x| x.device == DeviceLocation::Cpu))
+}
+
+/// As [`capture`], with auxiliary outputs or without: kernels of other devices may give none.
+pub(crate) fn capture_with(
+    f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
+    inputs: &[Meta],
+    hints: bool,
+) -> Result<Program> {
     let level = Level::fresh();
-    let program = Arc::new(Mutex::new(Program { inputs: inputs.to_vec(), ..Program::default() }));
+    // A program is of no device: its numbers are moved where its inputs are when it runs.
+    let inputs: Vec<Meta> = inputs.iter().map(|x| Meta { device: DeviceLocation::Cpu, ..*x }).collect();
+    let program = Arc::new(Mutex::new(Program { inputs: inputs.clone(), ..Program::default() }));
     let values: Vec<TrackedTensor> = inputs
         .iter()
         .enumerate()
         .map(|(i, meta)| {
-            let tracer =
-                CaptureTracer { level, program: program.clone(), operand: Operand::Input(i), meta: *meta };
+            let (program, operand) = (program.clone(), Operand::Input(i));
+            let tracer = CaptureTracer { level, program, operand, meta: *meta, hints };
             TrackedTensor::from_tracer(Arc::new(tracer))
         })
         .collect();

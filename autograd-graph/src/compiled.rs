@@ -1,6 +1,7 @@
 //! A compiled graph: passes, plan and code; a differentiable op in eager code.
 
 use crate::code::{Code, Engine};
+use crate::elsewhere::{Elsewhere, device_of};
 use crate::executor::Executor;
 use crate::explain::Explanation;
 use crate::graph::Graph;
@@ -65,6 +66,7 @@ struct Inner {
     idle: Mutex<Vec<Executor>>,
     /// The compiled backward passes, by which inputs are wanted and which cotangents are given.
     backward: Mutex<HashMap<(Mask, Mask), Compiled>>,
+    elsewhere: Elsewhere,
 }
 
 /// Executors beyond this many are freed when they are done.
@@ -92,6 +94,7 @@ impl Graph {
             code,
             idle: Mutex::new(Vec::new()),
             backward: Mutex::new(HashMap::new()),
+            elsewhere: Elsewhere::default(),
         };
         Ok(Compiled(Arc::new(inner)))
     }
@@ -139,19 +142,31 @@ impl Compiled {
     pub fn call(&self, inputs: &[&TrackedTensor]) -> Result<Vec<TrackedTensor>> {
         let site = Site::caller();
         if inputs.iter().all(|x| x.plain().is_some()) {
+            if let Some(like) = device_of(inputs) {
+                return self.run_beside(inputs, like).map_err(|e| e.or_at(site));
+            }
             return self.with_executor(|executor| executor.run(inputs)).map_err(|e| e.or_at(site));
         }
         let applied = apply_call(&Call(self.clone()), inputs, false, site)?;
         Ok(applied.outputs.into_iter().collect())
     }
 
+    /// Runs the graph where `like` is, which is not the CPU.
+    fn run_beside(&self, inputs: &[&TrackedTensor], like: &TrackedTensor) -> Result<Vec<TrackedTensor>> {
+        self.0.elsewhere.run(&self.0.source, Some(&self.0.options.passes), inputs, like)
+    }
+
     /// Runs the graph on plain values and writes its outputs over `outputs`.
     ///
     /// # Errors
-    /// As [`Executor::run_into`].
+    /// As [`Executor::run_into`]; [`Error::UnsupportedDevice`] for inputs that are not on the CPU.
     #[track_caller]
     pub fn run_into(&self, inputs: &[&TrackedTensor], outputs: &mut [TrackedTensor]) -> Result<()> {
         let site = Site::caller();
+        if let Some(like) = device_of(inputs) {
+            let device = like.location();
+            return Err(Error::UnsupportedDevice { op: "run_into", device, at: site.into() });
+        }
         self.with_executor(|executor| executor.run_into(inputs, outputs)).map_err(|e| e.or_at(site))
     }
 
@@ -176,7 +191,7 @@ impl Compiled {
         let mut metas: Vec<Meta> = source.inputs().to_vec();
         let outputs = source.outputs();
         metas.extend(given.iter().map(|j| outputs[j]));
-        let graph = Graph::capture(
+        let graph = Graph::capture_with(
             |x| {
                 let tape = GradientTape::new();
                 let mut inputs: Vec<TrackedTensor> = x[..n].to_vec();
@@ -199,6 +214,7 @@ impl Compiled {
                 tape.gradient_with(&targets, &seeds, &sources)
             },
             &metas,
+            source.hints,
         )?;
         let made = graph.compile(self.0.options)?;
         Ok(self.0.backward.lock().entry((wanted, given)).or_insert(made).clone())
@@ -254,7 +270,12 @@ impl Primitive for Call {
     }
 
     fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
-        Ok(Some(self.0.source().run(inputs)?.into_iter().collect()))
+        let made = match device_of(inputs) {
+            Some(like) if inputs.iter().all(|x| x.plain().is_some()) => self.0.run_beside(inputs, like)?,
+            Some(like) => self.0.0.elsewhere.run(self.0.source(), None, inputs, like)?,
+            None => self.0.source().run(inputs)?,
+        };
+        Ok(Some(made.into_iter().collect()))
     }
 }
 

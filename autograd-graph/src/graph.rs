@@ -1,9 +1,10 @@
 //! The graph: a captured program with its parameters and literals told apart.
 
-use crate::capture::capture;
+use crate::capture::{capture, capture_with};
 use crate::check::check;
+use crate::elsewhere::{device_of, moved};
 use autograd_core::algebra::fill;
-use autograd_core::{Error, Meta, Operand, Program, Result, TrackedTensor};
+use autograd_core::{DeviceLocation, Error, Meta, Operand, Program, Result, TrackedTensor};
 use autograd_tape::GradientTape;
 use std::fmt;
 
@@ -41,10 +42,14 @@ pub enum Constant {
 #[derive(Clone, Debug)]
 pub struct Graph {
     program: Program,
+    /// Whether ops gave auxiliary outputs while it was captured.
+    pub(crate) hints: bool,
 }
 
 impl Graph {
-    /// Captures what `f` does to inputs of the given shapes and types.
+    /// Captures what `f` does to inputs of the given shapes and types. Where one of them is on
+    /// another device than the CPU, the graph needs nothing that the CPU's kernels give beside their
+    /// results, so that it runs on any device.
     ///
     /// # Errors
     /// As [`capture`].
@@ -52,7 +57,17 @@ impl Graph {
         f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
         inputs: &[Meta],
     ) -> Result<Self> {
-        Ok(Self { program: capture(f, inputs)? })
+        let hints = inputs.iter().all(|x| x.device == DeviceLocation::Cpu);
+        Ok(Self { program: capture(f, inputs)?, hints })
+    }
+
+    /// As [`capture`](Self::capture), with the auxiliary outputs that rules want or without.
+    pub(crate) fn capture_with(
+        f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
+        inputs: &[Meta],
+        hints: bool,
+    ) -> Result<Self> {
+        Ok(Self { program: capture_with(f, inputs, hints)?, hints })
     }
 
     /// The graph of a program.
@@ -61,7 +76,7 @@ impl Graph {
     /// As [`check`](Self::check).
     pub fn from_program(program: Program) -> Result<Self> {
         check(&program)?;
-        Ok(Self { program })
+        Ok(Self { program, hints: true })
     }
 
     /// The program.
@@ -95,7 +110,10 @@ impl Graph {
     /// # Errors
     /// As [`Program::run`].
     pub fn run(&self, inputs: &[&TrackedTensor]) -> Result<Vec<TrackedTensor>> {
-        self.program.run(inputs)
+        match device_of(inputs) {
+            Some(like) => moved(self.program.clone(), like)?.run(inputs),
+            None => self.program.run(inputs),
+        }
     }
 
     /// The gradients of the sum of some outputs, each of one element, with respect to some inputs,
@@ -147,7 +165,7 @@ impl Graph {
             all.extend(grads);
             Ok(all)
         };
-        Self::capture(sweep, &self.program.inputs)
+        Self::capture_with(sweep, &self.program.inputs, self.hints)
     }
 
     /// The same with every parameter as a further input, in order; the values that were bound.
@@ -178,7 +196,7 @@ impl Graph {
         };
         program.instructions.iter_mut().flat_map(|i| &mut i.operands).for_each(moved);
         program.outputs.iter_mut().for_each(moved);
-        (Self { program }, bound)
+        (Self { program, hints: self.hints }, bound)
     }
 
     /// Whether every shape and type is what its op infers, operands come first, and nothing dangles.

@@ -3,7 +3,7 @@
 use crate::compiled::{Compiled, Options};
 use crate::explain::Explanation;
 use crate::graph::Graph;
-use autograd_core::{Meta, Result, Site, TrackedTensor};
+use autograd_core::{DeviceLocation, Meta, Result, Site, TrackedTensor};
 use autograd_tape::GradientTape;
 use parking_lot::RwLock;
 use std::fmt;
@@ -119,10 +119,11 @@ where
         if let Some(error) = inputs.iter().find_map(|x| x.failure()) {
             return Err(error.clone());
         }
-        let fits = |(metas, _): &&Known| {
-            metas.len() == inputs.len()
-                && metas.iter().zip(inputs).all(|(m, x)| m.shape == *x.shape() && m.dtype == x.dtype())
+        let here = |location: DeviceLocation| location == DeviceLocation::Cpu;
+        let same = |(m, x): (&Meta, &&TrackedTensor)| {
+            m.shape == *x.shape() && m.dtype == x.dtype() && here(m.device) == here(x.location())
         };
+        let fits = |(metas, _): &&Known| metas.len() == inputs.len() && metas.iter().zip(inputs).all(same);
         if let Some((_, known)) = self.known.read().iter().find(fits) {
             return Ok(known.clone());
         }

@@ -26,6 +26,7 @@ mod check;
 mod code;
 mod compiled;
 mod dot;
+mod elsewhere;
 mod executor;
 mod explain;
 mod fused;

@@ -9,6 +9,7 @@ use crate::numbers::{in_front, sound, with_batch};
 use crate::registry::{Case, Family, Op, Sample};
 use crate::softmax::softmax;
 use autograd_core::algebra::{self, add, mul, reshape, scale, select, sub, sum_to, transpose};
+use autograd_core::device::KernelCall;
 use autograd_core::kernels::attention::{Attention as Operands, Gradients, attention, attention_vjp};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -315,6 +316,11 @@ impl Primitive for Attend {
         Ok(())
     }
 
+    fn kernel(&self) -> Option<KernelCall> {
+        let switches = [self.causal, self.masked].map(i64::from);
+        Some(KernelCall::new("attention", &switches, &[self.scale]))
+    }
+
     fn rule(&self) -> Rule<'_> {
         Rule::General(self)
     }
@@ -415,6 +421,13 @@ impl Primitive for AttendGrad {
         }
         attention_vjp(&operands, inputs[0], inputs[1], self.hint_at().map(|i| inputs[i]), gradients);
         Ok(())
+    }
+
+    fn kernel(&self) -> Option<KernelCall> {
+        let wanted: SmallVec<[i64; 4]> = (0..3).map(|i| i64::from(self.wanted.has(i))).collect();
+        let Attend { causal, masked, scale } = self.attend;
+        let switches = [causal, masked, self.hinted].map(i64::from);
+        Some(KernelCall::new("attention_vjp", &[&switches[..], &wanted].concat(), &[scale]))
     }
 
     fn rule(&self) -> Rule<'_> {

@@ -5,7 +5,7 @@ use crate::elsewhere;
 use crate::numbers::{Dim, dimension, sound, with_batch, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::algebra::{self, broadcast_to, fill, reshape};
-use autograd_core::device::Tensors;
+use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::kernels::{copy, index as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -242,6 +242,9 @@ impl Primitive for IndexSelect {
             algebra::permute(&cut, &order)?
         }]))
     }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("index_select", &[self.dim as i64], &[]))
+    }
     fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
         let at = elsewhere::indices("index_select", &inputs[1], inputs[0].dims()[self.dim])?;
         elsewhere::one(inputs[0].contiguous()?.index_select(&at, self.dim)?)
@@ -290,6 +293,9 @@ impl Primitive for IndexAdd {
         } else {
             apply_one(&Self { dim }, &[&x, inputs[1], &src])?
         }]))
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("index_add", &[self.dim as i64], &[]))
     }
     fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
         let at = elsewhere::indices("index_add", &inputs[1], inputs[0].dims()[self.dim])?;

@@ -6,6 +6,7 @@
 
 use crate::index::{gather, scattered};
 use crate::registry::{Case, Family, Op, Sample};
+use autograd_core::device::KernelCall;
 use autograd_core::kernels::index;
 use autograd_core::kernels::pool2d::{self, Pool2d};
 use autograd_core::smallvec::{SmallVec, smallvec};
@@ -162,6 +163,12 @@ impl Window {
         }
     }
 
+    /// What a device's kernel of this name is told.
+    fn call(&self, kernel: &'static str) -> Option<KernelCall> {
+        let pairs = [self.kernel, self.stride, self.padding].concat();
+        Some(KernelCall::new(kernel, &pairs.iter().map(|&n| n as i64).collect::<Vec<_>>(), &[]))
+    }
+
     /// The meta of the output, or what does not fit.
     fn infer(&self, op: &'static str, x: &Meta) -> Result<Meta> {
         let Self { kernel, stride, padding } = *self;
@@ -273,6 +280,9 @@ impl Primitive for MaxPool {
         pool2d::max_pool2d(&g, inputs[0], y.reborrow(), rest.first_mut().map(SliceMut::reborrow));
         Ok(())
     }
+    fn kernel(&self) -> Option<KernelCall> {
+        self.0.call("max_pool2d")
+    }
     fn rule(&self) -> Rule<'_> {
         Rule::General(self)
     }
@@ -332,6 +342,9 @@ impl Primitive for Indices {
         Ok(())
     }
     crate::elsewhere::on_host!();
+    fn kernel(&self) -> Option<KernelCall> {
+        self.0.call("max_pool2d_indices")
+    }
     fn rule(&self) -> Rule<'_> {
         Rule::Flat
     }
@@ -352,6 +365,9 @@ impl Primitive for MaxPoolGrad {
         })?;
         pool2d::max_pool2d_grad(&g, inputs[0], inputs[2], outputs[0].reborrow());
         Ok(())
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        self.0.call("max_pool2d_vjp")
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Composite

@@ -20,6 +20,7 @@
 
 use crate::numbers::with_batch;
 use crate::registry::{Case, Family, Op, Sample};
+use autograd_core::device::KernelCall;
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
     Buffer, Error, Grads, Layout, Mask, Meta, Prim, Primitive, Result, Rule, Saved, ScalarExpr, Shape,
@@ -264,6 +265,9 @@ impl Primitive for Dropout {
         Ok(())
     }
     crate::elsewhere::on_host!();
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("dropout", &[], &[self.rate]))
+    }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)
     }

@@ -8,6 +8,7 @@ use crate::compare::where_cond;
 use crate::pick::{Pick, Targets, Unpick, batch_rows, check, counting_rows};
 use crate::softmax::{logsumexp, softmax};
 use autograd_core::algebra::{mul, reshape, sub};
+use autograd_core::device::KernelCall;
 use autograd_core::kernels::softmax as kernel;
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -50,6 +51,13 @@ impl Primitive for RowCrossEntropy {
         let losses = inputs[0].with_shape(inputs[1].shape);
         let hint = if losses.dtype == DType::F64 { losses } else { losses.with_dtype(DType::F32) };
         Ok(Signature { outputs: smallvec![losses], aux: smallvec![hint] })
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new(
+            "cross_entropy",
+            &[i64::from(self.ignore.is_some()), self.ignore.unwrap_or(0)],
+            &[],
+        ))
     }
     fn by_rows(&self, _: &[Meta]) -> Option<ByRows> {
         Some(ByRows::default())
@@ -101,6 +109,13 @@ impl Primitive for RowCrossEntropyVjp {
     }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         Ok(Signature::one(inputs[1]))
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new(
+            "cross_entropy_vjp",
+            &[i64::from(self.ignore.is_some()), self.ignore.unwrap_or(0)],
+            &[],
+        ))
     }
     fn by_rows(&self, _: &[Meta]) -> Option<ByRows> {
         Some(ByRows::default())

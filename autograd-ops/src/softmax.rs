@@ -8,7 +8,7 @@ use crate::elsewhere;
 use crate::numbers::{Dim, dimension};
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::algebra::{add, broadcast_to, div, mul, ones_like, reshape, sub, sum_to};
-use autograd_core::device::Tensors;
+use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::kernels::expr::{Binary, Unary};
 use autograd_core::kernels::{reduce, softmax as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
@@ -180,6 +180,9 @@ macro_rules! plain_parts {
         }
         fn keep(&self) -> Prim {
             Prim::Shared(Arc::new(*self))
+        }
+        fn kernel(&self) -> Option<KernelCall> {
+            Some(KernelCall::new($name, &[self.0 as i64], &[]))
         }
     };
 }

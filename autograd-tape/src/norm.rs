@@ -1,6 +1,7 @@
 //! Norms of gradients, kept in f64 whatever their type.
 
 use autograd_core::algebra::{add, cast, fill, mul, sum_to};
+use autograd_core::device::KernelCall;
 use autograd_core::kernels::expr::{Builder, Reg, Unary};
 use autograd_core::kernels::statistics::sums_of_squares;
 use autograd_core::smallvec::{SmallVec, smallvec};
@@ -125,6 +126,10 @@ impl Primitive for SumOfSquares {
         };
         sums_of_squares(inputs[0], out);
         Ok(())
+    }
+
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("sum_of_squares", &[i64::from(self.0 == Parts::Units)], &[]))
     }
 
     fn rule(&self) -> Rule<'_> {

@@ -2,11 +2,12 @@
 
 use crate::statistics::not_finite;
 use autograd_core::algebra::{cast, scale};
+use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::kernels::statistics::scale_checked;
 use autograd_core::smallvec::smallvec;
 use autograd_core::{
-    DType, Error, Meta, Prim, Primitive, Result, Rule, Shape, Signature, Site, SliceMut, TrackedTensor, View,
-    apply, is_float,
+    DType, Error, Meta, Prim, Primitive, Result, Rule, Shape, Signature, Site, SliceMut, Tensor,
+    TrackedTensor, View, apply, is_float,
 };
 use std::sync::Arc;
 
@@ -234,6 +235,18 @@ impl Primitive for Unscale {
         };
         flag[0] = u8::from(scale_checked(inputs[0], self.factor, scaled.reborrow()));
         Ok(())
+    }
+
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("unscale", &[], &[self.factor]))
+    }
+
+    fn eval_candle(&self, inputs: &[Tensor]) -> Result<Option<Tensors>> {
+        let scaled = inputs[0].to_dtype(self.to)?.affine(self.factor, 0.0)?;
+        // 0 where it is finite, NaN elsewhere: the sum tells whether one was not.
+        let wide = if inputs[0].dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let off = inputs[0].to_dtype(wide)?.affine(0.0, 0.0)?.sum_all()?;
+        Ok(Some(smallvec![scaled, off.eq(&off.zeros_like()?)?]))
     }
 
     fn rule(&self) -> Rule<'_> {

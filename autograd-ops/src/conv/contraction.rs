@@ -1,6 +1,6 @@
 //! The trilinear form ⟨y, x ⋆ k⟩ as a primitive, and how a batch of such forms becomes one.
 
-use autograd_core::device::Tensors;
+use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::kernels::conv2d::{Conv2d as Geometry, conv2d as convolve};
 use autograd_core::kernels::conv2d::{conv2d_input_grad, conv2d_weight_grad};
 use autograd_core::smallvec::{SmallVec, smallvec};
@@ -91,6 +91,14 @@ impl Primitive for Contraction {
     fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
         super::elsewhere::contraction(self, inputs)
     }
+
+    fn kernel(&self) -> Option<KernelCall> {
+        let g = &self.geometry;
+        let pairs = [g.stride, g.padding, g.dilation].concat();
+        let integers: SmallVec<[i64; 8]> = pairs.iter().chain([&g.groups]).map(|&n| n as i64).collect();
+        Some(KernelCall::new(self.name(), &integers, &[]))
+    }
+
     fn rule(&self) -> Rule<'_> {
         Rule::Bilinear(0, 1, self)
     }

@@ -2,7 +2,7 @@
 
 use super::expressions::{Part, definition};
 use crate::numbers::{in_front, with_batch};
-use autograd_core::device::Tensors;
+use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
     Buffer, ByRows, Error, General, Grads, Layout, Mask, Meta, Pointwise, Prim, Primitive, Residual,
@@ -226,6 +226,11 @@ impl Primitive for Normalize {
         Ok(())
     }
 
+    fn kernel(&self) -> Option<KernelCall> {
+        let parts = [self.centred, self.weighted, self.biased].map(i64::from);
+        Some(KernelCall::new("normalize", &[&[self.over.bits() as i64][..], &parts].concat(), &[self.eps]))
+    }
+
     fn rule(&self) -> Rule<'_> {
         Rule::General(self)
     }
@@ -414,6 +419,14 @@ impl Primitive for NormalizeGrad {
             machine::run(definition(self.input_part()).expr.program(), &[0.0], &views, x.layout.shape(), dx);
         }
         Ok(())
+    }
+
+    fn kernel(&self) -> Option<KernelCall> {
+        let norm = &self.norm;
+        let parts = [norm.centred, self.reads_weight(), self.hinted, self.input];
+        let parts = parts.into_iter().chain([self.weight.is_some(), self.bias.is_some()]).map(i64::from);
+        let integers: SmallVec<[i64; 8]> = std::iter::once(norm.over.bits() as i64).chain(parts).collect();
+        Some(KernelCall::new("normalize_vjp", &integers, &[norm.eps]))
     }
 
     fn rule(&self) -> Rule<'_> {

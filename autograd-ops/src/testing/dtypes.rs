@@ -68,7 +68,7 @@ pub(crate) fn near_f64(subject: &Subject<'_>, dtype: DType, unit: f64) -> Result
     Ok(Outcome::Checked)
 }
 
-fn convert(values: &[TrackedTensor], dtype: DType) -> Result<Vec<TrackedTensor>> {
+pub(crate) fn convert(values: &[TrackedTensor], dtype: DType) -> Result<Vec<TrackedTensor>> {
     let one = |x: &TrackedTensor| if is_float(x.dtype()) { algebra::cast(x, dtype) } else { Ok(x.clone()) };
     values.iter().map(one).collect()
 }

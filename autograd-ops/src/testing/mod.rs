@@ -29,12 +29,14 @@ mod first_order;
 mod hints;
 mod layouts;
 mod observe;
+mod placed;
 mod report;
 mod sample;
 mod second_order;
 mod subject;
 mod subsets;
 
+pub use placed::{Place, check_placed};
 pub use report::{Check, Failure, Gap, Reason, Report};
 
 use crate::registry::{Case, Op};

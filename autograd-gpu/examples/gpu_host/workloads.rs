@@ -1,0 +1,196 @@
+//! Forward and backward passes of what training spends its time in.
+
+use autograd_core::{DType, Result, TrackedTensor, algebra};
+use autograd_ops::attention::scaled_dot_product_attention;
+use autograd_ops::testing::Place;
+use autograd_ops::{TensorAutograd, activation, conv, loss, norm};
+use autograd_tape::GradientTape;
+
+/// What bounds a workload from below.
+pub(crate) enum Bound {
+    /// Bytes that must be read and written.
+    Bytes(f64),
+    /// Floating-point operations.
+    Operations(f64),
+}
+
+/// One pass forward and backward.
+type Run = Box<dyn FnMut() -> Result<()>>;
+
+/// A workload in one type.
+pub(crate) struct Workload {
+    pub(crate) name: &'static str,
+    pub(crate) dtype: DType,
+    pub(crate) bound: Bound,
+    make: fn(&Maker<'_>) -> Result<Run>,
+}
+
+impl Workload {
+    /// The workload with inputs where `place` puts them.
+    pub(crate) fn make(&self, place: &Place<'_>, size: Size) -> Result<Run> {
+        (self.make)(&Maker { place, dtype: self.dtype, size })
+    }
+}
+
+/// How large the workloads are.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    pub(crate) batch: usize,
+    pub(crate) length: usize,
+    pub(crate) model: usize,
+    pub(crate) heads: usize,
+    pub(crate) classes: usize,
+    pub(crate) images: usize,
+    /// Height and width of an image.
+    pub(crate) side: usize,
+}
+
+impl Size {
+    fn rows(self) -> usize {
+        self.batch * self.length
+    }
+}
+
+/// All of them, in f32 and bf16.
+pub(crate) fn workloads(size: Size) -> Vec<Workload> {
+    let (rows, model) = (size.rows() as f64, size.model as f64);
+    let elements = rows * model;
+    // Twelve products of model², and scores and their use: forward once, backward twice.
+    let block = 3.0 * 2.0 * rows * (12.0 * model * model + 2.0 * size.length as f64 * model);
+    let images = 3.0
+        * 2.0
+        * 64.0
+        * (32.0 * 32.0 * 9.0 * (3.0 * 64.0 + 64.0 * 64.0) + 16.0 * 16.0 * 9.0 * 64.0 * 128.0);
+    let mut all = Vec::new();
+    for (dtype, bytes) in [(DType::F32, 4.0), (DType::BF16, 2.0)] {
+        // Forward reads x and writes y; backward reads two of that size and writes one.
+        let streamed = || Bound::Bytes(5.0 * elements * bytes);
+        let mut add = |name, bound, make| all.push(Workload { name, dtype, bound, make });
+        add("layer norm", streamed(), layer_norm as fn(&Maker<'_>) -> Result<Run>);
+        add("softmax", streamed(), softmax);
+        add("gelu", streamed(), gelu);
+        add("cross entropy", Bound::Bytes(3.0 * rows * size.classes as f64 * bytes), cross_entropy);
+        add("transformer block", Bound::Operations(block), transformer);
+        add("convnet", Bound::Operations(images), convnet);
+    }
+    all
+}
+
+/// What makes a workload.
+struct Maker<'a> {
+    place: &'a Place<'a>,
+    dtype: DType,
+    size: Size,
+}
+
+impl Maker<'_> {
+    /// Numbers of a shape; the same at every call.
+    fn numbers(&self, dims: &[usize], scale: f32) -> Result<TrackedTensor> {
+        let len: usize = dims.iter().product();
+        let data = (0..len).map(|i| scale * ((i * 7919 % 2003) as f32 / 1001.5 - 1.0)).collect();
+        algebra::cast(&(self.place)(&TrackedTensor::from_vec::<f32>(data, dims)?)?, self.dtype)
+    }
+
+    /// One for each element of the rows.
+    fn rows(&self) -> Result<TrackedTensor> {
+        self.numbers(&[self.size.rows(), self.size.model], 1.0)
+    }
+}
+
+/// Forward, and backward from a cotangent of the output to all inputs.
+fn pass(
+    inputs: Vec<TrackedTensor>,
+    ct: TrackedTensor,
+    f: impl Fn(&[TrackedTensor]) -> Result<TrackedTensor> + 'static,
+) -> Run {
+    Box::new(move || {
+        let tape = GradientTape::new();
+        let watched: Vec<TrackedTensor> = inputs.iter().map(|x| tape.variable(x)).collect();
+        let y = f(&watched)?;
+        tape.gradient_with(&[&y], &[&ct], &watched.iter().collect::<Vec<_>>())?;
+        Ok(())
+    })
+}
+
+fn layer_norm(maker: &Maker<'_>) -> Result<Run> {
+    let weight = || maker.numbers(&[maker.size.model], 1.0);
+    let inputs = vec![maker.rows()?, weight()?, weight()?];
+    Ok(pass(inputs, maker.rows()?, |x| norm::layer_norm(&x[0], &x[1], &x[2], 1e-5)))
+}
+
+fn softmax(maker: &Maker<'_>) -> Result<Run> {
+    Ok(pass(vec![maker.rows()?], maker.rows()?, |x| x[0].softmax(-1)))
+}
+
+fn gelu(maker: &Maker<'_>) -> Result<Run> {
+    Ok(pass(vec![maker.rows()?], maker.rows()?, |x| activation::gelu(&x[0])))
+}
+
+fn cross_entropy(maker: &Maker<'_>) -> Result<Run> {
+    let (rows, classes) = (maker.size.rows(), maker.size.classes);
+    let targets = (0..rows).map(|i| (i * 613 % classes) as i64).collect();
+    let targets = (maker.place)(&TrackedTensor::from_vec::<i64>(targets, &[rows])?)?;
+    let logits = maker.numbers(&[rows, classes], 1.0)?;
+    Ok(pass(vec![logits], maker.numbers(&[], 1.0)?, move |x| loss::cross_entropy(&x[0], &targets)))
+}
+
+/// x + attention(norm(x)), then + mlp(norm(·)): the weights in the order of their use.
+fn transformer(maker: &Maker<'_>) -> Result<Run> {
+    let of = |dims: &[usize]| maker.numbers(dims, 0.02);
+    let Size { batch, length, model, heads, .. } = maker.size;
+    let rows = maker.size.rows();
+    let inputs = vec![
+        of(&[rows, model])?,
+        of(&[model])?,
+        of(&[model])?,
+        of(&[model, 3 * model])?,
+        of(&[model, model])?,
+        of(&[model])?,
+        of(&[model])?,
+        of(&[model, 4 * model])?,
+        of(&[4 * model, model])?,
+    ];
+    let block = move |x: &[TrackedTensor]| {
+        let [x, g1, b1, qkv, out, g2, b2, up, down] = x else {
+            return Err(autograd_core::Error::msg("the block has nine inputs"));
+        };
+        let h = norm::layer_norm(x, g1, b1, 1e-5)?.matmul(qkv)?;
+        let cut = |part: usize| {
+            let part = h.narrow(1, part * model, model)?;
+            part.reshape((batch, length, heads, model / heads))?.transpose(1, 2)
+        };
+        let y = scaled_dot_product_attention(&cut(0)?, &cut(1)?, &cut(2)?, None, true, None)?;
+        let y = y.transpose(1, 2)?.reshape((rows, model))?.matmul(out)?;
+        let x = (x + &y)?;
+        let h = activation::gelu(&norm::layer_norm(&x, g2, b2, 1e-5)?.matmul(up)?)?;
+        &x + &h.matmul(down)?
+    };
+    Ok(pass(inputs, of(&[rows, model])?, block))
+}
+
+/// Three convolutions with batch norm and relu, and a pooling.
+fn convnet(maker: &Maker<'_>) -> Result<Run> {
+    let of = |dims: &[usize]| maker.numbers(dims, 0.1);
+    let Size { images, side, .. } = maker.size;
+    let mut inputs = vec![of(&[images, 3, side, side])?];
+    for (channels, from) in [(64, 3), (64, 64), (128, 64)] {
+        inputs.extend([of(&[channels, from, 3, 3])?, of(&[channels])?, of(&[channels])?]);
+    }
+    let still = [maker.numbers(&[64], 0.0)?, maker.numbers(&[64], 0.0)?, maker.numbers(&[128], 0.0)?];
+    let net = move |x: &[TrackedTensor]| {
+        let mut y = x[0].clone();
+        for (layer, still) in still.iter().enumerate() {
+            let [k, weight, bias] = &x[1 + 3 * layer..][..3] else {
+                return Err(autograd_core::Error::msg("a layer has three parameters"));
+            };
+            let z = conv::conv2d(&y, k, 1, 1, 1, 1)?;
+            let normed = norm::batch_norm_train(&z, still, still, Some(weight), Some(bias), 0.1, 1e-5)?;
+            y = normed.output.relu()?;
+            if layer == 1 {
+                y = y.max_pool2d(2)?;
+            }
+        }
+        Ok(y)
+    };
+    Ok(pass(inputs, of(&[images, 128, side / 2, side / 2])?, net))
+}

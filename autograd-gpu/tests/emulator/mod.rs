@@ -1,0 +1,248 @@
+//! Plans executed on the CPU: the kernels as a library that `g++` builds, called with the arguments
+//! that the driver would get.
+
+use autograd_core::device::{DeviceKernels, Tensors};
+use autograd_core::{DType, Device, Error, Meta, Primitive, Result, Signature, Tensor};
+use autograd_gpu::{Plan, plan, sources};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+thread_local! {
+    static WITHHELD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f` while kernels give no hints on this thread, as after a batch or in a graph.
+pub(crate) fn without_hints<R>(f: impl FnOnce() -> R) -> R {
+    WITHHELD.set(true);
+    let made = f();
+    WITHHELD.set(false);
+    made
+}
+
+/// Words around each buffer: a kernel that writes them leaves its buffer.
+const GUARD: usize = 8;
+const UNTOUCHED: u64 = 0xa5a5_a5a5_a5a5_a5a5;
+
+/// Kernels with the mistakes that the emulation must find.
+const PLANTED: &str = "\
+void astray(double* y) { if (threadIdx.x == 0) __syncthreads(); else sync_warp(); *y = 0; }
+void outside(double* y) { y[1] = 0; }
+";
+
+type Entry = unsafe extern "C" fn(*const c_char, u32, u32, u32, *mut *mut c_void) -> c_int;
+
+// SAFETY: the signatures are those of POSIX.
+unsafe extern "C" {
+    fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
+    fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
+}
+
+/// The library, and how often each kernel ran: it runs one launch at a time.
+pub(crate) struct Emulator(Mutex<(Entry, BTreeMap<String, usize>)>);
+
+impl Emulator {
+    /// Builds the library; `None` without a C++20 compiler.
+    pub(crate) fn build() -> Option<Self> {
+        if Command::new("g++").arg("--version").output().is_err() {
+            println!("skipped: there is no g++ on this machine to execute the kernels with");
+            return None;
+        }
+        let mut text = format!("#include \"{}/tests/emulator.h\"\n", env!("CARGO_MANIFEST_DIR"));
+        text.push_str(PLANTED);
+        let mut table = String::new();
+        for name in ["astray", "outside"] {
+            let _ = writeln!(
+                table,
+                "    if (!strcmp(name, \"{name}\")) return launch_at({name}, grid, threads, arguments) ? 0 : 2;"
+            );
+        }
+        for source in sources() {
+            // The prelude stands in each of them: a namespace keeps them apart.
+            let _ = writeln!(text, "namespace n_{} {{\n{}\n}}", source.name(), source.text());
+            for entry in source.entries() {
+                let _ = writeln!(
+                    table,
+                    "    if (!strcmp(name, \"{entry}\")) return launch_at(n_{}::{entry}, grid, threads, arguments) ? 0 : 2;",
+                    source.name()
+                );
+            }
+        }
+        let _ = writeln!(
+            text,
+            "extern \"C\" int emulate(const char* name, unsigned x, unsigned y, unsigned threads, void** arguments) {{\n\
+             \x20   Dim grid = {{x, y, 1}};\n{table}    return 1;\n}}"
+        );
+        let folder = std::env::temp_dir().join(format!("autograd-gpu-plans-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a scratch folder can be made");
+        let (source, library) = (folder.join("kernels.cpp"), folder.join("kernels.so"));
+        std::fs::write(&source, text).expect("the scratch folder can be written");
+        let built = Command::new("g++")
+            .args(["-std=c++20", "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-w", "-o"])
+            .args([&library, &source])
+            .output()
+            .expect("g++ was found before");
+        let said = String::from_utf8_lossy(&built.stderr);
+        let errors: Vec<&str> = said.lines().filter(|line| line.contains("error:")).collect();
+        assert!(built.status.success(), "{}", errors.join("\n"));
+        let entry = load(&library);
+        let _ = std::fs::remove_dir_all(&folder);
+        Some(Self(Mutex::new((entry, BTreeMap::new()))))
+    }
+
+    /// How often each kernel ran.
+    pub(crate) fn launches(&self) -> BTreeMap<String, usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    /// Executes a plan.
+    pub(crate) fn run(
+        &self,
+        name: &'static str,
+        plan: &Plan,
+        inputs: &[Tensor],
+        outputs: &[Meta],
+    ) -> Result<Tensors> {
+        let inputs = plan.prepare(inputs)?;
+        let guards: Vec<_> = inputs.iter().map(Tensor::storage_and_layout).collect();
+        let addresses: Vec<u64> = guards
+            .iter()
+            .map(|(storage, layout)| match &**storage {
+                candle_core::Storage::Cpu(storage) => address(storage, layout.start_offset()),
+                _ => panic!("the emulation reads the CPU's tensors"),
+            })
+            .collect();
+        let mut made: Vec<Buffer> = outputs.iter().map(|y| Buffer::new(y.bytes(), false)).collect();
+        let mut rooms: Vec<Buffer> = plan.rooms.iter().map(|r| Buffer::new(r.bytes, r.zeroed)).collect();
+        let outputs_at: Vec<u64> = made.iter_mut().map(Buffer::address).collect();
+        let rooms_at: Vec<u64> = rooms.iter_mut().map(Buffer::address).collect();
+        for step in &plan.steps {
+            let mut words = Plan::words(step, &addresses, &outputs_at, &rooms_at);
+            let mut arguments: Vec<*mut c_void> =
+                words.iter_mut().map(|words| words.as_mut_ptr().cast()).collect();
+            let entry = CString::new(step.entry.as_str()).expect("names have no zeros");
+            let mut library = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // SAFETY: the plan gives the kernel its arguments in their types; their buffers live.
+            let said = unsafe {
+                (library.0)(entry.as_ptr(), step.grid[0], step.grid[1], step.threads, arguments.as_mut_ptr())
+            };
+            assert_ne!(said, 1, "there is no kernel {}", step.entry);
+            assert_eq!(said, 0, "the threads of {} wait at different barriers", step.entry);
+            *library.1.entry(step.entry.clone()).or_default() += 1;
+        }
+        for buffer in made.iter().chain(&rooms) {
+            assert!(buffer.is_intact(), "{name}: a kernel of {:?} wrote outside of its buffers", plan.steps);
+        }
+        if let Some(fault) = &plan.fault {
+            let words = rooms[fault.room].words();
+            fault.judge(name, [words[0], words[1], words[2]])?;
+        }
+        let tensor = |(buffer, meta): (&Buffer, &Meta)| {
+            Tensor::from_raw_buffer(buffer.bytes(), meta.dtype, meta.shape.dims(), &Device::Cpu)
+        };
+        Ok(made.iter().zip(outputs).map(tensor).collect::<candle_core::Result<_>>()?)
+    }
+}
+
+impl DeviceKernels for Emulator {
+    fn evaluate(
+        &self,
+        op: &dyn Primitive,
+        inputs: &[Tensor],
+        signature: &Signature,
+        hints: bool,
+    ) -> Result<Option<Tensors>> {
+        let hints = hints && !WITHHELD.get();
+        let metas: Vec<Meta> = inputs.iter().map(meta).collect::<Result<_>>()?;
+        let Some(plan) = plan(op, &metas, signature, hints) else { return Ok(None) };
+        let aux = signature.aux.iter().take(if hints { usize::MAX } else { 0 });
+        let outputs: Vec<Meta> = signature.outputs.iter().chain(aux).copied().collect();
+        self.run(op.name(), &plan, inputs, &outputs).map(Some)
+    }
+}
+
+fn meta(x: &Tensor) -> Result<Meta> {
+    let shape = autograd_core::checked_shape("emulated", x.dims())?;
+    Ok(Meta { shape, dtype: x.dtype(), device: x.device().location() })
+}
+
+fn load(library: &Path) -> Entry {
+    const RTLD_NOW: c_int = 2;
+    let path = CString::new(library.display().to_string()).expect("the path has no zeros");
+    // SAFETY: the library is the one that was just built; its initialisers are those of C++.
+    let library = unsafe { dlopen(path.as_ptr(), RTLD_NOW) };
+    assert!(!library.is_null(), "what was built can be loaded");
+    // SAFETY: the library is open, and the name ends in a zero.
+    let entry = unsafe { dlsym(library, c"emulate".as_ptr()) };
+    assert!(!entry.is_null(), "the library has its entry");
+    // SAFETY: `emulate` is defined above with this signature.
+    unsafe { std::mem::transmute::<*mut c_void, Entry>(entry) }
+}
+
+fn address(storage: &candle_core::CpuStorage, offset: usize) -> u64 {
+    use candle_core::CpuStorage::{BF16, F16, F32, F64, I64, U8, U32};
+    match storage {
+        F32(x) => x[offset..].as_ptr() as u64,
+        F64(x) => x[offset..].as_ptr() as u64,
+        F16(x) => x[offset..].as_ptr() as u64,
+        BF16(x) => x[offset..].as_ptr() as u64,
+        U8(x) => x[offset..].as_ptr() as u64,
+        U32(x) => x[offset..].as_ptr() as u64,
+        I64(x) => x[offset..].as_ptr() as u64,
+        _ => panic!("no kernel reads this type"),
+    }
+}
+
+/// A buffer between two guards.
+struct Buffer {
+    words: Vec<u64>,
+    bytes: usize,
+}
+
+impl Buffer {
+    fn new(bytes: usize, zeroed: bool) -> Self {
+        let mut words = vec![UNTOUCHED; bytes.div_ceil(8) + 2 * GUARD];
+        if zeroed {
+            words[GUARD..GUARD + bytes.div_ceil(8)].fill(0);
+        }
+        Self { words, bytes }
+    }
+
+    fn address(&mut self) -> u64 {
+        self.words[GUARD..].as_mut_ptr() as u64
+    }
+
+    fn words(&self) -> &[u64] {
+        &self.words[GUARD..]
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the words are initialised, and bytes have no alignment; they are as many or fewer.
+        unsafe { std::slice::from_raw_parts(self.words().as_ptr().cast(), self.bytes) }
+    }
+
+    fn is_intact(&self) -> bool {
+        let (front, rest) = self.words.split_at(GUARD);
+        let behind = &rest[self.bytes.div_ceil(8)..];
+        // The last word may be the buffer's in part.
+        let tail = self.bytes.is_multiple_of(8)
+            || rest[self.bytes / 8] >> (self.bytes % 8 * 8) == UNTOUCHED >> (self.bytes % 8 * 8);
+        tail && front.iter().chain(behind).all(|&word| word == UNTOUCHED)
+    }
+}
+
+/// The float types of kernels.
+pub(crate) const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::F16, DType::BF16];
+
+/// What a typed error says, for tests.
+pub(crate) fn message(result: Result<impl Sized>) -> String {
+    match result {
+        Ok(_) => String::new(),
+        Err(error @ Error::InvalidArgument { .. }) => error.to_string(),
+        Err(error) => panic!("not the error of an argument: {error}"),
+    }
+}

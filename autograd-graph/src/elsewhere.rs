@@ -1,0 +1,163 @@
+//! Graphs on other devices than the CPU: the program after the passes, run op by op, so that each
+//! fused group is one kernel of the device. Values are freed at their last use; there is no arena.
+
+use crate::graph::Graph;
+use crate::passes::Passes;
+use autograd_core::{Buffer, DeviceLocation, Error, Program, Result, TrackedTensor, algebra};
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// A graph's programs for devices, made at the first run there.
+#[derive(Default)]
+pub(crate) struct Elsewhere(Mutex<Vec<(DeviceLocation, bool, Arc<Program>)>>);
+
+/// A value on another device than the CPU, where there is one among these.
+pub(crate) fn device_of<'a>(inputs: &[&'a TrackedTensor]) -> Option<&'a TrackedTensor> {
+    inputs.iter().find(|x| x.location() != DeviceLocation::Cpu).copied()
+}
+
+impl Elsewhere {
+    /// Runs a graph where `like`, one of the inputs, is: after the passes, or as it was captured.
+    pub(crate) fn run(
+        &self,
+        graph: &Graph,
+        passes: Option<&Passes>,
+        inputs: &[&TrackedTensor],
+        like: &TrackedTensor,
+    ) -> Result<Vec<TrackedTensor>> {
+        let location = like.location();
+        if inputs.iter().any(|x| x.location() != location) {
+            return Err(mismatch(inputs.iter().map(|x| x.location()).collect()));
+        }
+        let key = |known: &&(DeviceLocation, bool, Arc<Program>)| {
+            known.0 == location && known.1 == passes.is_some()
+        };
+        let known = self.0.lock().iter().find(key).map(|known| known.2.clone());
+        let program = match known {
+            Some(program) => program,
+            None => {
+                let graph = match passes {
+                    // Blocks of rows are for the CPU's cache.
+                    Some(passes) => graph.optimise(&Passes { block: false, ..*passes })?,
+                    None => graph.clone(),
+                };
+                let program = Arc::new(moved(graph.program().clone(), like)?);
+                self.0.lock().push((location, passes.is_some(), program.clone()));
+                program
+            }
+        };
+        program.run(inputs)
+    }
+}
+
+/// A program whose constants lie where `like` does.
+pub(crate) fn moved(mut program: Program, like: &TrackedTensor) -> Result<Program> {
+    for constant in &mut program.constants {
+        let Some(plain) = constant.plain() else { continue };
+        let location = plain.device();
+        // What candle holds may change behind our back: a copy of it would not.
+        if location != like.location() && matches!(plain.buffer(), Buffer::Candle(..)) {
+            return Err(mismatch(vec![location, like.location()]));
+        }
+        *constant = algebra::beside(constant.clone(), like)?;
+    }
+    Ok(program)
+}
+
+fn mismatch(devices: Vec<DeviceLocation>) -> Error {
+    Error::DeviceMismatch { op: "compiled", devices, at: autograd_core::At::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{compile, jit, value_and_grad};
+    use autograd_core::testing::elsewhere;
+    use autograd_core::{DType, Device, Error, Result, Tensor, TrackedTensor};
+    use autograd_ops::{TensorAutograd, norm};
+    use autograd_tape::GradientTape;
+
+    fn vector(len: usize, factor: f64) -> Result<TrackedTensor> {
+        TrackedTensor::from_vec((0..len).map(|i| factor * (i as f64 - 2.5)).collect(), &[len])
+    }
+
+    fn close(a: &TrackedTensor, b: &TrackedTensor) -> Result<()> {
+        for (a, b) in a.to_flat::<f64>()?.iter().zip(b.to_flat::<f64>()?) {
+            assert!((a - b).abs() < 1e-12 * b.abs().max(1.0), "{a}, not {b}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_step_gives_on_a_device_what_it_gives_here() -> Result<()> {
+        let shift = vector(6, 0.25)?;
+        let loss = |x: &[TrackedTensor]| {
+            let rows = x[0].mul(&x[1])?.tanh()?.add(&shift)?.affine(2.0, 0.5)?.reshape((2, 3))?;
+            let ones = autograd_core::algebra::ones_like(&rows.narrow(0, 0, 1)?.flatten_all()?)?;
+            norm::layer_norm(&rows, &ones, &ones, 1e-3)?.softmax(-1)?.log()?.sum()
+        };
+        let step = jit(value_and_grad(loss));
+        let (x, w) = (vector(6, 0.5)?, vector(6, -0.75)?);
+        let here = step.call(&[&x, &w])?;
+        let (far_x, far_w) = (elsewhere(&x)?, elsewhere(&w)?);
+        // Compiled here first, and there first.
+        for step in [&step, &jit(value_and_grad(loss))] {
+            for _ in 0..2 {
+                let there = step.call(&[&far_x, &far_w])?;
+                for (there, here) in there.iter().zip(&here) {
+                    assert_eq!(there.location(), far_x.location());
+                    close(there, here)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A graph of a backward pass that was captured on the CPU reads what its kernels keep.
+    #[test]
+    fn hints_of_the_cpu_are_an_error_elsewhere() -> Result<()> {
+        let x = TrackedTensor::from_vec((0..6).map(f64::from).collect(), &[2, 3])?;
+        let norm = |x: &[TrackedTensor]| norm::layer_norm_with(&x[0], 1, None, None, 1e-3)?.tanh()?.sum();
+        let here = compile(value_and_grad(norm), &[x.meta()])?;
+        let far = elsewhere(&x)?;
+        let error = here.call(&[&far]).err();
+        assert!(matches!(error, Some(Error::UnsupportedMode { mode: "device", .. })), "{error:?}");
+        let there = compile(value_and_grad(norm), &[far.meta()])?;
+        close(&there.call(&[&far])?[1], &here.call(&[&x])?[1])
+    }
+
+    #[test]
+    fn gradients_go_through_a_graph_on_a_device() -> Result<()> {
+        let x = vector(6, 0.5)?;
+        let f = compile(|x| Ok(vec![x[0].tanh()?.mul(&x[0])?.affine(3.0, 1.0)?]), &[x.meta()])?;
+        let gradient = |x: &TrackedTensor| -> Result<TrackedTensor> {
+            let tape = GradientTape::new().persistent();
+            let v = tape.variable(x);
+            let dx = tape.gradient(&f.call(&[&v])?[0].sum()?, &[&v])?.remove(0);
+            // Second order is by the ops of the graph as it was captured.
+            Ok(tape.gradient(&dx.sum()?, &[&v])?.remove(0))
+        };
+        close(&gradient(&elsewhere(&x)?)?, &gradient(&x)?)
+    }
+
+    #[test]
+    fn two_devices_are_an_error_that_names_both() -> Result<()> {
+        let x = vector(6, 0.5)?;
+        let far = elsewhere(&x)?;
+        let both = |error: Option<Error>| match error {
+            Some(Error::DeviceMismatch { devices, .. }) => {
+                assert!(devices.contains(&x.location()) && devices.contains(&far.location()));
+            }
+            other => panic!("not a mismatch: {other:?}"),
+        };
+        let sum = jit(|x: &[TrackedTensor]| Ok(vec![x[0].add(&x[1])?]));
+        both(sum.call(&[&x, &far]).err());
+        // A closed-over tensor of candle can change, so it is not copied.
+        let held = TrackedTensor::from(Tensor::zeros(6, DType::F64, &Device::Cpu)?);
+        let close_over = jit(|x: &[TrackedTensor]| Ok(vec![x[0].add(&held)?]));
+        both(close_over.call(&[&far]).err());
+        let mut outputs = [x.clone()];
+        let error = compile(|x| Ok(vec![x[0].exp()?]), &[x.meta()])?.run_into(&[&far], &mut outputs).err();
+        assert!(matches!(error, Some(Error::UnsupportedDevice { op: "run_into", .. })), "{error:?}");
+        Ok(())
+    }
+}
