@@ -1,10 +1,10 @@
-//! The graph: a captured program with its parameters and literals told apart.
+//! The graph: a captured program with its parameters, known values and literals told apart.
 
-use crate::capture::capture;
+use crate::capture::capture_with_sections;
 use crate::check::check;
 use autograd_core::algebra::fill;
-use autograd_core::{Error, Meta, Operand, Program, Result, TrackedTensor};
-use autograd_tape::GradientTape;
+use autograd_core::{Error, Meta, Operand, Program, Result, Section, TrackedTensor};
+use autograd_tape::{GradientTape, run_recorded};
 use std::fmt;
 
 /// What a constant of a graph is.
@@ -12,6 +12,8 @@ use std::fmt;
 pub enum Constant {
     /// A closed-over value, bound by handle: what its memory holds when the graph runs is read.
     Parameter,
+    /// Numbers that the captured function made itself: a mask, a list of indices.
+    Known,
     /// A number that the program itself made, the same for all elements; passes may fold it.
     Literal(f64),
 }
@@ -41,6 +43,8 @@ pub enum Constant {
 #[derive(Clone, Debug)]
 pub struct Graph {
     program: Program,
+    /// The checkpointed regions: differentiation opens them again. Passes leave them out.
+    sections: Vec<Section>,
 }
 
 impl Graph {
@@ -52,7 +56,8 @@ impl Graph {
         f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
         inputs: &[Meta],
     ) -> Result<Self> {
-        Ok(Self { program: capture(f, inputs)? })
+        let (program, sections) = capture_with_sections(f, inputs)?;
+        Ok(Self { program, sections })
     }
 
     /// The graph of a program.
@@ -61,7 +66,7 @@ impl Graph {
     /// As [`check`](Self::check).
     pub fn from_program(program: Program) -> Result<Self> {
         check(&program)?;
-        Ok(Self { program })
+        Ok(Self { program, sections: Vec::new() })
     }
 
     /// The program.
@@ -74,9 +79,11 @@ impl Graph {
         constant_of(&self.program, i)
     }
 
-    /// How many closed-over values it reads.
-    pub fn parameters(&self) -> usize {
-        (0..self.program.constants.len()).filter(|&i| self.constant(i) == Constant::Parameter).count()
+    /// The closed-over values that it reads, in the order in which they are
+    /// [lifted](Self::lift_parameters), stored and loaded.
+    pub fn parameters(&self) -> impl Iterator<Item = &TrackedTensor> {
+        let closed_over = |i: &usize| self.constant(*i) == Constant::Parameter;
+        (0..self.program.constants.len()).filter(closed_over).map(|i| &self.program.constants[i])
     }
 
     /// The inputs' shapes and types.
@@ -90,12 +97,12 @@ impl Graph {
     }
 
     /// Runs the graph on values, op by op, through whatever watches them: equal to the function it
-    /// was captured from, to the bit.
+    /// was captured from, to the bit. What was checkpointed there is so for the tapes here.
     ///
     /// # Errors
     /// As [`Program::run`].
     pub fn run(&self, inputs: &[&TrackedTensor]) -> Result<Vec<TrackedTensor>> {
-        self.program.run(inputs)
+        run_recorded(&self.program, &self.sections, inputs)
     }
 
     /// The gradients of the sum of some outputs, each of one element, with respect to some inputs,
@@ -131,7 +138,7 @@ impl Graph {
                 inputs[i] = tape.try_variable(&x[i])?;
             }
             let refs: Vec<&TrackedTensor> = inputs.iter().collect();
-            let made = self.program.run(&refs)?;
+            let made = self.run(&refs)?;
             let sources: Vec<&TrackedTensor> = wrt.iter().map(|&i| &inputs[i]).collect();
             let targets: Vec<&TrackedTensor> =
                 outputs.iter().map(|&i| &made[i]).filter(|y| tape.watches(y)).collect();
@@ -164,7 +171,7 @@ impl Graph {
                     bound.push(constant.clone());
                     Operand::Input(program.inputs.len() - 1)
                 }
-                Constant::Literal(_) => {
+                Constant::Known | Constant::Literal(_) => {
                     kept.push(constant.clone());
                     Operand::Constant(kept.len() - 1)
                 }
@@ -178,7 +185,7 @@ impl Graph {
         };
         program.instructions.iter_mut().flat_map(|i| &mut i.operands).for_each(moved);
         program.outputs.iter_mut().for_each(moved);
-        (Self { program }, bound)
+        (Self { program, sections: self.sections.clone() }, bound)
     }
 
     /// Whether every shape and type is what its op infers, operands come first, and nothing dangles.
@@ -192,8 +199,12 @@ impl Graph {
 
 /// What constant `i` of a program is.
 pub(crate) fn constant_of(program: &Program, i: usize) -> Constant {
-    let literal = program.constants[i].plain().and_then(|plain| plain.literal());
-    literal.map_or(Constant::Parameter, Constant::Literal)
+    let Some(plain) = program.constants[i].plain() else { return Constant::Parameter };
+    match plain.literal() {
+        Some(number) => Constant::Literal(number),
+        None if plain.is_known() => Constant::Known,
+        None => Constant::Parameter,
+    }
 }
 
 /// The number that an operand is, where it is a literal.
@@ -201,7 +212,7 @@ pub(crate) fn literal_of(program: &Program, operand: Operand) -> Option<f64> {
     match operand {
         Operand::Constant(i) => match constant_of(program, i) {
             Constant::Literal(number) => Some(number),
-            Constant::Parameter => None,
+            Constant::Parameter | Constant::Known => None,
         },
         Operand::Input(_) | Operand::Result { .. } => None,
     }
