@@ -1,5 +1,6 @@
 //! The one interception point: every op goes through [`apply`].
 
+use crate::capture::{is_capturing, recorder};
 use crate::deferred;
 use crate::device;
 use crate::error::{At, Error, Result, Site};
@@ -59,6 +60,9 @@ pub fn apply_one(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Result<Tracke
 /// As [`apply`].
 #[inline]
 pub fn apply_single(op: &dyn Primitive, inputs: &[&TrackedTensor], site: Site) -> Result<TrackedTensor> {
+    if is_capturing() {
+        return only(op, apply_call(op, inputs, false, site)?.outputs, site);
+    }
     if let Some(output) = elementwise(op, inputs) {
         return output;
     }
@@ -72,7 +76,10 @@ pub fn apply_single(op: &dyn Primitive, inputs: &[&TrackedTensor], site: Site) -
     if let Some(output) = unwatched(op, inputs) {
         return output.map_err(|error| error.or_at(ON_BEHALF.get().unwrap_or(site)));
     }
-    let outputs = apply_call(op, inputs, false, site)?.outputs;
+    only(op, apply_call(op, inputs, false, site)?.outputs, site)
+}
+
+fn only(op: &dyn Primitive, outputs: Values, site: Site) -> Result<TrackedTensor> {
     outputs.into_iter().next().ok_or_else(|| Error::internal(op.name(), "it has no output").or_at(site))
 }
 
@@ -101,9 +108,11 @@ pub fn apply_call(op: &dyn Primitive, inputs: &[&TrackedTensor], aux: bool, site
         note_silence(op, inputs, &heard, site);
         return apply_call(op, &heard, aux, site);
     }
-    match top {
-        None => evaluate(op, inputs, aux, site),
-        Some(tracer) => tracer.process(&Call { op, inputs, aux, site }),
+    let call = Call { op, inputs, aux, site };
+    match (recorder(inputs, top.map(|tracer| tracer.level())), top) {
+        (Some(recorder), _) => recorder.process(&call),
+        (None, Some(tracer)) => tracer.process(&call),
+        (None, None) => evaluate(op, inputs, aux, site),
     }
     .map_err(|error| error.or_at(site))
 }

@@ -1,13 +1,17 @@
 //! Closure conversion: a function over values as a program that closes over nothing.
 //!
 //! A primitive never holds a tracked value. One that is made of a user's function (a loop, a
-//! custom rule) holds the function's program; whatever the function closed over is an input.
+//! custom rule) holds the function's program; whatever the function closed over is an input. This
+//! is the only recorder: graphs and implicit solutions [bind](Closure::bind) some of those inputs to
+//! their values.
 
+use crate::apply::heard;
+use crate::capture::{capturing, innermost};
 use crate::error::{Error, Result};
 use crate::level::Level;
 use crate::meta::Meta;
 use crate::primitive::{Composed, Primitive};
-use crate::program::{Instruction, Operand, Program};
+use crate::program::{Instruction, Operand, Program, Section};
 use crate::rule::Rule;
 use crate::tracer::{Applied, Call, Tracer};
 use crate::value::TrackedTensor;
@@ -16,7 +20,7 @@ use candle_core::{DType, DeviceLocation};
 use smallvec::SmallVec;
 use std::any::Any;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A function's program and what it closed over.
 #[derive(Clone, Debug, Default)]
@@ -26,36 +30,54 @@ pub struct Closure {
     pub program: Program,
     /// The values that the function closed over, watched or not.
     pub captured: Vec<TrackedTensor>,
+    /// The sections of a function that was [traced whole](close_whole), inner ones first.
+    pub sections: Vec<Section>,
 }
 
 /// A value that has a shape and a place in a program, and no numbers.
 struct Argument {
-    level: Level,
-    body: Arc<Mutex<Closure>>,
+    recorder: Arc<Recorder>,
     operand: Operand,
     meta: Meta,
 }
 
+/// Where the function's steps go.
+struct Recorder {
+    level: Level,
+    /// What the function is traced for, in errors.
+    mode: &'static str,
+    /// Whether ops on closed-over values alone are steps too.
+    whole: bool,
+    /// Whether auxiliary outputs are recorded where a rule wants them.
+    hints: bool,
+    body: Mutex<Closure>,
+}
+
+impl Recorder {
+    fn body(&self) -> MutexGuard<'_, Closure> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Argument {
     fn of(level: Level, value: &TrackedTensor) -> Option<&Self> {
-        value.tracer()?.as_any().downcast_ref::<Self>().filter(|argument| argument.level == level)
+        value.tracer()?.as_any().downcast_ref::<Self>().filter(|argument| argument.recorder.level == level)
     }
 
     fn join(&self, operand: Operand, meta: Meta) -> TrackedTensor {
-        let (level, body) = (self.level, self.body.clone());
-        TrackedTensor::from_tracer(Arc::new(Self { level, body, operand, meta }))
+        TrackedTensor::from_tracer(Arc::new(Self { recorder: self.recorder.clone(), operand, meta }))
     }
 }
 
 impl fmt::Debug for Argument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "value {} of a traced function, level {}", self.operand, self.level.number())
+        write!(f, "value {} of a traced function, level {}", self.operand, self.recorder.level.number())
     }
 }
 
 impl Tracer for Argument {
     fn level(&self) -> Level {
-        self.level
+        self.recorder.level
     }
 
     fn shape(&self) -> &Shape {
@@ -78,23 +100,36 @@ impl Tracer for Argument {
         self
     }
 
+    fn constant(&self, plain: TrackedTensor) -> TrackedTensor {
+        if !self.recorder.whole {
+            return plain;
+        }
+        let meta = plain.meta();
+        let operand = self.recorder.body().close_over(&plain);
+        self.join(operand, meta)
+    }
+
+    fn captured(&self) -> Option<TrackedTensor> {
+        self.recorder.whole.then(|| self.join(self.operand, self.meta))
+    }
+
     fn process(&self, call: &Call<'_>) -> Result<Applied> {
         let Call { op, inputs, aux, site } = *call;
         if let Rule::Opaque(_) = op.rule() {
             let reason = "a CustomOp cannot be looked into; write it over values";
-            return Err(Error::mode(op.name(), "tracing", reason));
+            return Err(Error::mode(op.name(), self.recorder.mode, reason));
         }
         let metas: SmallVec<[Meta; 4]> = inputs.iter().map(|x| x.meta()).collect();
         let signature = op.infer(&metas)?;
         let mut outputs = signature.outputs;
         let count = outputs.len();
-        if aux {
+        if aux && self.recorder.hints {
             outputs.extend(signature.aux);
         }
-        let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut body = self.recorder.body();
         let operands = inputs
             .iter()
-            .map(|x| match Self::of(self.level, x) {
+            .map(|x| match Self::of(self.recorder.level, x) {
                 Some(argument) => argument.operand,
                 None => body.close_over(x),
             })
@@ -131,6 +166,35 @@ impl Closure {
         });
         Operand::Input(arguments + at)
     }
+
+    /// The closure with those captured values as constants of its program that `constant` says.
+    pub fn bind(mut self, constant: impl Fn(&TrackedTensor) -> bool) -> Self {
+        let arguments = self.program.inputs.len() - self.captured.len();
+        self.program.inputs.truncate(arguments);
+        let mut kept = Vec::new();
+        let mut places = Vec::new();
+        for value in std::mem::take(&mut self.captured) {
+            places.push(if constant(&value) {
+                self.program.constants.push(value);
+                Operand::Constant(self.program.constants.len() - 1)
+            } else {
+                self.program.inputs.push(value.meta());
+                kept.push(value);
+                Operand::Input(self.program.inputs.len() - 1)
+            });
+        }
+        let moved = |operand: &mut Operand| {
+            if let Operand::Input(i) = *operand
+                && let Some(place) = i.checked_sub(arguments).and_then(|i| places.get(i))
+            {
+                *operand = *place;
+            }
+        };
+        self.program.instructions.iter_mut().flat_map(|step| &mut step.operands).for_each(moved);
+        self.program.outputs.iter_mut().for_each(moved);
+        self.captured = kept;
+        self
+    }
 }
 
 /// The program of `f` for arguments of the given shapes and types. `f` is run once, without
@@ -154,27 +218,88 @@ pub fn close(
     f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
     arguments: &[Meta],
 ) -> Result<Closure> {
+    close_for("tracing", f, arguments)
+}
+
+/// As [`close`], in the name of `mode`: what errors call it.
+///
+/// # Errors
+/// As [`close`].
+pub fn close_for(
+    mode: &'static str,
+    f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
+    arguments: &[Meta],
+) -> Result<Closure> {
+    let mut closure = traced(mode, [false, true], f, arguments)?;
+    closure.program.drop_unused();
+    Ok(closure)
+}
+
+/// As [`close`], with every step that `f` applies, also to closed-over values alone: for programs
+/// that outlive the numbers which those hold now. What `f` makes itself, and computes from that
+/// alone, is computed now. Without `hints`, rules get no auxiliary outputs: kernels of devices may
+/// give none.
+///
+/// # Errors
+/// As [`close`].
+pub fn close_whole(
+    f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
+    arguments: &[Meta],
+    hints: bool,
+) -> Result<Closure> {
+    traced("capture", [true, hints], f, arguments)
+}
+
+fn traced(
+    mode: &'static str,
+    [whole, hints]: [bool; 2],
+    f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
+    arguments: &[Meta],
+) -> Result<Closure> {
     let level = Level::fresh();
     let program = Program { inputs: arguments.to_vec(), ..Program::default() };
-    let body = Arc::new(Mutex::new(Closure { program, captured: Vec::new() }));
-    let given = arguments.iter().enumerate().map(|(i, meta)| {
-        let argument = Argument { level, body: body.clone(), operand: Operand::Input(i), meta: *meta };
-        TrackedTensor::from_tracer(Arc::new(argument))
-    });
-    let outputs = f(&given.collect::<Vec<_>>())?;
-    let mut done = std::mem::take(&mut *body.lock().unwrap_or_else(PoisonError::into_inner));
+    let body = Mutex::new(Closure { program, ..Closure::default() });
+    let recorder = Arc::new(Recorder { level, mode, whole, hints, body });
+    let argument = |operand: Operand, meta: Meta| Argument { recorder: recorder.clone(), operand, meta };
+    let given = arguments.iter().enumerate();
+    let given =
+        given.map(|(i, meta)| TrackedTensor::from_tracer(Arc::new(argument(Operand::Input(i), *meta))));
+    let given: Vec<TrackedTensor> = given.collect();
+    let outputs = if whole {
+        // Who records has no value of its own.
+        let none = Meta { shape: Shape::SCALAR, dtype: DType::F64, device: DeviceLocation::Cpu };
+        capturing(Arc::new(argument(Operand::Constant(usize::MAX), none)), || f(&given))?
+    } else {
+        f(&given)?
+    };
+    let mut done = std::mem::take(&mut *recorder.body());
     for output in &outputs {
         if let Some(error) = output.failure() {
             return Err(error.clone());
         }
+        // What a tape of `f` itself made leaves it as the value beneath: that tape is gone.
+        let output = heard(output);
         let operand = match Argument::of(level, output) {
             Some(argument) => argument.operand,
             None => done.close_over(output),
         };
         done.program.outputs.push(operand);
     }
-    done.program.drop_unused();
     Ok(done)
+}
+
+/// Runs `f`, whose steps are a section of the function that this thread captures whole, if it does.
+pub fn section<R>(what: impl FnOnce() -> Arc<dyn Any + Send + Sync>, f: impl FnOnce() -> R) -> R {
+    let Some(tracer) = innermost() else { return f() };
+    let Some(argument) = tracer.as_any().downcast_ref::<Argument>() else { return f() };
+    let recorder = &argument.recorder;
+    let start = recorder.body().program.instructions.len();
+    let result = f();
+    let what = what();
+    let mut body = recorder.body();
+    let end = body.program.instructions.len();
+    body.sections.push(Section { start, end, what });
+    result
 }
 
 /// Evaluates a composed op where outputs are memory that was given: its inputs are copied to

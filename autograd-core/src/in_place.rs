@@ -7,6 +7,7 @@
 //! the functional op.
 
 use crate::apply::{apply_single, heard};
+use crate::capture::recorder;
 use crate::deferred;
 use crate::error::{At, Error, Result, Site};
 use crate::meta::Meta;
@@ -194,9 +195,15 @@ pub fn rewrite(call: &Rewrite<'_>, x: &mut TrackedTensor) -> Result<()> {
         *x = lower;
     }
     let above = call.rest.iter().filter_map(|value| value.tracer()).map(|t| t.level()).max();
+    let recorded = {
+        let all: SmallVec<[&TrackedTensor; 4]> =
+            std::iter::once(&*x).chain(call.rest.iter().copied()).collect();
+        recorder(&all, all.iter().filter_map(|value| value.tracer()).map(|t| t.level()).max()).is_some()
+    };
     let outcome = match &mut x.0 {
         Repr::Failed(error) => return Err(Error::clone(error)),
         Repr::Plain(_) if above.is_some() => Rewritten::Declined(Obstacle::Unwatched),
+        Repr::Plain(_) | Repr::Traced(_) if recorded => Rewritten::Declined(Obstacle::OtherMode),
         Repr::Plain(plain) => over(&call, plain)?,
         Repr::Traced(tracer) if above > Some(tracer.level()) => Rewritten::Declined(Obstacle::Unwatched),
         Repr::Traced(tracer) => watched(&call, tracer)?,

@@ -1,5 +1,6 @@
 //! Plain values: numbers in a buffer, seen through a layout; nobody watches them.
 
+use crate::capture::is_capturing;
 use crate::deferred::{self, Deferred};
 use crate::error::{Error, Result};
 use crate::in_place::Obstacle;
@@ -108,6 +109,8 @@ pub struct Plain {
     contiguous: bool,
     dtype: DType,
     device: DeviceLocation,
+    /// Whether a function that was being captured made it.
+    known: bool,
     memory: Memory,
     /// Why the numbers are not watched, where they come from watched ones.
     cut: OnceLock<Arc<Cut>>,
@@ -121,6 +124,7 @@ impl Plain {
             contiguous: true,
             dtype: meta.dtype,
             device: meta.device,
+            known: is_capturing(),
             memory: Memory::Own(buffer),
             cut: OnceLock::new(),
         })
@@ -135,14 +139,15 @@ impl Plain {
         };
         let (dtype, device) = (like.dtype, like.device);
         let (memory, cut) = (Memory::Own(buffer), OnceLock::new());
-        Arc::new(Self { layout, contiguous: true, dtype, device, memory, cut })
+        Arc::new(Self { layout, contiguous: true, dtype, device, known: is_capturing(), memory, cut })
     }
 
     /// A value that is computed when it is first read.
     pub(crate) fn later(deferred: Box<Deferred>, meta: Meta) -> Arc<Self> {
         let (layout, memory) = (Layout::contiguous(meta.shape), Memory::Later(deferred));
         let (dtype, device) = (meta.dtype, meta.device);
-        Arc::new(Self { layout, contiguous: true, dtype, device, memory, cut: OnceLock::new() })
+        let known = is_capturing();
+        Arc::new(Self { layout, contiguous: true, dtype, device, known, memory, cut: OnceLock::new() })
     }
 
     /// How the numbers will be computed, where nobody has read them yet.
@@ -198,6 +203,8 @@ impl Plain {
             contiguous,
             dtype,
             device,
+            // Somebody else may hold the tensor, and change it.
+            known: false,
             memory: Memory::Own(Buffer::Candle(tensor, identity)),
             cut: OnceLock::new(),
         }))
@@ -295,6 +302,13 @@ impl Plain {
         Some(number[0])
     }
 
+    /// Whether the value is one that a captured function made itself, or a literal: the same at
+    /// every run of its program. What is closed over is not known.
+    #[inline]
+    pub fn is_known(&self) -> bool {
+        self.known || matches!(self.memory, Memory::Fill(_))
+    }
+
     /// Whether the memory is ours: not a candle tensor's.
     #[inline]
     pub fn is_own(&self) -> bool {
@@ -319,6 +333,7 @@ impl Plain {
             contiguous,
             dtype: self.dtype,
             device: self.device,
+            known: self.known,
             memory,
             cut: self.cut.clone(),
         })
@@ -343,6 +358,15 @@ impl Plain {
         }
     }
 
+    /// The same memory as a value that a captured function counts as its own.
+    pub(crate) fn as_known(self: &Arc<Self>) -> Arc<Self> {
+        let mut value = self.without_cut();
+        if let Some(value) = Arc::get_mut(&mut value) {
+            value.known = true;
+        }
+        value
+    }
+
     /// The same memory as a value of its own, for another cut.
     pub(crate) fn without_cut(self: &Arc<Self>) -> Arc<Self> {
         let memory = match &self.memory {
@@ -355,6 +379,7 @@ impl Plain {
             contiguous: self.contiguous,
             dtype: self.dtype,
             device: self.device,
+            known: self.known,
             memory,
             cut: OnceLock::new(),
         })
@@ -364,7 +389,7 @@ impl Plain {
     pub(crate) fn repeated(self: &Arc<Self>, layout: Layout) -> Arc<Self> {
         let (dtype, device, contiguous) = (self.dtype, self.device, layout.is_contiguous());
         let memory = Memory::Fill(self.clone());
-        Arc::new(Self { layout, contiguous, dtype, device, memory, cut: OnceLock::new() })
+        Arc::new(Self { layout, contiguous, dtype, device, known: true, memory, cut: OnceLock::new() })
     }
 
     /// The value to take apart, where nobody else has it.

@@ -7,7 +7,11 @@ use crate::primitive::Prim;
 use crate::tracer::Values;
 use crate::value::TrackedTensor;
 use smallvec::SmallVec;
+use std::any::Any;
+use std::cmp::Reverse;
 use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Where an instruction finds an operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +44,20 @@ pub struct Instruction {
     pub site: Site,
 }
 
+/// Steps of a program that were recorded together: those of a checkpointed region.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// The first step.
+    pub start: usize,
+    /// The step behind the last one.
+    pub end: usize,
+    /// What whoever marked the section knows about it.
+    pub what: Arc<dyn Any + Send + Sync>,
+}
+
+/// Who runs a section's steps, given as a function.
+type Within<'a> = dyn Fn(&Section, &mut dyn FnMut() -> Result<()>) -> Result<()> + 'a;
+
 /// A sequence of primitives with inputs, constants and outputs. It holds no tracked value: what
 /// was watched when it was recorded is an input.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +80,20 @@ impl Program {
     /// [`Error::InvalidArgument`] where the inputs are not as many as recorded or differ in shape
     /// or type; whatever a primitive reports.
     pub fn run(&self, inputs: &[&TrackedTensor]) -> Result<Vec<TrackedTensor>> {
+        self.run_in_sections(inputs, &[], &|_, steps| steps())
+    }
+
+    /// As [`run`](Self::run); `within` runs the steps of each section, which are in the order that
+    /// [`Closure::sections`](crate::Closure::sections) has.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and whatever `within` reports.
+    pub fn run_in_sections(
+        &self,
+        inputs: &[&TrackedTensor],
+        sections: &[Section],
+        within: &Within<'_>,
+    ) -> Result<Vec<TrackedTensor>> {
         if inputs.len() != self.inputs.len() {
             let reason = format!("{} inputs given, {} recorded", inputs.len(), self.inputs.len());
             return Err(Error::argument("program", reason));
@@ -73,32 +105,12 @@ impl Program {
                 return Err(Error::argument("program", reason));
             }
         }
-        let last = self.last_uses();
-        let mut results: Vec<Values> = vec![Values::new(); self.instructions.len()];
-        for (i, instruction) in self.instructions.iter().enumerate() {
-            let applied = {
-                let operands: SmallVec<[&TrackedTensor; 4]> =
-                    instruction.operands.iter().map(|o| self.read(*o, inputs, &results)).collect();
-                on_behalf_of(instruction.site, || {
-                    apply_call(&*instruction.op, &operands, instruction.aux > 0, instruction.site)
-                })?
-            };
-            let mut made = applied.outputs;
-            made.extend(applied.aux);
-            if made.len() < instruction.outputs.len() && self.reads_beyond(i, made.len()) {
-                let reason = "the graph reads what the CPU's kernels give beside their results; capture it for inputs that are on the device";
-                return Err(Error::mode(instruction.op.name(), "device", reason).or_at(instruction.site));
-            }
-            results[i] = made;
-            for operand in &instruction.operands {
-                if let Operand::Result { instruction: from, .. } = *operand
-                    && last[from] == i
-                {
-                    results[from].clear();
-                }
-            }
-        }
-        Ok(self.outputs.iter().map(|o| self.read(*o, inputs, &results).clone()).collect())
+        let mut sections: Vec<&Section> = sections.iter().rev().filter(|s| s.start < s.end).collect();
+        sections.sort_by_key(|s| (s.start, Reverse(s.end)));
+        let results = vec![Values::new(); self.instructions.len()];
+        let mut run = Run { program: self, inputs, last: self.last_uses(), results };
+        run.range(0..self.instructions.len(), &sections, within)?;
+        Ok(self.outputs.iter().map(|o| self.read(*o, inputs, &run.results).clone()).collect())
     }
 
     /// Leaves out the steps that no output needs.
@@ -199,6 +211,59 @@ impl Program {
     }
 }
 
+/// A program as it runs.
+struct Run<'a> {
+    program: &'a Program,
+    inputs: &'a [&'a TrackedTensor],
+    /// For each instruction, the last one that reads a result of it.
+    last: Vec<usize>,
+    results: Vec<Values>,
+}
+
+impl Run<'_> {
+    /// Runs some instructions; of the sections among them the outer ones come first.
+    fn range(&mut self, range: Range<usize>, mut sections: &[&Section], within: &Within<'_>) -> Result<()> {
+        let mut at = range.start;
+        while let [section, rest @ ..] = sections {
+            self.steps(at..section.start)?;
+            let inner = rest.iter().take_while(|other| other.start < section.end).count();
+            let (inner, rest) = rest.split_at(inner);
+            within(section, &mut || self.range(section.start..section.end, inner, within))?;
+            at = section.end;
+            sections = rest;
+        }
+        self.steps(at..range.end)
+    }
+
+    fn steps(&mut self, range: Range<usize>) -> Result<()> {
+        for i in range {
+            let instruction = &self.program.instructions[i];
+            let applied = {
+                let read = |o: &Operand| self.program.read(*o, self.inputs, &self.results);
+                let operands: SmallVec<[&TrackedTensor; 4]> = instruction.operands.iter().map(read).collect();
+                on_behalf_of(instruction.site, || {
+                    apply_call(&*instruction.op, &operands, instruction.aux > 0, instruction.site)
+                })?
+            };
+            let mut made = applied.outputs;
+            made.extend(applied.aux);
+            if made.len() < instruction.outputs.len() && self.program.reads_beyond(i, made.len()) {
+                let reason = "the graph reads what the CPU's kernels give beside their results; capture it for inputs that are on the device";
+                return Err(Error::mode(instruction.op.name(), "device", reason).or_at(instruction.site));
+            }
+            self.results[i] = made;
+            for operand in &instruction.operands {
+                if let Operand::Result { instruction: from, .. } = *operand
+                    && self.last[from] == i
+                {
+                    self.results[from].clear();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Operand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -216,7 +281,13 @@ impl fmt::Display for Program {
             writeln!(f, "x{i}: {} {:?}", meta.shape, meta.dtype)?;
         }
         for (i, constant) in self.constants.iter().enumerate() {
-            writeln!(f, "c{i}: {} {:?}", constant.shape(), constant.dtype())?;
+            let known = constant.plain().is_some_and(|plain| plain.is_known());
+            let (shape, dtype) = (constant.shape(), constant.dtype());
+            match constant.plain().and_then(|plain| plain.literal()) {
+                Some(number) => writeln!(f, "c{i}: {shape} {dtype:?} = {number}")?,
+                None if known => writeln!(f, "c{i}: {shape} {dtype:?}")?,
+                None => writeln!(f, "c{i}: {shape} {dtype:?}, closed over")?,
+            }
         }
         for (i, instruction) in self.instructions.iter().enumerate() {
             write!(f, "%{i} = {}", instruction.op.name())?;

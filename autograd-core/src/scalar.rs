@@ -89,6 +89,19 @@ impl ScalarExpr {
         Self::new(b.finish(&[y], inputs, params))
     }
 
+    /// As [`build`](Self::build), of several outputs.
+    pub fn build_many(
+        inputs: usize,
+        params: usize,
+        f: impl FnOnce(&mut Builder, &[Reg], &[Reg]) -> Vec<Reg>,
+    ) -> Self {
+        let mut b = Builder::new();
+        let xs: Vec<Reg> = (0..inputs).map(|i| b.input(i)).collect();
+        let ps: Vec<Reg> = (0..params).map(|i| b.param(i)).collect();
+        let outputs = f(&mut b, &xs, &ps);
+        Self::new(b.finish(&outputs, inputs, params))
+    }
+
     /// The program.
     pub fn program(&self) -> &Program {
         &self.0.program

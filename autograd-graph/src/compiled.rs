@@ -11,7 +11,7 @@ use autograd_core::algebra::fill;
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
     Error, General, Grads, Mask, Meta, Prim, Primitive, Residual, Residuals, Result, Rule, Saved, Signature,
-    Site, SliceMut, TrackedTensor, Values, View, apply_call,
+    Site, SliceMut, TrackedTensor, Values, View, apply_call, is_capturing,
 };
 use autograd_tape::GradientTape;
 use parking_lot::Mutex;
@@ -141,6 +141,10 @@ impl Compiled {
     #[track_caller]
     pub fn call(&self, inputs: &[&TrackedTensor]) -> Result<Vec<TrackedTensor>> {
         let site = Site::caller();
+        if is_capturing() && inputs.iter().all(|x| x.plain().is_some()) {
+            // What it closes over is closed over by the function that is being captured.
+            return self.source().run(inputs).map_err(|e| e.or_at(site));
+        }
         if inputs.iter().all(|x| x.plain().is_some()) {
             if let Some(like) = device_of(inputs) {
                 return self.run_beside(inputs, like).map_err(|e| e.or_at(site));

@@ -32,6 +32,7 @@ impl Graph {
         }
         for i in 0..program.constants.len() {
             match self.constant(i) {
+                Constant::Known => line(format_args!("c{i} [shape=plain];")),
                 Constant::Parameter => line(format_args!("c{i} [shape=box, style=filled];")),
                 Constant::Literal(number) => line(format_args!("c{i} [shape=plain, label=\"{number}\"];")),
             }

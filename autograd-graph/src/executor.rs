@@ -8,7 +8,7 @@ use autograd_core::kernels::machine::Feed;
 use autograd_core::kernels::{Slice, copy};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
-    At, Buffer, Error, Mask, Meta, Plain, Result, SliceMut, TrackedTensor, View, with_buffers,
+    At, Buffer, Error, Mask, Meta, Plain, Result, SliceMut, TrackedTensor, View, is_capturing, with_buffers,
 };
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -107,6 +107,10 @@ impl Executor {
     }
 
     fn check(&self, inputs: &[&TrackedTensor], outputs: &[TrackedTensor]) -> Result<()> {
+        if is_capturing() {
+            let reason = "what is captured writes over nothing; call the compiled graph as an op with `call`";
+            return Err(Error::mode("compiled", "capture", reason));
+        }
         let wrong = |what: &str, given: usize, wanted: usize| {
             Err(Error::argument("compiled", format!("{given} {what} given, {wanted} compiled for")))
         };

@@ -1,11 +1,11 @@
-//! The graph: a captured program with its parameters and literals told apart.
+//! The graph: a captured program with its parameters, known values and literals told apart.
 
-use crate::capture::{capture, capture_with};
+use crate::capture::capture_with_sections;
 use crate::check::check;
 use crate::elsewhere::{device_of, moved};
 use autograd_core::algebra::fill;
-use autograd_core::{DeviceLocation, Error, Meta, Operand, Program, Result, TrackedTensor};
-use autograd_tape::GradientTape;
+use autograd_core::{DeviceLocation, Error, Meta, Operand, Program, Result, Section, TrackedTensor};
+use autograd_tape::{GradientTape, run_recorded};
 use std::fmt;
 
 /// What a constant of a graph is.
@@ -13,6 +13,8 @@ use std::fmt;
 pub enum Constant {
     /// A closed-over value, bound by handle: what its memory holds when the graph runs is read.
     Parameter,
+    /// Numbers that the captured function made itself: a mask, a list of indices.
+    Known,
     /// A number that the program itself made, the same for all elements; passes may fold it.
     Literal(f64),
 }
@@ -44,6 +46,8 @@ pub struct Graph {
     program: Program,
     /// Whether ops gave auxiliary outputs while it was captured.
     pub(crate) hints: bool,
+    /// The checkpointed regions: differentiation opens them again. Passes leave them out.
+    sections: Vec<Section>,
 }
 
 impl Graph {
@@ -58,7 +62,7 @@ impl Graph {
         inputs: &[Meta],
     ) -> Result<Self> {
         let hints = inputs.iter().all(|x| x.device == DeviceLocation::Cpu);
-        Ok(Self { program: capture(f, inputs)?, hints })
+        Self::capture_with(f, inputs, hints)
     }
 
     /// As [`capture`](Self::capture), with the auxiliary outputs that rules want or without.
@@ -67,7 +71,8 @@ impl Graph {
         inputs: &[Meta],
         hints: bool,
     ) -> Result<Self> {
-        Ok(Self { program: capture_with(f, inputs, hints)?, hints })
+        let (program, sections) = capture_with_sections(f, inputs, hints)?;
+        Ok(Self { program, hints, sections })
     }
 
     /// The graph of a program.
@@ -76,7 +81,7 @@ impl Graph {
     /// As [`check`](Self::check).
     pub fn from_program(program: Program) -> Result<Self> {
         check(&program)?;
-        Ok(Self { program, hints: true })
+        Ok(Self { program, hints: true, sections: Vec::new() })
     }
 
     /// The program.
@@ -89,9 +94,11 @@ impl Graph {
         constant_of(&self.program, i)
     }
 
-    /// How many closed-over values it reads.
-    pub fn parameters(&self) -> usize {
-        (0..self.program.constants.len()).filter(|&i| self.constant(i) == Constant::Parameter).count()
+    /// The closed-over values that it reads, in the order in which they are
+    /// [lifted](Self::lift_parameters), stored and loaded.
+    pub fn parameters(&self) -> impl Iterator<Item = &TrackedTensor> {
+        let closed_over = |i: &usize| self.constant(*i) == Constant::Parameter;
+        (0..self.program.constants.len()).filter(closed_over).map(|i| &self.program.constants[i])
     }
 
     /// The inputs' shapes and types.
@@ -105,14 +112,14 @@ impl Graph {
     }
 
     /// Runs the graph on values, op by op, through whatever watches them: equal to the function it
-    /// was captured from, to the bit.
+    /// was captured from, to the bit. What was checkpointed there is so for the tapes here.
     ///
     /// # Errors
     /// As [`Program::run`].
     pub fn run(&self, inputs: &[&TrackedTensor]) -> Result<Vec<TrackedTensor>> {
         match device_of(inputs) {
-            Some(like) => moved(self.program.clone(), like)?.run(inputs),
-            None => self.program.run(inputs),
+            Some(like) => run_recorded(&moved(self.program.clone(), like)?, &self.sections, inputs),
+            None => run_recorded(&self.program, &self.sections, inputs),
         }
     }
 
@@ -149,7 +156,7 @@ impl Graph {
                 inputs[i] = tape.try_variable(&x[i])?;
             }
             let refs: Vec<&TrackedTensor> = inputs.iter().collect();
-            let made = self.program.run(&refs)?;
+            let made = self.run(&refs)?;
             let sources: Vec<&TrackedTensor> = wrt.iter().map(|&i| &inputs[i]).collect();
             let targets: Vec<&TrackedTensor> =
                 outputs.iter().map(|&i| &made[i]).filter(|y| tape.watches(y)).collect();
@@ -182,7 +189,7 @@ impl Graph {
                     bound.push(constant.clone());
                     Operand::Input(program.inputs.len() - 1)
                 }
-                Constant::Literal(_) => {
+                Constant::Known | Constant::Literal(_) => {
                     kept.push(constant.clone());
                     Operand::Constant(kept.len() - 1)
                 }
@@ -196,7 +203,7 @@ impl Graph {
         };
         program.instructions.iter_mut().flat_map(|i| &mut i.operands).for_each(moved);
         program.outputs.iter_mut().for_each(moved);
-        (Self { program, hints: self.hints }, bound)
+        (Self { program, hints: self.hints, sections: self.sections.clone() }, bound)
     }
 
     /// Whether every shape and type is what its op infers, operands come first, and nothing dangles.
@@ -210,8 +217,12 @@ impl Graph {
 
 /// What constant `i` of a program is.
 pub(crate) fn constant_of(program: &Program, i: usize) -> Constant {
-    let literal = program.constants[i].plain().and_then(|plain| plain.literal());
-    literal.map_or(Constant::Parameter, Constant::Literal)
+    let Some(plain) = program.constants[i].plain() else { return Constant::Parameter };
+    match plain.literal() {
+        Some(number) => Constant::Literal(number),
+        None if plain.is_known() => Constant::Known,
+        None => Constant::Parameter,
+    }
 }
 
 /// The number that an operand is, where it is a literal.
@@ -219,7 +230,7 @@ pub(crate) fn literal_of(program: &Program, operand: Operand) -> Option<f64> {
     match operand {
         Operand::Constant(i) => match constant_of(program, i) {
             Constant::Literal(number) => Some(number),
-            Constant::Parameter => None,
+            Constant::Parameter | Constant::Known => None,
         },
         Operand::Input(_) | Operand::Result { .. } => None,
     }

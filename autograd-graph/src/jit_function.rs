@@ -10,9 +10,10 @@ use std::fmt;
 
 /// `f`, compiled at its first call for each set of shapes and types.
 ///
-/// What `f` computes from closed-over values reads them at every call. What it computes with Rust
-/// control flow is fixed at the first call; reading a number inside of it is an error that names
-/// the line. Without the feature `jit` fused ops run as tiles, with it as machine code where the
+/// What `f` computes from closed-over values it computes at every call, from what their memory then
+/// holds; values of its own it makes once. What Rust code decides is fixed at the first call:
+/// reading an input's number is an error that names the line, a closed-over number or handle is read
+/// once. Where such a thing has changed, [`forget`](Jit::forget) compiles anew. Without the feature `jit` fused ops run as tiles, with it as machine code where the
 /// processor has AVX2 and FMA.
 ///
 /// ```
@@ -140,6 +141,13 @@ where
     /// As [`compiled`](Self::compiled).
     pub fn explain(&self, inputs: &[&TrackedTensor]) -> Result<Explanation> {
         Ok(self.compiled(inputs)?.explain())
+    }
+
+    /// Forgets what was compiled: the next call captures `f` anew, with the numbers and handles that
+    /// it closes over then.
+    pub fn forget(&self) {
+        // What is dropped may hold values of a transform, so it is dropped when nothing is locked.
+        let _gone = std::mem::take(&mut *self.known.write());
     }
 
     /// For how many sets of shapes it has been compiled.

@@ -2,7 +2,8 @@
 //!
 //! A pointwise op is stored as its expression. Other ops are stored by a tag and parameters, from
 //! which their crate makes them again; an op that cannot be made again is an error that names it.
-//! Values are not stored: parameters are bound when a graph is loaded.
+//! A function's own numbers are stored with it; what it closes over is not: these parameters are
+//! bound when a graph is loaded.
 
 use crate::fused::{Fused, FusedOutput};
 use crate::graph::{Constant, Graph};
@@ -10,13 +11,13 @@ use autograd_core::algebra::fill;
 use autograd_core::kernels::expr::{Binary, Builder, Node, Program as Expr, Reg, Unary};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
-    DType, Definition, DeviceLocation, Error, Instruction, Meta, Operand, Parameter, Pointwise, Prim,
-    Program, ReducedPointwise, Result, ScalarExpr, Shape, Site, TrackedTensor, checked_shape,
+    DType, Definition, DeviceLocation, Error, Instruction, Layout, Meta, Operand, Parameter, Pointwise, Prim,
+    Program, ReducedPointwise, Result, ScalarExpr, Shape, Site, TrackedTensor, algebra, interned, is_float,
+    known, sound_shape,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// A graph as data, for any format that serde knows.
 ///
@@ -59,6 +60,8 @@ enum StoredConstant {
     Parameter(StoredMeta),
     /// A number by its bits, which text formats keep exactly.
     Literal(u64, StoredMeta),
+    /// The function's own numbers: floats by their bits in f64, whole ones as they are.
+    Known(Vec<u64>, StoredMeta),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -118,6 +121,9 @@ enum StoredNode {
 enum StoredParameter {
     Whole(u64),
     Flag(bool),
+    /// A number by its bits.
+    Number(u64),
+    Text(String),
     Shape(Vec<usize>),
     Type(String),
 }
@@ -131,10 +137,11 @@ impl Graph {
         let program = self.program();
         let constants = (0..program.constants.len()).map(|i| {
             let meta = stored_meta(&program.constants[i].meta());
-            match self.constant(i) {
+            Ok(match self.constant(i) {
                 Constant::Parameter => StoredConstant::Parameter(meta),
+                Constant::Known => StoredConstant::Known(stored_numbers(&program.constants[i])?, meta),
                 Constant::Literal(number) => StoredConstant::Literal(number.to_bits(), meta),
-            }
+            })
         });
         let instructions = program.instructions.iter().map(|instruction| {
             Ok(StoredInstruction {
@@ -146,7 +153,7 @@ impl Graph {
         Ok(StoredGraph {
             version: VERSION,
             inputs: program.inputs.iter().map(stored_meta).collect(),
-            constants: constants.collect(),
+            constants: constants.collect::<Result<_>>()?,
             instructions: instructions.collect::<Result<_>>()?,
             outputs: program.outputs.iter().map(|o| stored_operand(*o)).collect(),
         })
@@ -179,6 +186,7 @@ impl StoredGraph {
                 StoredConstant::Literal(bits, meta) => {
                     fill(f64::from_bits(*bits), &loaded_meta(meta)?, &TrackedTensor::scalar(0.0))?
                 }
+                StoredConstant::Known(numbers, meta) => loaded_numbers(numbers, &loaded_meta(meta)?)?,
                 StoredConstant::Parameter(meta) => {
                     let want = loaded_meta(meta)?;
                     let fits = |x: &&TrackedTensor| *x.shape() == want.shape && x.dtype() == want.dtype;
@@ -197,15 +205,15 @@ impl StoredGraph {
                 stored.operands.iter().map(|o| loaded_operand(*o)).collect();
             let metas =
                 operands.iter().map(|o| meta_before(&program, *o, i)).collect::<Result<Vec<Meta>>>()?;
-            let (op, takes) = loaded_op(&stored.op)?;
-            if metas.len() != takes {
-                return Err(broken(format!("{} takes {takes} operands, not {}", op.name(), metas.len())));
-            }
+            let op = loaded_op(&stored.op, &metas)?;
             let mut signature = op.infer(&metas)?;
             let mut aux = 0;
             if stored.aux {
                 aux = signature.aux.len();
                 signature.outputs.append(&mut signature.aux);
+            }
+            for output in &signature.outputs {
+                loaded_shape(output.shape.dims())?;
             }
             program.instructions.push(Instruction { op, operands, outputs: signature.outputs, aux, site });
         }
@@ -235,9 +243,8 @@ fn stored_meta(meta: &Meta) -> StoredMeta {
 }
 
 fn loaded_shape(dims: &[usize]) -> Result<Shape> {
-    let elements = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-    elements.ok_or_else(|| broken("a shape has more elements than there can be".to_owned()))?;
-    checked_shape("load", dims)
+    sound_shape(dims)
+        .ok_or_else(|| broken("a shape has more dimensions or elements than there can be".to_owned()))
 }
 
 fn loaded_dtype(name: &str) -> Result<DType> {
@@ -247,6 +254,25 @@ fn loaded_dtype(name: &str) -> Result<DType> {
 fn loaded_meta(meta: &StoredMeta) -> Result<Meta> {
     let (shape, dtype) = (loaded_shape(&meta.shape)?, loaded_dtype(&meta.dtype)?);
     Ok(Meta { shape, dtype, device: DeviceLocation::Cpu })
+}
+
+fn stored_numbers(value: &TrackedTensor) -> Result<Vec<u64>> {
+    if is_float(value.dtype()) {
+        let numbers = algebra::cast(value, DType::F64)?.to_flat::<f64>()?;
+        return Ok(numbers.into_iter().map(f64::to_bits).collect());
+    }
+    let numbers = algebra::cast(value, DType::I64)?.to_flat::<i64>()?;
+    Ok(numbers.into_iter().map(i64::cast_unsigned).collect())
+}
+
+fn loaded_numbers(numbers: &[u64], meta: &Meta) -> Result<TrackedTensor> {
+    let dims = meta.shape.dims();
+    let wide = if is_float(meta.dtype) {
+        TrackedTensor::from_vec(numbers.iter().map(|bits| f64::from_bits(*bits)).collect(), dims)?
+    } else {
+        TrackedTensor::from_vec(numbers.iter().map(|bits| bits.cast_signed()).collect(), dims)?
+    };
+    Ok(known(&algebra::cast(&wide, meta.dtype)?))
 }
 
 fn stored_operand(operand: Operand) -> StoredOperand {
@@ -295,6 +321,8 @@ fn stored_op(op: &Prim) -> Result<StoredOp> {
     let parameters = saved.parameters.into_iter().map(|parameter| match parameter {
         Parameter::Whole(n) => StoredParameter::Whole(n),
         Parameter::Flag(flag) => StoredParameter::Flag(flag),
+        Parameter::Number(number) => StoredParameter::Number(number.to_bits()),
+        Parameter::Text(text) => StoredParameter::Text(text),
         Parameter::Shape(dims) => StoredParameter::Shape(dims),
         Parameter::Type(dtype) => StoredParameter::Type(dtype.as_str().to_owned()),
     });
@@ -322,21 +350,33 @@ fn stored_expression(op: &Pointwise) -> StoredExpression {
     }
 }
 
-/// The op, and how many operands it takes.
-fn loaded_op(stored: &StoredOp) -> Result<(Prim, usize)> {
+/// The op on operands of these shapes and types.
+fn loaded_op(stored: &StoredOp, operands: &[Meta]) -> Result<Prim> {
+    if let StoredOp::Pointwise(expression)
+    | StoredOp::Reduced { expression, .. }
+    | StoredOp::Fused { expression, .. } = stored
+        && expression.inputs != operands.len()
+    {
+        let (name, takes, given) = (&expression.name, expression.inputs, operands.len());
+        return Err(broken(format!("{name} takes {takes} operands, not {given}")));
+    }
     match stored {
-        StoredOp::Pointwise(expression) => {
-            let op = loaded_expression(expression)?;
-            Ok((Prim::Pointwise(op), expression.inputs))
-        }
+        StoredOp::Pointwise(expression) => Ok(Prim::Pointwise(loaded_expression(expression)?)),
         StoredOp::Reduced { expression, shape, targets } => {
             let whole = loaded_shape(shape)?;
             let targets = targets.iter().map(|t| loaded_target(t, &whole)).collect::<Result<Vec<Shape>>>()?;
+            let inside = |x: &Meta| Layout::contiguous(x.shape).broadcast_to(&whole).is_some();
+            if !operands.iter().all(inside) {
+                return Err(broken(format!(
+                    "an operand of {:?} does not broadcast to {whole}",
+                    expression.name
+                )));
+            }
             if targets.len() != expression.outputs.len() {
                 return Err(broken("an expression has not as many outputs as targets".to_owned()));
             }
             let op = ReducedPointwise::new(loaded_expression(expression)?, whole, &targets);
-            Ok((Prim::Shared(Arc::new(op)), expression.inputs))
+            Ok(Prim::Shared(Arc::new(op)))
         }
         StoredOp::Fused { expression, shape, dtype, outputs } => {
             let whole = loaded_shape(shape)?;
@@ -357,7 +397,7 @@ fn loaded_op(stored: &StoredOp) -> Result<(Prim, usize)> {
             }
             let expr = loaded_expression(expression)?.expr().clone();
             let op = Fused::new(expr, whole, loaded_dtype(dtype)?, outs, vec!["loaded"]);
-            Ok((Prim::Shared(Arc::new(op)), expression.inputs))
+            Ok(Prim::Shared(Arc::new(op)))
         }
         StoredOp::Named { tag, parameters } => {
             let parameters = parameters
@@ -366,14 +406,16 @@ fn loaded_op(stored: &StoredOp) -> Result<(Prim, usize)> {
                     Ok(match parameter {
                         StoredParameter::Whole(n) => Parameter::Whole(*n),
                         StoredParameter::Flag(flag) => Parameter::Flag(*flag),
+                        StoredParameter::Number(bits) => Parameter::Number(f64::from_bits(*bits)),
+                        StoredParameter::Text(text) => Parameter::Text(text.clone()),
                         StoredParameter::Shape(dims) => Parameter::Shape(dims.clone()),
                         StoredParameter::Type(name) => Parameter::Type(loaded_dtype(name)?),
                     })
                 })
                 .collect::<Result<Vec<Parameter>>>()?;
-            autograd_core::rebuild(tag, &parameters)
-                .or_else(|| autograd_ops::rebuild(tag, &parameters))
-                .ok_or_else(|| broken(format!("no op {tag:?} with these parameters")))
+            autograd_core::rebuild(tag, &parameters, operands)
+                .or_else(|| autograd_ops::rebuild(tag, &parameters, operands))
+                .ok_or_else(|| broken(format!("no op {tag:?} with these parameters and operands")))
         }
     }
 }
@@ -381,7 +423,7 @@ fn loaded_op(stored: &StoredOp) -> Result<(Prim, usize)> {
 /// A shape that broadcasts to the whole one.
 fn loaded_target(dims: &[usize], whole: &Shape) -> Result<Shape> {
     let shape = loaded_shape(dims)?;
-    if autograd_core::Layout::contiguous(shape).broadcast_to(whole).is_none() {
+    if Layout::contiguous(shape).broadcast_to(whole).is_none() {
         return Err(broken(format!("{shape} does not broadcast to {whole}")));
     }
     Ok(shape)
@@ -434,20 +476,6 @@ fn loaded_program(stored: &StoredExpression) -> Result<Expr> {
     Ok(b.finish(&outputs, stored.inputs, stored.params.len()))
 }
 
-/// A name that lives as long as the program: an op's name is compiled in where the op is, and is
-/// kept once where it was loaded.
-fn interned(name: &str) -> &'static str {
-    static NAMES: Mutex<Option<HashMap<String, &'static str>>> = Mutex::new(None);
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    let names = names.get_or_insert_default();
-    if let Some(known) = names.get(name) {
-        return known;
-    }
-    let kept: &'static str = Box::leak(name.to_owned().into_boxed_str());
-    names.insert(name.to_owned(), kept);
-    kept
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -489,9 +517,9 @@ mod tests {
     #[test]
     fn an_op_that_cannot_be_stored_is_named() -> Result<()> {
         let x = TrackedTensor::from_vec(vec![3f32, 1., 2.], &[3])?;
-        let graph = Graph::capture(|x| Ok(vec![x[0].cumsum(0)?]), &[x.meta()])?;
-        let error = graph.to_stored().expect_err("it has no tag");
-        assert!(matches!(error, Error::UnsupportedMode { op: "cumsum", .. }), "{error}");
+        let graph = Graph::capture(|x| Ok(vec![x[0].gradient_hook(|ct| ct.neg())?]), &[x.meta()])?;
+        let error = graph.to_stored().expect_err("a hook is a closure");
+        assert!(matches!(error, Error::UnsupportedMode { op: "gradient_hook", .. }), "{error}");
         Ok(())
     }
 

@@ -131,20 +131,52 @@ fn every_net_runs_within_its_budgets_and_gives_the_same_bits() -> Result<()> {
     Ok(())
 }
 
+/// The deep net with its halves checkpointed.
+fn halves(x: &[TrackedTensor]) -> Result<TrackedTensor> {
+    let middle = x.len() / 2;
+    let run =
+        |h: &TrackedTensor, w: &[TrackedTensor]| w.iter().try_fold(h.clone(), |h, w| h.matmul(w)?.tanh());
+    let region = autograd_tape::RegionOptions::new;
+    let h = autograd_tape::region(region(), || run(&x[0], &x[1..middle]))?;
+    autograd_tape::region(region(), || run(&h, &x[middle..]))?.sqr()?.sum()
+}
+
+#[test]
+fn a_graph_that_is_differentiated_afterwards_keeps_its_checkpoints() -> Result<()> {
+    let x = deep_inputs()?;
+    let metas: Vec<_> = x.iter().map(TrackedTensor::meta).collect();
+    let all: Vec<usize> = (0..x.len()).collect();
+    let differentiated = |f: Loss| -> Result<Compiled> {
+        let graph = Graph::capture(|x| Ok(vec![f(x)?]), &metas)?;
+        graph.value_and_gradient(&[0], &all)?.compile(Options::default())
+    };
+    let (kept, less) = (differentiated(deep)?, differentiated(halves)?);
+    assert!(
+        less.planned_bytes() < kept.planned_bytes(),
+        "{} of {}",
+        less.planned_bytes(),
+        kept.planned_bytes()
+    );
+    assert_eq!(bits(&less.call(&refs(&x))?), bits(&kept.call(&refs(&x))?));
+    // As many bytes as where the gradient is captured with the function, and ops.
+    let together = step(halves, &x)?;
+    assert_eq!(less.planned_bytes(), together.compile(Options::default())?.planned_bytes());
+    assert_eq!(less.source().program().instructions.len(), together.program().instructions.len());
+    // A compiled forward pass as an op in eager code has a backward pass with them.
+    let forward = Graph::capture(|x| Ok(vec![halves(x)?]), &metas)?.compile(Options::default())?;
+    let tape = GradientTape::new();
+    let variables: Vec<TrackedTensor> = x.iter().map(|x| tape.variable(x)).collect();
+    let y = forward.call(&refs(&variables))?.swap_remove(0);
+    assert_eq!(bits(&tape.gradient(&y, &refs(&variables))?), bits(&kept.call(&refs(&x))?[1..]));
+    Ok(())
+}
+
 #[test]
 fn checkpointed_functions_are_captured_with_what_they_compute_again() -> Result<()> {
     // The other way to less memory: the function says what is computed again, and a pass that
     // shares equal ops would undo it.
     let x = deep_inputs()?;
     let metas: Vec<_> = x.iter().map(TrackedTensor::meta).collect();
-    let halves = |x: &[TrackedTensor]| -> Result<TrackedTensor> {
-        let middle = x.len() / 2;
-        let run =
-            |h: &TrackedTensor, w: &[TrackedTensor]| w.iter().try_fold(h.clone(), |h, w| h.matmul(w)?.tanh());
-        let region = autograd_tape::RegionOptions::new;
-        let h = autograd_tape::region(region(), || run(&x[0], &x[1..middle]))?;
-        autograd_tape::region(region(), || run(&h, &x[middle..]))?.sqr()?.sum()
-    };
     let plain = Graph::capture(value_and_grad(deep), &metas)?;
     let again = Graph::capture(value_and_grad(halves), &metas)?;
     assert!(again.program().instructions.len() > plain.program().instructions.len());

@@ -180,7 +180,7 @@ fn closed_over_values_are_parameters_and_literals_are_not() -> Result<()> {
     let x = TrackedTensor::from_vec(vec![3f32, 4.], &[2])?;
     let graph = Graph::capture(|x| Ok(vec![x[0].mul(&w)?.add(1.0)?]), &[x.meta()])?;
     let kinds: Vec<Constant> = (0..graph.program().constants.len()).map(|i| graph.constant(i)).collect();
-    assert_eq!(graph.parameters(), 1, "{kinds:?}");
+    assert_eq!(graph.parameters().count(), 1, "{kinds:?}");
     let compiled = graph.compile(Options::default())?;
     assert_eq!(compiled.call(&[&x])?[0].to_vec1::<f32>()?, [4., 9.]);
     // What an optimiser does: the memory changes, the handle stays.
@@ -189,6 +189,97 @@ fn closed_over_values_are_parameters_and_literals_are_not() -> Result<()> {
     let (lifted, bound) = graph.lift_parameters();
     assert_eq!((lifted.inputs().len(), bound.len()), (2, 1));
     assert_eq!(lifted.run(&[&x, &x])?[0].to_vec1::<f32>()?, [10., 17.]);
+    Ok(())
+}
+
+#[test]
+fn what_is_computed_from_closed_over_values_alone_is_part_of_the_graph() -> Result<()> {
+    let variable = candle_core::Var::new(&[1f32, 2.], &candle_core::Device::Cpu)?;
+    let w = TrackedTensor::from_candle(variable.as_tensor())?;
+    let v = TrackedTensor::from_vec(vec![5f32, 6.], &[2])?;
+    let x = TrackedTensor::from_vec(vec![3f32, 4.], &[2])?;
+    // Neither the square of w nor its sum with v reads the input; the mask reads nothing at all.
+    let f = |x: &[TrackedTensor]| {
+        let mask = TrackedTensor::from_vec(vec![1f32, 0.], &[2])?.add(1.0)?;
+        let mut scale = w.sqr()?;
+        scale.add_(&v)?;
+        Ok(vec![x[0].mul(&scale)?.mul(&mask)?])
+    };
+    let step = jit(f);
+    assert_eq!(step.call(&[&x])?[0].to_vec1::<f32>()?, [36., 40.]);
+    variable.set(&candle_core::Tensor::new(&[10f32, 20.], &candle_core::Device::Cpu)?)?;
+    assert_eq!(step.call(&[&x])?[0].to_vec1::<f32>()?, [630., 1624.]);
+
+    // Both are listed, the mask is the function's own, and their gradients are those of inputs.
+    let graph = Graph::capture(f, &[x.meta()])?;
+    let shapes: Vec<&[usize]> = graph.parameters().map(TrackedTensor::dims).collect();
+    assert_eq!(shapes, [[2], [2]], "{graph}");
+    let constants = 0..graph.program().constants.len();
+    assert_eq!(constants.filter(|&i| graph.constant(i) == Constant::Known).count(), 1, "{graph}");
+    let (lifted, bound) = graph.lift_parameters();
+    let sum =
+        Graph::capture(|x| Ok(vec![lifted.run(&x.iter().collect::<Vec<_>>())?[0].sum()?]), lifted.inputs())?;
+    let gradients = sum.gradient(&[0], &[1, 2])?.run(&[&x, &bound[0], &bound[1]])?;
+    assert_eq!(gradients[0].to_vec1::<f32>()?, [120., 160.]);
+    assert_eq!(gradients[1].to_vec1::<f32>()?, [6., 4.]);
+    Ok(())
+}
+
+#[test]
+fn values_that_an_outer_tape_watches_are_closed_over_too() -> Result<()> {
+    let tape = GradientTape::new();
+    let w = tape.variable(TrackedTensor::from_vec(vec![1f64, 2.], &[2])?);
+    let x = TrackedTensor::from_vec(vec![3f64, 4.], &[2])?;
+    // The tape records nothing meanwhile, and the graph reads w itself.
+    let before = tape.len();
+    let f = |x: &[TrackedTensor]| {
+        let mut scale = w.exp()?;
+        scale.mul_(&w)?;
+        Ok(vec![x[0].mul(&scale)?.sum()?])
+    };
+    let graph = Graph::capture(f, &[x.meta()])?;
+    assert_eq!((tape.len(), graph.parameters().count()), (before, 1), "{graph}");
+    let y = graph.run(&[&x])?.remove(0);
+    let (got, want) =
+        (tape.derivative(&y, &w)?.to_vec1::<f64>()?, [3.0 * 2.0 * 1f64.exp(), 4.0 * 3.0 * 2f64.exp()]);
+    assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < F64), "{got:?} {want:?}");
+    assert!(matches!(graph.compile(Options::default()), Err(Error::UnsupportedMode { .. })));
+    Ok(())
+}
+
+#[test]
+fn a_function_is_captured_again_where_its_state_has_changed() -> Result<()> {
+    let factor = std::cell::Cell::new(2.0);
+    let f = jit(|x| Ok(vec![x[0].mul(factor.get())?]));
+    let x = TrackedTensor::from_vec(vec![3f32], &[1])?;
+    assert_eq!(f.call(&[&x])?[0].to_vec1::<f32>()?, [6.]);
+    factor.set(10.0);
+    assert_eq!(f.call(&[&x])?[0].to_vec1::<f32>()?, [6.]);
+    f.forget();
+    assert_eq!(f.call(&[&x])?[0].to_vec1::<f32>()?, [30.]);
+    Ok(())
+}
+
+#[test]
+fn a_compiled_function_within_a_captured_one_closes_over_for_it() -> Result<()> {
+    let variable = candle_core::Var::new(&[1f32, 2.], &candle_core::Device::Cpu)?;
+    let w = TrackedTensor::from_candle(variable.as_tensor())?;
+    let x = TrackedTensor::from_vec(vec![3f32, 4.], &[2])?;
+    let inner = jit(|x| Ok(vec![x[0].mul(&w)?]));
+    let outer = jit(|x| Ok(vec![inner.call(&[&w])?[0].add(&inner.call(&[&x[0]])?[0])?]));
+    assert_eq!(outer.call(&[&x])?[0].to_vec1::<f32>()?, [4., 12.]);
+    variable.set(&candle_core::Tensor::new(&[2f32, 3.], &candle_core::Device::Cpu)?)?;
+    assert_eq!(outer.call(&[&x])?[0].to_vec1::<f32>()?, [10., 21.]);
+    // Writing over memory is no step of a captured function.
+    let into = compile(
+        |x| {
+            let mut out = vec![w.exp()?];
+            inner.run_into(&[&w], &mut out)?;
+            Ok(vec![x[0].add(&out[0])?])
+        },
+        &[x.meta()],
+    );
+    assert!(matches!(into, Err(Error::UnsupportedMode { .. })));
     Ok(())
 }
 
@@ -326,9 +417,12 @@ fn every_pass_alone_keeps_the_results() -> Result<()> {
         Passes::NONE,
         one(|p| p.fold = true),
         one(|p| p.simplify = true),
+        one(|p| p.sink = true),
+        one(|p| p.join = true),
         one(|p| p.common = true),
         one(|p| p.dead = true),
         one(|p| p.rematerialise = true),
+        one(|p| p.min_cut = true),
         one(|p| p.fuse = true),
         one(|p| (p.fuse, p.block) = (true, true)),
         one(|p| p.schedule = true),

@@ -1,15 +1,19 @@
 //! Every op of the registry, captured with its gradient: the interpreter equals eager mode to the
-//! bit, the compiled graph within rounding. And what ops say of their rows is so.
+//! bit, the compiled graph within rounding, the stored and loaded one to the bit. And what ops say of
+//! their rows is so.
 
 use autograd_core::algebra::narrow;
-use autograd_core::{ByRows, DType, Operand, Result, TrackedTensor, apply_call, is_float};
-use autograd_graph::{Engine, Graph, Options};
+use autograd_core::{ByRows, DType, Error, Operand, Result, TrackedTensor, apply_call, is_float};
+use autograd_graph::{Engine, Graph, Options, StoredGraph};
 use autograd_ops::TensorAutograd;
 use autograd_ops::registry::{self, Case, Sample};
 use autograd_tape::GradientTape;
 
 /// Ops of the registry are a few roundings in f64; sums of fused ops are ordered otherwise.
 const TOLERANCE: f64 = 1e-11;
+
+/// Ops that hold a closure.
+const CLOSURES: &[&str] = &["gradient_hook"];
 
 fn draw(sample: &Sample, seed: u64) -> Result<TrackedTensor> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678_9abc_def1;
@@ -101,6 +105,32 @@ fn check(case: &Case) -> Result<Option<String>> {
     compare("compiled", &compiled.call(&refs)?, &want, TOLERANCE)
 }
 
+/// The graph of a case, with its values; `None` where the op refuses them.
+fn captured(case: &Case) -> Result<Option<(Graph, Vec<TrackedTensor>)>> {
+    let x = case.inputs.iter().zip(1..).map(|(s, seed)| draw(s, seed)).collect::<Result<Vec<_>>>()?;
+    if outputs_and_gradient(case, &x).is_err() {
+        return Ok(None);
+    }
+    let metas: Vec<_> = x.iter().map(TrackedTensor::meta).collect();
+    Ok(Some((Graph::capture(|x| outputs_and_gradient(case, x), &metas)?, x)))
+}
+
+/// The graph as text and back.
+fn stored_and_loaded(graph: &Graph) -> Result<Graph> {
+    let text = serde_json::to_string(&graph.to_stored()?).map_err(Error::msg)?;
+    let stored: StoredGraph = serde_json::from_str(&text).map_err(Error::msg)?;
+    stored.load(&graph.parameters().cloned().collect::<Vec<_>>())
+}
+
+fn check_stored(case: &Case) -> Result<Option<String>> {
+    let Some((graph, x)) = captured(case)? else { return Ok(None) };
+    let refs: Vec<&TrackedTensor> = x.iter().collect();
+    let want = graph.run(&refs)?;
+    let again = stored_and_loaded(&graph)?;
+    let what = format!("loaded, of {} parameters", graph.parameters().count());
+    compare(&what, &again.run(&refs)?, &want, 0.0)
+}
+
 /// Whether an op that says that its rows are independent gives for the first row and for the others
 /// what it gives for all; how many ops of the case say so.
 fn check_rows(case: &Case) -> Result<(usize, Option<String>)> {
@@ -170,8 +200,8 @@ fn rows_are_independent_where_an_op_says_so() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn every_op_captured_equals_eager_mode() {
+/// Checks every case, or those of the op that `OP` names.
+fn check_all(check: impl Fn(&Case) -> Result<Option<String>>) {
     let only = std::env::var("OP").ok();
     let mut failures = Vec::new();
     let mut cases = 0;
@@ -190,4 +220,65 @@ fn every_op_captured_equals_eager_mode() {
     }
     assert!(cases > 0, "no op is named {only:?}");
     assert!(failures.is_empty(), "{} of {cases} cases failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn every_op_captured_equals_eager_mode() {
+    check_all(check);
+}
+
+#[test]
+fn every_op_is_stored_and_loaded_as_it_was() {
+    // What closures there are in a graph cannot be data: a hook's, and that of an op's own rule.
+    check_all(|case| match check_stored(case) {
+        Err(Error::UnsupportedMode { op, mode: "storage", .. }) if CLOSURES.contains(&op) => Ok(None),
+        other => other,
+    });
+}
+
+/// Every whole number, flag and shape of a stored graph, changed: it is refused, or it is another
+/// graph, and running that one is an error or gives numbers. Nothing panics.
+fn check_broken(case: &Case) -> Result<Option<String>> {
+    let Some((graph, x)) = captured(case)? else { return Ok(None) };
+    let Ok(stored) = graph.to_stored() else { return Ok(None) };
+    let (refs, parameters): (Vec<_>, Vec<_>) = (x.iter().collect(), graph.parameters().cloned().collect());
+    let good = serde_json::to_value(&stored).map_err(Error::msg)?;
+    let places = places(&good, "");
+    for place in places.iter().filter(|place| place.contains("/Named/parameters/")) {
+        for value in [0u64, 1, 2, 9, 1 << 33, u64::MAX] {
+            let mut broken = good.clone();
+            let Some(slot) = broken.pointer_mut(place) else { continue };
+            *slot = if slot.is_boolean() { (value % 2 == 0).into() } else { value.into() };
+            let Ok(broken) = serde_json::from_value::<StoredGraph>(broken) else { continue };
+            let run = || {
+                let graph = broken.load(&parameters)?;
+                // A value may be as large as a number says; there is no need to make it.
+                let made = graph.program().instructions.iter().flat_map(|i| &i.outputs);
+                let small = made.map(autograd_core::Meta::elements).all(|n| n < 1 << 14);
+                if small { graph.run(&refs) } else { Ok(Vec::new()) }
+            };
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
+                return Ok(Some(format!("{place} = {value} panics")));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The pointers to all numbers and flags of a value.
+fn places(value: &serde_json::Value, at: &str) -> Vec<String> {
+    use serde_json::Value;
+    match value {
+        Value::Number(_) | Value::Bool(_) => vec![at.to_owned()],
+        Value::Array(all) => {
+            all.iter().enumerate().flat_map(|(i, v)| places(v, &format!("{at}/{i}"))).collect()
+        }
+        Value::Object(all) => all.iter().flat_map(|(k, v)| places(v, &format!("{at}/{k}"))).collect(),
+        Value::Null | Value::String(_) => Vec::new(),
+    }
+}
+
+#[test]
+fn broken_parameters_of_any_op_are_errors() {
+    check_all(check_broken);
 }

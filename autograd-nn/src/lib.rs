@@ -6,6 +6,7 @@
 //! - [`Parameters`] puts candle's variables on a tape, and hands gradients back as the `GradStore`
 //!   that candle-nn's optimisers step on. They load and save safetensors, and are those of a
 //!   `VarMap` where there is one.
+//! - [`optimisers`] are steps as functions of trees, to be compiled with the gradient.
 //! - [`layers`] are candle-nn's over values; [`ValueBuilder`] gives them their parameters.
 //!
 //! It is not a training framework: loops, data and schedules stay yours and candle's.
@@ -40,6 +41,7 @@ mod candle_op;
 mod diagnose;
 mod function;
 pub mod layers;
+pub mod optimisers;
 mod parameters;
 mod watched;
 

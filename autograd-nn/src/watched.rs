@@ -1,7 +1,7 @@
 //! Parameters as values, with the variables that they came from.
 
 use crate::parameters::no_parameter;
-use autograd_core::{Error, Result, Site, TrackedTensor};
+use autograd_core::{Error, Path, Result, Site, TrackedTensor, Tree};
 use autograd_tape::GradientTape;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
@@ -107,6 +107,28 @@ impl Watched {
             store.insert(entry.var.as_tensor(), grad.into_tensor()?);
         }
         Ok(store)
+    }
+}
+
+/// The trained parameters are the leaves, in the order of their names: so a structure of parameters
+/// is what transforms and [optimisers](crate::optimisers) work on.
+impl Tree for Watched {
+    type Owned = Self;
+
+    fn visit<'a>(&'a self, path: &Path<'_>, leaf: &mut dyn FnMut(&Path<'_>, &'a TrackedTensor)) {
+        for (name, entry) in self.entries().filter(|(_, entry)| !entry.statistic) {
+            leaf(&Path::Key(path, name), &entry.value);
+        }
+    }
+
+    fn rebuild(&self, leaf: &mut dyn FnMut(&TrackedTensor) -> Result<TrackedTensor>) -> Result<Self> {
+        let mut entries = (*self.entries).clone();
+        for (name, entry) in &mut entries {
+            if name.starts_with(&self.prefix) && !entry.statistic {
+                entry.value = leaf(&entry.value)?;
+            }
+        }
+        Ok(Self { entries: Arc::new(entries), prefix: self.prefix.clone() })
     }
 }
 

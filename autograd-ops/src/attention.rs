@@ -266,7 +266,22 @@ impl Attend {
     }
 }
 
+crate::saved::stored! {
+    "attention" => Attend { scale, causal, masked }, |op, x| x.len() == 3 + usize::from(op.masked);
+    "attention_vjp" => AttendGrad { attend, wanted, hinted }, |op, x| {
+        let Some((given, operands)) = x.split_at_checked(2) else { return false };
+        let masked = usize::from(op.attend.masked);
+        let wanted = op.wanted.iter().all(|i| i < 3 + masked);
+        let Some(hint) = operands.get(3 + masked..) else { return false };
+        let made = op.attend.infer(&operands[..3 + masked]);
+        wanted && hint.len() == usize::from(op.hinted) && made.is_ok_and(|made| {
+            given.iter().all(|y| *y == made.outputs[0]) && hint.iter().eq(made.aux.iter().take(hint.len()))
+        })
+    };
+}
+
 impl Primitive for Attend {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         NAME
     }
@@ -391,6 +406,7 @@ impl AttendGrad {
 }
 
 impl Primitive for AttendGrad {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "scaled_dot_product_attention_vjp"
     }

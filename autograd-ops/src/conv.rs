@@ -11,6 +11,7 @@ mod elsewhere;
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::kernels::conv2d::Conv2d as Geometry;
 use autograd_core::{At, Error, Result, Shape, Site, TrackedTensor, algebra, apply_one, checked_shape};
+pub(crate) use contraction::rebuild;
 use contraction::{Contraction, Role};
 
 /// Parameters of a convolution where rows and columns differ.

@@ -4,6 +4,7 @@ use crate::elsewhere;
 use crate::numbers::{Dim, Numbers};
 use crate::reduce::{Over, kept_of, sum_over, variants};
 use crate::registry::{Case, Family, Op, Sample};
+use crate::saved::has;
 use autograd_core::device::Tensors;
 use autograd_core::kernels::expr::{Binary, Unary};
 use autograd_core::kernels::reduce::{Reduction, reduce};
@@ -72,7 +73,14 @@ impl Extremum {
     }
 }
 
+crate::saved::stored! {
+    "extremum" => Extremum { max, over }, |op, x| has(x, 1, op.over.dims.iter());
+    "flat_extremum" => FlatExtremum { 0 }, |op, x| has(x, 1, op.0.over.dims.iter());
+    "size_extremum" => SizeExtremum { 0 }, |op, x| has(x, 1, op.0.over.dims.iter());
+}
+
 impl Primitive for Extremum {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         self.op()
     }
@@ -132,6 +140,7 @@ impl General for Extremum {
 }
 
 impl Primitive for FlatExtremum {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         self.0.op()
     }
@@ -178,6 +187,7 @@ impl Composed for SizeExtremum {
 }
 
 impl Primitive for SizeExtremum {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "norm"
     }

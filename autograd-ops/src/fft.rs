@@ -172,7 +172,14 @@ fn no_kernel(op: &'static str) -> impl Fn(kernel::NoKernel) -> Error {
     move |_| Error::argument(op, "the kernels work on f64 and f32")
 }
 
+crate::saved::stored! {
+    "rfft" => RealToComplex { 0 }, |op, x| x.len() == 1 && x[0].shape.dims().last() == Some(&op.0);
+    "irfft" => ComplexToReal { 0 }, |_, x| x.len() == 2;
+    "fft" => Complex { inverse }, |_, x| x.len() == 2;
+}
+
 impl Primitive for RealToComplex {
+    crate::saved::by_tag!();
     rows!("rfft", Mask::one(0));
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         let half = last(&inputs[0], row("rfft", &inputs[0])? / 2 + 1);
@@ -195,6 +202,7 @@ impl Transpose for RealToComplex {
 }
 
 impl Primitive for ComplexToReal {
+    crate::saved::by_tag!();
     rows!("irfft", Mask::first(2));
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         alike("irfft", inputs)?;
@@ -223,6 +231,7 @@ impl Transpose for ComplexToReal {
 }
 
 impl Primitive for Complex {
+    crate::saved::by_tag!();
     rows!("fft", Mask::first(2));
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         alike("fft", inputs)?;

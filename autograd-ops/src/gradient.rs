@@ -146,7 +146,15 @@ macro_rules! as_input {
     };
 }
 
+crate::saved::stored! {
+    "stop_gradient" => StopGradient {}, |_, x| x.len() == 1;
+    "straight_through" => StraightThrough {}, |_, x| x.len() == 2;
+    "scale_gradient" => ScaleGradient { 0 }, |_, x| x.len() == 1;
+    "clip_gradient" => ClipGradient {}, |_, x| x.len() == 3;
+}
+
 impl Primitive for StopGradient {
+    crate::saved::by_tag!();
     first_input!("stop_gradient");
     as_input!();
     fn keep(&self) -> Prim {
@@ -158,6 +166,7 @@ impl Primitive for StopGradient {
 }
 
 impl Primitive for ScaleGradient {
+    crate::saved::by_tag!();
     first_input!("scale_gradient");
     as_input!();
     fn keep(&self) -> Prim {
@@ -192,6 +201,7 @@ impl General for ScaleGradient {
 }
 
 impl Primitive for StraightThrough {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "straight_through"
     }
@@ -246,6 +256,7 @@ impl General for StraightThrough {
 }
 
 impl Primitive for ClipGradient {
+    crate::saved::by_tag!();
     first_input!("clip_gradient");
     fn keep(&self) -> Prim {
         Prim::Static(&ClipGradient)

@@ -4,6 +4,7 @@
 use crate::elsewhere;
 use crate::numbers::{Dim, dimension, sound, with_batch, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
+use crate::saved::has;
 use autograd_core::algebra::{self, broadcast_to, fill, reshape};
 use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::kernels::{copy, index as kernel};
@@ -208,7 +209,15 @@ macro_rules! common {
 const X: Mask = Mask::one(0);
 pub(crate) const X_AND_SRC: Mask = Mask::one(0).with(2);
 
+crate::saved::stored! {
+    "index_select" => IndexSelect { dim }, |op, x| has(x, 2, [op.dim]);
+    "index_add" => IndexAdd { dim }, |op, x| has(x, 3, [op.dim]);
+    "gather" => Gather { dim }, |op, x| has(x, 2, [op.dim]);
+    "scatter_add" => ScatterAdd { dim }, |op, x| has(x, 3, [op.dim]);
+}
+
 impl Primitive for IndexSelect {
+    crate::saved::by_tag!();
     common!("index_select", X);
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         check_type("index_select", &inputs[1])?;
@@ -260,6 +269,7 @@ impl Transpose for IndexSelect {
 }
 
 impl Primitive for IndexAdd {
+    crate::saved::by_tag!();
     common!("index_add", X_AND_SRC);
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         let [x, indices, src] = inputs else { return Err(Error::internal("index_add", "three inputs")) };
@@ -314,6 +324,7 @@ impl Transpose for IndexAdd {
 }
 
 impl Primitive for Gather {
+    crate::saved::by_tag!();
     common!("gather", X);
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         check_type("gather", &inputs[1])?;
@@ -356,6 +367,7 @@ pub(crate) fn infer_scatter(op: &'static str, dim: usize, inputs: &[Meta]) -> Re
 }
 
 impl Primitive for ScatterAdd {
+    crate::saved::by_tag!();
     common!("scatter_add", X_AND_SRC);
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         infer_scatter("scatter_add", self.dim, inputs)

@@ -3,6 +3,7 @@
 use crate::elsewhere;
 use crate::numbers::{Dim, Numbers, dimension, new_dimension, sound, with_batch, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
+use crate::saved::has;
 use crate::shape::unsqueeze;
 use autograd_core::algebra::{self, broadcast_to, narrow, reshape};
 use autograd_core::device::Tensors;
@@ -78,7 +79,12 @@ pub fn stack<T: Borrow<TrackedTensor>>(xs: &[T], dim: impl Dim) -> Result<Tracke
     join(&parts.iter().collect::<SmallVec<[&TrackedTensor; 8]>>(), dim)
 }
 
+crate::saved::stored! {
+    "cat" => Cat { dim, inputs }, |op, x| !x.is_empty() && has(x, op.inputs, [op.dim]);
+}
+
 impl Primitive for Cat {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "cat"
     }

@@ -10,8 +10,8 @@ use autograd_core::device::Tensors;
 use autograd_core::kernels::{Layout, View, matmul as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    At, Error, Grads, Mask, Meta, Prim, Primitive, Result, Rule, Saved, SavedOp, Shape, Signature, Site,
-    SliceMut, TrackedTensor, Transpose, Values, apply_one, checked_shape, is_float,
+    At, Error, Grads, Mask, Meta, Prim, Primitive, Result, Rule, Saved, Shape, Signature, Site, SliceMut,
+    TrackedTensor, Transpose, Values, apply_one, checked_shape, is_float,
 };
 
 /// a · b for matrices and batches of them, whose batch dimensions broadcast.
@@ -94,7 +94,12 @@ fn product_shape(a: &Shape, b: &Shape) -> Result<Shape> {
     with_matrix(batch, *m, *n).ok_or_else(|| fail("too many dimensions"))
 }
 
+crate::saved::stored! {
+    "matmul" => MatMul {}, |_, x| x.len() == 2;
+}
+
 impl Primitive for MatMul {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "matmul"
     }
@@ -113,10 +118,6 @@ impl Primitive for MatMul {
             return Err(Error::dtype("matmul", a.dtype, "convert to a float type with to_dtype"));
         }
         Ok(Signature::one(a.with_shape(product_shape(&a.shape, &b.shape)?)))
-    }
-
-    fn saved(&self) -> Option<SavedOp> {
-        Some(SavedOp::new("matmul", Vec::new()))
     }
 
     // A product and a sum for each element of each inner product.

@@ -15,6 +15,7 @@ use autograd_core::{
     pointwise_with,
 };
 use autograd_kernels::expr::{Binary, Unary};
+pub(crate) use normalize::rebuild;
 use normalize::{Normalize, Statistics};
 use std::sync::LazyLock;
 

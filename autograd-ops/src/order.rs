@@ -4,6 +4,7 @@
 use crate::index::{gather, scattered};
 use crate::numbers::{Dim, dimension, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
+use crate::saved::has;
 use autograd_core::kernels::{reduce::arg_reduce, sort::sort as sort_kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -79,7 +80,27 @@ impl Pick {
     }
 }
 
+crate::saved::datum! {
+    enum Choice { 0 => Extremum { max }, 1 => Sorted { descending, count } }
+}
+
+crate::saved::stored! {
+    "order" => Pick { choice, dim }, |op, x| op.fits(x);
+    "flat_order" => FlatPick { 0 }, |op, x| op.0.fits(x);
+}
+
+impl Pick {
+    fn fits(&self, x: &[Meta]) -> bool {
+        has(x, 1, [self.dim])
+            && match self.choice {
+                Choice::Extremum { .. } => true,
+                Choice::Sorted { count, .. } => count <= x[0].shape.dims()[self.dim],
+            }
+    }
+}
+
 impl Primitive for Pick {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         self.op()
     }
@@ -130,6 +151,7 @@ impl General for Pick {
 }
 
 impl Primitive for FlatPick {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         self.0.op()
     }

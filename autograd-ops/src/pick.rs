@@ -164,7 +164,13 @@ pub(crate) fn batch_rows(
     Ok(Some(smallvec![reshape(&y, &checked_shape(op.name(), &dims)?)?]))
 }
 
+crate::saved::stored! {
+    "pick_class" => Pick { op, ignore }, |_, x| x.len() == 2;
+    "place_class" => Unpick { pick, classes }, |_, x| x.len() == 2;
+}
+
 impl Primitive for Pick {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "pick_class"
     }
@@ -209,6 +215,7 @@ impl Transpose for Pick {
 }
 
 impl Primitive for Unpick {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "place_class"
     }

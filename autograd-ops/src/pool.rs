@@ -264,7 +264,38 @@ macro_rules! over_leading_dims {
     };
 }
 
+crate::saved::datum!(Window { kernel, stride, padding });
+
+crate::saved::stored! {
+    "max_pool" => MaxPool { 0 }, |op, x| op.0.fits(x);
+    "max_pool_indices" => Indices { 0 }, |op, x| op.0.fits(x);
+    "max_pool_vjp" => MaxPoolGrad { 0 }, |op, x| {
+        x.len() == 3
+            && op.0.fits(&x[1..2])
+            && op.0.infer("max_pool2d", &x[1]).is_ok_and(|y| x[0] == y && x[2] == indices_like(&y))
+    };
+    "avg_pool" => AvgPool { 0 }, |op, x| op.0.fits(x);
+    "avg_pool_vjp" => AvgPoolGrad { window, plane }, |op, x| {
+        let rank = x.first().map_or(0, |x| x.shape.rank());
+        if x.len() != 1 || rank < 2 || op.plane.iter().any(|n| *n >= 1 << 24) {
+            return false;
+        }
+        let mut whole = x[0];
+        whole.shape.dims_mut()[rank - 2..].copy_from_slice(&op.plane);
+        op.window.fits(&[whole]) && op.window.infer("avg_pool2d", &whole).is_ok_and(|y| y == x[0])
+    };
+}
+
+impl Window {
+    /// Whether it moves over one value and its extents are such that sums of them are numbers.
+    fn fits(&self, x: &[Meta]) -> bool {
+        let all = [self.kernel, self.stride, self.padding];
+        x.len() == 1 && all.iter().flatten().all(|n| *n < 1 << 24)
+    }
+}
+
 impl Primitive for MaxPool {
+    crate::saved::by_tag!();
     kept!();
     over_leading_dims!();
     fn name(&self) -> &'static str {
@@ -322,6 +353,7 @@ impl General for MaxPool {
 }
 
 impl Primitive for Indices {
+    crate::saved::by_tag!();
     kept!();
     over_leading_dims!();
     fn name(&self) -> &'static str {
@@ -351,6 +383,7 @@ impl Primitive for Indices {
 }
 
 impl Primitive for MaxPoolGrad {
+    crate::saved::by_tag!();
     kept!();
     fn name(&self) -> &'static str {
         "max_pool2d_vjp"
@@ -379,6 +412,7 @@ impl Primitive for MaxPoolGrad {
 }
 
 impl Primitive for AvgPool {
+    crate::saved::by_tag!();
     kept!();
     over_leading_dims!();
     fn name(&self) -> &'static str {
@@ -407,6 +441,7 @@ impl Transpose for AvgPool {
 }
 
 impl Primitive for AvgPoolGrad {
+    crate::saved::by_tag!();
     kept!();
     over_leading_dims!();
     fn name(&self) -> &'static str {

@@ -2,6 +2,7 @@
 
 use crate::numbers::{Dim, dimension, flattened, without};
 use crate::registry::{Case, Family, Op, Sample};
+use crate::saved::has;
 use crate::scan::products_of_others;
 use crate::shape::flatten_all;
 use autograd_core::algebra::{broadcast_to, mul, narrow, reshape, sum_to};
@@ -49,7 +50,12 @@ pub fn prod_keepdim(x: &TrackedTensor, dim: impl Dim) -> Result<TrackedTensor> {
     apply_one(&Product { dim: dimension("prod", dim, x)? }, &[x])
 }
 
+crate::saved::stored! {
+    "prod" => Product { dim }, |op, x| has(x, 1, [op.dim]);
+}
+
 impl Primitive for Product {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "prod"
     }

@@ -162,7 +162,15 @@ macro_rules! from_keys {
     };
 }
 
+crate::saved::stored! {
+    "split_key" => Split { 0 }, |_, x| x.len() == 1;
+    "fold_in" => FoldIn { 0 }, |_, x| x.len() == 1;
+    "draw" => Draw { name, shape, dtype }, |_, x| x.len() == 1;
+    "dropout" => Dropout { rate }, |_, x| x.len() == 2;
+}
+
 impl Primitive for Split {
+    crate::saved::by_tag!();
     from_keys!();
     fn name(&self) -> &'static str {
         "split_key"
@@ -179,6 +187,7 @@ impl Primitive for Split {
 }
 
 impl Primitive for FoldIn {
+    crate::saved::by_tag!();
     from_keys!();
     fn name(&self) -> &'static str {
         "fold_in"
@@ -195,6 +204,7 @@ impl Primitive for FoldIn {
 }
 
 impl Primitive for Draw {
+    crate::saved::by_tag!();
     from_keys!();
     fn name(&self) -> &'static str {
         self.name
@@ -225,6 +235,7 @@ static MASKED: LazyLock<ScalarExpr> = LazyLock::new(|| {
 });
 
 impl Primitive for Dropout {
+    crate::saved::by_tag!();
     fn keep(&self) -> Prim {
         Prim::Shared(Arc::new(*self))
     }

@@ -4,6 +4,7 @@ use crate::elsewhere;
 use crate::join::cat;
 use crate::numbers::{Dim, Numbers, dimension, dimensions, sound, with_batch, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
+use crate::saved::has;
 use crate::slice::slice_assign;
 use autograd_core::algebra::{broadcast_to, fill, narrow};
 use autograd_core::device::Tensors;
@@ -35,7 +36,13 @@ pub fn flip(x: &TrackedTensor, dims: impl Numbers) -> Result<TrackedTensor> {
     Ok(y)
 }
 
+crate::saved::stored! {
+    "flip" => Flip { dim }, |op, x| has(x, 1, [op.dim]);
+    "triangle" => Triangle { upper, diagonal }, |_, x| x.len() == 1;
+}
+
 impl Primitive for Flip {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "flip"
     }
@@ -243,6 +250,7 @@ pub fn triu(x: &TrackedTensor, diagonal: isize) -> Result<TrackedTensor> {
 }
 
 impl Primitive for Triangle {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         if self.upper { "triu" } else { "tril" }
     }

@@ -3,12 +3,13 @@
 use crate::elsewhere;
 use crate::numbers::{Dim, Numbers, dimension, dimensions, flattened, without};
 use crate::registry::{Case, Family, Op, Sample};
+use crate::saved::has;
 use autograd_core::device::Tensors;
 use autograd_core::kernels::reduce::{Reduction, reduce};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    Error, Grads, Mask, Meta, Parameter, Prim, Primitive, Result, Rule, Saved, SavedOp, Shape, Signature,
-    SliceMut, SumOver, TrackedTensor, Transpose, Values, View, algebra, apply_one, is_float,
+    Error, Grads, Mask, Meta, Prim, Primitive, Result, Rule, Saved, Shape, Signature, SliceMut, SumOver,
+    TrackedTensor, Transpose, Values, View, algebra, apply_one, is_float,
 };
 use std::sync::Arc;
 
@@ -101,17 +102,14 @@ pub(crate) fn kept_of(y: &TrackedTensor, over: Over, x: &Shape) -> Result<Tracke
     algebra::reshape(y, &over.kept(x))
 }
 
-pub(crate) fn rebuild(tag: &str, parameters: &[Parameter]) -> Option<(Prim, usize)> {
-    use Parameter::{Flag, Shape};
-    let ("sum", [Shape(dims), Flag(keepdim), Flag(mean)]) = (tag, parameters) else { return None };
-    if dims.iter().any(|&d| d >= autograd_core::MAX_RANK) {
-        return None;
-    }
-    let over = Over { dims: dims.iter().copied().collect(), keepdim: *keepdim };
-    Some((Prim::Shared(Arc::new(Sum { over, mean: *mean })), 1))
+crate::saved::datum!(Over { dims, keepdim });
+
+crate::saved::stored! {
+    "sum" => Sum { over, mean }, |op, x| has(x, 1, op.over.dims.iter());
 }
 
 impl Primitive for Sum {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         self.op()
     }
@@ -127,10 +125,6 @@ impl Primitive for Sum {
             return Err(Error::dtype("mean", x.dtype, "convert to a float type with to_dtype"));
         }
         Ok(Signature::one(x.with_shape(self.over.shape(&x.shape))))
-    }
-    fn saved(&self) -> Option<SavedOp> {
-        let dims = Parameter::Shape(self.over.dims.iter().collect());
-        Some(SavedOp::new("sum", vec![dims, Parameter::Flag(self.over.keepdim), Parameter::Flag(self.mean)]))
     }
     fn as_sum(&self, input: &Meta) -> Option<SumOver> {
         let scale = if self.mean { 1.0 / self.over.count(&input.shape) as f64 } else { 1.0 };

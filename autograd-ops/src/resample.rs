@@ -5,6 +5,7 @@
 
 use crate::numbers::{sound, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
+use crate::saved::has;
 use autograd_core::kernels::resample::{Table, resample as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -149,7 +150,18 @@ struct Resample {
     transposed: bool,
 }
 
+crate::saved::datum! {
+    enum Method { 0 => Mean {}, 1 => Nearest {}, 2 => Linear { align_corners } }
+}
+
+crate::saved::stored! {
+    "resample" => Resample { op, method, dim, from, to, transposed }, |op, x| {
+        has(x, 1, [op.dim]) && [op.from, op.to].iter().all(|n| (1..1 << 24).contains(n))
+    };
+}
+
 impl Primitive for Resample {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         self.op
     }

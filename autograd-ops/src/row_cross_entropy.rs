@@ -39,7 +39,18 @@ fn heard_rows(x: &TrackedTensor, targets: &TrackedTensor, ignore: Option<i64>) -
     where_cond(&valid, x, 0)
 }
 
+crate::saved::stored! {
+    "cross_entropy" => RowCrossEntropy { ignore }, |_, x| x.len() == 2;
+    "cross_entropy_vjp" => RowCrossEntropyVjp { ignore }, |op, x| {
+        let given = (3..=4).contains(&x.len());
+        given && RowCrossEntropy { ignore: op.ignore }.infer(&x[1..3]).is_ok_and(|made| {
+            x[0] == made.outputs[0] && x[3..].iter().eq(made.aux.iter().take(x.len() - 3))
+        })
+    };
+}
+
 impl Primitive for RowCrossEntropy {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "cross_entropy"
     }
@@ -101,6 +112,7 @@ impl General for RowCrossEntropy {
 }
 
 impl Primitive for RowCrossEntropyVjp {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "cross_entropy_vjp"
     }

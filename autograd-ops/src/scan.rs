@@ -4,6 +4,7 @@ use crate::elsewhere;
 use crate::join::cat;
 use crate::numbers::{Dim, dimension, with_batch, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
+use crate::saved::has;
 use autograd_core::algebra::{add, fill, mul, narrow};
 use autograd_core::device::Tensors;
 use autograd_core::kernels::scan as kernel;
@@ -87,7 +88,16 @@ pub(crate) fn products_of_others(x: &TrackedTensor, dim: usize) -> Result<Tracke
     mul(&running(before)?, &running(before.turned())?)
 }
 
+crate::saved::datum!(Along { dim, reverse });
+
+crate::saved::stored! {
+    "cumsum" => CumSum { 0 }, |op, x| has(x, 1, [op.0.dim]);
+    "cumprod" => CumProd { 0 }, |op, x| has(x, 1, [op.0.dim]);
+    "recurrence" => Recurrence { 0 }, |op, x| has(x, 2, [op.0.dim]);
+}
+
 impl Primitive for CumSum {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "cumsum"
     }
@@ -128,6 +138,7 @@ impl Transpose for CumSum {
 }
 
 impl Primitive for CumProd {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "cumprod"
     }
@@ -187,6 +198,7 @@ impl General for CumProd {
 }
 
 impl Primitive for Recurrence {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "recurrence"
     }

@@ -4,6 +4,7 @@ use crate::elsewhere;
 use crate::index::{Gather, X_AND_SRC, all_batched, check_range, infer_scatter};
 use crate::numbers::{Dim, dimension};
 use crate::registry::{Case, Family, Op, Sample};
+use crate::saved::has;
 use autograd_core::algebra::{self, fill};
 use autograd_core::device::Tensors;
 use autograd_core::kernels::expr::Binary;
@@ -36,7 +37,12 @@ pub fn scatter(
     apply_one(&Scatter { dim: dimension("scatter", dim, x)? }, &[x, &indices.into(), &src.into()])
 }
 
+crate::saved::stored! {
+    "scatter" => Scatter { dim }, |op, x| has(x, 3, [op.dim]);
+}
+
 impl Primitive for Scatter {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "scatter"
     }

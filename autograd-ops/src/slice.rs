@@ -3,13 +3,14 @@
 use crate::elsewhere;
 use crate::numbers::{Dim, dimension, sound, with_batch, without};
 use crate::registry::{Case, Family, Op, Sample};
+use crate::saved::Datum;
 use autograd_core::algebra::{self, fill, reshape};
 use autograd_core::device::Tensors;
 use autograd_core::kernels::{copy, place};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    At, Error, Grads, Layout, Mask, Meta, Prim, Primitive, Result, Rule, Saved, Shape, Signature, Site,
-    SliceMut, TrackedTensor, Transpose, Values, View, apply_one,
+    At, Error, Grads, Layout, Mask, Meta, Parameter, Prim, Primitive, Result, Rule, Saved, Shape, Signature,
+    Site, SliceMut, TrackedTensor, Transpose, Values, View, apply_one,
 };
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
@@ -89,7 +90,57 @@ struct Read(Part);
 #[derive(Clone, Debug)]
 pub(crate) struct Write(Part);
 
+impl Datum for Part {
+    fn store(&self, to: &mut Vec<Parameter>) {
+        match self {
+            Part::Steps(steps) => steps.store(to),
+            Part::Diagonal { a, b, row, column, len } => {
+                [a, b, row, column, len].into_iter().for_each(|n| n.store(to));
+            }
+        }
+    }
+    fn load(from: &mut std::slice::Iter<'_, Parameter>) -> Option<Self> {
+        if let Some(Parameter::Shape(_)) = from.as_slice().first() {
+            return Datum::load(from).map(Part::Steps);
+        }
+        let mut next = || usize::load(from);
+        Some(Part::Diagonal { a: next()?, b: next()?, row: next()?, column: next()?, len: next()? })
+    }
+}
+
+crate::saved::stored! {
+    "slice" => Read { 0 }, |op, x| x.len() == 1 && op.0.within(x[0].shape.dims());
+    "write_slice" => Write { 0 }, |op, x| x.len() == 2 && op.0.within(x[0].shape.dims());
+}
+
+impl Part {
+    /// Whether all its elements are elements of a value of this shape.
+    fn within(&self, dims: &[usize]) -> bool {
+        let run = |start: usize, len: usize, step: usize, extent: usize| {
+            let last = len.checked_sub(1).map(|n| n.checked_mul(step).and_then(|n| n.checked_add(start)));
+            start <= extent
+                && step < 1 << 32
+                && last.is_none_or(|last| last.is_some_and(|last| last < extent))
+        };
+        match *self {
+            Part::Steps(ref steps) => {
+                let mut each = steps.iter().zip(dims);
+                steps.len() == dims.len()
+                    && each.all(|(&(start, len, step), &extent)| run(start, len, step, extent))
+            }
+            Part::Diagonal { a, b, row, column, len } => {
+                let extent = |dim: usize| dims.get(dim).copied().unwrap_or(0);
+                a != b
+                    && a.max(b) < dims.len()
+                    && run(row, len, 1, extent(a))
+                    && run(column, len, 1, extent(b))
+            }
+        }
+    }
+}
+
 impl Primitive for Read {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         self.0.name()
     }
@@ -126,6 +177,7 @@ impl Transpose for Read {
 }
 
 impl Primitive for Write {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         match self.0 {
             Part::Steps(_) => "slice_assign",

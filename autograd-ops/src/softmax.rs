@@ -7,15 +7,16 @@ use crate::elementwise::{exp, log};
 use crate::elsewhere;
 use crate::numbers::{Dim, dimension};
 use crate::registry::{Case, Family, Op, Sample};
+use crate::saved::has;
 use autograd_core::algebra::{add, broadcast_to, div, mul, ones_like, reshape, sub, sum_to};
 use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::kernels::expr::{Binary, Unary};
 use autograd_core::kernels::{reduce, softmax as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    ByRows, Definition, Error, General, Grads, Mask, Meta, Parameter, Prim, Primitive, Residual, Residuals,
-    Result, Rule, Saved, SavedOp, ScalarExpr, Shape, Signature, SliceMut, TrackedTensor, Values, View,
-    apply_one, checked_shape, is_float, pointwise,
+    ByRows, Definition, Error, General, Grads, Mask, Meta, Prim, Primitive, Residual, Residuals, Result,
+    Rule, Saved, ScalarExpr, Shape, Signature, SliceMut, TrackedTensor, Values, View, apply_one,
+    checked_shape, is_float, pointwise,
 };
 use std::sync::{Arc, LazyLock};
 
@@ -149,30 +150,6 @@ fn shifted(x: &TrackedTensor, dim: usize) -> Result<(TrackedTensor, TrackedTenso
     Ok((sub(x, &shift)?, shift))
 }
 
-pub(crate) fn rebuild(tag: &str, parameters: &[Parameter]) -> Option<(Prim, usize)> {
-    let [Parameter::Whole(dim)] = parameters else { return None };
-    let dim = usize::try_from(*dim).ok()?;
-    let (op, operands): (Arc<dyn Primitive>, usize) = match tag {
-        "softmax" => (Arc::new(Softmax(dim)), 1),
-        "softmax_vjp" => (Arc::new(SoftmaxVjp(dim)), 2),
-        "log_softmax" => (Arc::new(LogSoftmax(dim)), 1),
-        "log_softmax_vjp" => (Arc::new(LogSoftmaxVjp(dim)), 2),
-        "logsumexp" => (Arc::new(Logsumexp(dim)), 1),
-        "logsumexp_vjp" => (Arc::new(LogsumexpVjp(dim)), 3),
-        "row_max" => (Arc::new(RowMax(dim)), 1),
-        _ => return None,
-    };
-    Some((Prim::Shared(op), operands))
-}
-
-/// A program that was stored may be broken: a dimension that does not exist is an error.
-fn has(op: &'static str, dim: usize, x: &Meta) -> Result<()> {
-    if dim < x.shape.rank() {
-        return Ok(());
-    }
-    Err(Error::argument(op, format!("no dimension {dim} in shape {}", x.shape)))
-}
-
 macro_rules! plain_parts {
     ($name:literal) => {
         fn name(&self) -> &'static str {
@@ -207,15 +184,27 @@ macro_rules! batch_shifts_dim {
     };
 }
 
+crate::saved::stored! {
+    "softmax" => Softmax { 0 }, |op, x| has(x, 1, [op.0]);
+    "softmax_vjp" => SoftmaxVjp { 0 }, |op, x| has(x, 2, [op.0]) && x[0] == x[1];
+    "log_softmax" => LogSoftmax { 0 }, |op, x| has(x, 1, [op.0]);
+    "log_softmax_vjp" => LogSoftmaxVjp { 0 }, |op, x| has(x, 2, [op.0]) && x[0] == x[1];
+    "logsumexp" => Logsumexp { 0 }, |op, x| has(x, 1, [op.0]);
+    "logsumexp_vjp" => LogsumexpVjp { 0 }, |op, x| {
+        let rows = |x: &Meta| x.elements() / x.shape.dims()[op.0].max(1);
+        x.len() == 3
+            && op.0 < x[1].shape.rank()
+            && [x[0], x[2]].iter().all(|y| y.elements() == rows(&x[1]) && y.dtype == x[1].dtype)
+    };
+    "row_max" => RowMax { 0 }, |op, x| has(x, 1, [op.0]);
+}
+
 impl Primitive for Softmax {
+    crate::saved::by_tag!();
     plain_parts!("softmax");
     batch_shifts_dim!(Softmax);
     rows_apart!();
-    fn saved(&self) -> Option<SavedOp> {
-        Some(SavedOp::new("softmax", vec![Parameter::Whole(self.0 as u64)]))
-    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        has(self.name(), self.0, &inputs[0])?;
         floats("softmax", &inputs[0])?;
         Ok(Signature::one(inputs[0]))
     }
@@ -253,14 +242,11 @@ impl General for Softmax {
 }
 
 impl Primitive for SoftmaxVjp {
+    crate::saved::by_tag!();
     plain_parts!("softmax_vjp");
     batch_shifts_dim!(SoftmaxVjp);
     rows_apart!();
-    fn saved(&self) -> Option<SavedOp> {
-        Some(SavedOp::new("softmax_vjp", vec![Parameter::Whole(self.0 as u64)]))
-    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        has(self.name(), self.0, &inputs[1])?;
         Ok(Signature::one(inputs[1]))
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
@@ -278,14 +264,11 @@ impl Primitive for SoftmaxVjp {
 }
 
 impl Primitive for LogSoftmax {
+    crate::saved::by_tag!();
     plain_parts!("log_softmax");
     batch_shifts_dim!(LogSoftmax);
     rows_apart!();
-    fn saved(&self) -> Option<SavedOp> {
-        Some(SavedOp::new("log_softmax", vec![Parameter::Whole(self.0 as u64)]))
-    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        has(self.name(), self.0, &inputs[0])?;
         floats("log_softmax", &inputs[0])?;
         Ok(Signature::one(inputs[0]))
     }
@@ -325,14 +308,11 @@ impl General for LogSoftmax {
 }
 
 impl Primitive for LogSoftmaxVjp {
+    crate::saved::by_tag!();
     plain_parts!("log_softmax_vjp");
     batch_shifts_dim!(LogSoftmaxVjp);
     rows_apart!();
-    fn saved(&self) -> Option<SavedOp> {
-        Some(SavedOp::new("log_softmax_vjp", vec![Parameter::Whole(self.0 as u64)]))
-    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        has(self.name(), self.0, &inputs[1])?;
         Ok(Signature::one(inputs[1]))
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
@@ -350,14 +330,11 @@ impl Primitive for LogSoftmaxVjp {
 }
 
 impl Primitive for Logsumexp {
+    crate::saved::by_tag!();
     plain_parts!("logsumexp");
     batch_shifts_dim!(Logsumexp);
     rows_apart!();
-    fn saved(&self) -> Option<SavedOp> {
-        Some(SavedOp::new("logsumexp", vec![Parameter::Whole(self.0 as u64)]))
-    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        has(self.name(), self.0, &inputs[0])?;
         floats("logsumexp", &inputs[0])?;
         Ok(Signature::one(inputs[0].with_shape(without(&inputs[0].shape, self.0))))
     }
@@ -399,14 +376,11 @@ impl General for Logsumexp {
 }
 
 impl Primitive for LogsumexpVjp {
+    crate::saved::by_tag!();
     plain_parts!("logsumexp_vjp");
     batch_shifts_dim!(LogsumexpVjp);
     rows_apart!();
-    fn saved(&self) -> Option<SavedOp> {
-        Some(SavedOp::new("logsumexp_vjp", vec![Parameter::Whole(self.0 as u64)]))
-    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        has(self.name(), self.0, &inputs[1])?;
         Ok(Signature::one(inputs[1]))
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
@@ -425,13 +399,10 @@ impl Primitive for LogsumexpVjp {
 }
 
 impl Primitive for RowMax {
+    crate::saved::by_tag!();
     plain_parts!("row_max");
     batch_shifts_dim!(RowMax);
-    fn saved(&self) -> Option<SavedOp> {
-        Some(SavedOp::new("row_max", vec![Parameter::Whole(self.0 as u64)]))
-    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        has(self.name(), self.0, &inputs[0])?;
         Ok(Signature::one(inputs[0].with_shape(kept(&inputs[0].shape, self.0))))
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {

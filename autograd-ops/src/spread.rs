@@ -4,6 +4,7 @@ use crate::extremum::largest_size;
 use crate::numbers::{Dim, Numbers};
 use crate::reduce::{Over, kept_of, mean_over, sum_over, variants};
 use crate::registry::{Case, Family, Op, Sample};
+use crate::saved::has;
 use autograd_core::kernels::expr::{Binary, Unary};
 use autograd_core::kernels::{Element, Kind, Layout, machine, memory};
 use autograd_core::smallvec::{SmallVec, smallvec};
@@ -105,7 +106,12 @@ fn variance_with<T: Element>(op: Variance, x: View<'_>, out: SliceMut<'_>) {
     memory::give(mean);
 }
 
+crate::saved::stored! {
+    "var" => Variance { over, correction }, |op, x| has(x, 1, op.over.dims.iter());
+}
+
 impl Primitive for Variance {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "var"
     }

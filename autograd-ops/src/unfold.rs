@@ -3,6 +3,7 @@
 use crate::index::index_added;
 use crate::numbers::{Dim, dimension, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
+use crate::saved::has;
 use autograd_core::algebra::{self, reshape};
 use autograd_core::kernels::copy;
 use autograd_core::smallvec::{SmallVec, smallvec};
@@ -50,7 +51,14 @@ impl Unfold {
     }
 }
 
+crate::saved::stored! {
+    "unfold" => Unfold { dim, size, step }, |op, x| {
+        has(x, 1, [op.dim]) && op.step > 0 && op.step < 1 << 32 && op.size <= x[0].shape.dims()[op.dim]
+    };
+}
+
 impl Primitive for Unfold {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "unfold"
     }

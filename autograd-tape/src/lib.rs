@@ -59,7 +59,7 @@ pub use inspect::{Operation, TapeNode};
 pub use noise::GradientNoise;
 pub use norm::global_norm;
 pub use probe::{Probe, probe};
-pub use region::{Fate, RegionOptions, ReplayCount, region};
+pub use region::{Fate, RegionOptions, ReplayCount, region, run_recorded};
 pub use rules::{BackwardRule, Choice, RuleSet, own_backward};
 pub use scaler::{LossScaler, LossScalerState};
 pub use statistics::Statistics;

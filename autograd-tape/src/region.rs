@@ -5,8 +5,9 @@ use crate::record::Shared;
 use crate::stow::{Store, stowed};
 use crate::tracer::TapeTracer;
 use autograd_core::smallvec::SmallVec;
-use autograd_core::{Level, Meta, Primitive, Result, TrackedTensor};
+use autograd_core::{Level, Meta, Primitive, Program, Result, Section, TrackedTensor, section};
 use parking_lot::Mutex;
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
@@ -202,8 +203,33 @@ pub(crate) fn open_region(level: Level) -> Option<Arc<Region>> {
 
 /// Runs `f`; what tapes that exist now record meanwhile on this thread keeps no residuals, and is
 /// replayed when the backward pass needs it. A region inside a region nests: a replay of the outer
-/// one leaves the inner one to be replayed in its turn.
+/// one leaves the inner one to be replayed in its turn. A function that is captured remembers its
+/// regions, with these options but for what is offloaded: [`run_recorded`] opens them again.
 pub fn region<R>(options: RegionOptions, f: impl FnOnce() -> R) -> R {
+    let kept = options.clone();
+    let what = || Arc::new(RegionOptions { offloaded: Vec::new(), ..kept }) as Arc<dyn Any + Send + Sync>;
+    section(what, || open(options, f))
+}
+
+/// Runs a program that was captured with regions, and opens these.
+///
+/// # Errors
+/// As [`Program::run`].
+pub fn run_recorded(
+    program: &Program,
+    sections: &[Section],
+    inputs: &[&TrackedTensor],
+) -> Result<Vec<TrackedTensor>> {
+    program.run_in_sections(inputs, sections, &|section, steps| match section
+        .what
+        .downcast_ref::<RegionOptions>()
+    {
+        Some(options) => region(options.clone(), steps),
+        None => steps(),
+    })
+}
+
+fn open<R>(options: RegionOptions, f: impl FnOnce() -> R) -> R {
     struct Restore(Option<Arc<Region>>);
     impl Drop for Restore {
         fn drop(&mut self) {

@@ -130,7 +130,7 @@ fn run_scan(
         },
         &arguments,
     );
-    let Closure { program, captured } = traced.map_err(|e| e.or_at(site))?;
+    let Closure { program, captured, .. } = traced.map_err(|e| e.or_at(site))?;
     for (i, (next, meta)) in program.output_metas().iter().zip(&arguments[..carried]).enumerate() {
         if next.shape != meta.shape || next.dtype != meta.dtype {
             let (want, got) = (meta.shape, next.shape);

@@ -109,9 +109,9 @@ fn compiled<'d>(
     parameters: &Parameters,
     batch: &data::Batch,
 ) -> Result<Training<'d>> {
-    let step = graph::CompiledStep::new(parameters);
+    let mut step = graph::CompiledStep::new(parameters)?;
     println!("{}", step.compare(batch)?);
-    Ok(training.with_compiled(Box::new(move |batch| step.gradients(batch))))
+    Ok(training.with_compiled(Box::new(step)))
 }
 
 /// Without static graphs there is no such training.

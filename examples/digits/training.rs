@@ -3,7 +3,7 @@
 use super::Result;
 use super::data::{Batch, Digits};
 use super::net::Net;
-use candle_autograd::nn::Parameters;
+use candle_autograd::nn::{Parameters, Watched};
 use candle_autograd::{GradientTape, TensorAutograd, TrackedTensor};
 use candle_core::backprop::GradStore;
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
@@ -27,11 +27,17 @@ pub(crate) struct Training<'d> {
     batch: usize,
     steps: usize,
     step: usize,
-    compiled: Option<Compiled>,
+    compiled: Option<Box<dyn Stepper>>,
 }
 
-/// A step's gradients by other means than a tape.
-pub(crate) type Compiled = Box<dyn Fn(&Batch) -> Result<(Step, GradStore)>>;
+/// Steps by other means than a tape and candle's optimiser.
+pub(crate) trait Stepper {
+    /// A step on a batch at a learning rate.
+    fn step(&mut self, batch: &Batch, rate: f64) -> Result<Step>;
+
+    /// Gives the variables what was learnt.
+    fn finish(&mut self) -> Result<()>;
+}
 
 /// What a step found before it changed the parameters.
 #[derive(Clone, Copy)]
@@ -61,8 +67,8 @@ impl<'d> Training<'d> {
         Ok(Self { digits, parameters, optimizer, rng, order, batch, steps, step: 0, compiled: None })
     }
 
-    /// The training with gradients by other means.
-    pub(crate) fn with_compiled(mut self, compiled: Compiled) -> Self {
+    /// The training with steps by other means.
+    pub(crate) fn with_compiled(mut self, compiled: Box<dyn Stepper>) -> Self {
         self.compiled = Some(compiled);
         self
     }
@@ -74,19 +80,23 @@ impl<'d> Training<'d> {
         order.shuffle(&mut self.rng);
         for chosen in order.chunks(self.batch) {
             let batch = self.digits.moved_batch(chosen, &mut self.rng)?;
-            let (step, gradients) = match &self.compiled {
-                Some(compiled) => compiled(&batch)?,
-                None => gradients(&self.parameters, &batch)?,
+            let rate = self.learning_rate();
+            let step = match &mut self.compiled {
+                Some(compiled) => compiled.step(&batch, rate)?,
+                None => {
+                    let (step, gradients) = eager_step(&self.parameters, &batch)?;
+                    self.optimizer.set_learning_rate(rate);
+                    self.optimizer.step(&gradients)?;
+                    step
+                }
             };
-            self.optimizer.set_learning_rate(self.learning_rate());
-            self.optimizer.step(&gradients)?;
             self.step += 1;
             if !after(step) {
                 break;
             }
         }
         self.order = order;
-        Ok(())
+        self.compiled.as_mut().map_or(Ok(()), |compiled| compiled.finish())
     }
 
     fn learning_rate(&self) -> f64 {
@@ -96,31 +106,27 @@ impl<'d> Training<'d> {
 }
 
 /// The loss of a batch and its gradients: the forward pass on a tape, then the way back.
-fn gradients(parameters: &Parameters, batch: &Batch) -> Result<(Step, GradStore)> {
-    let (loss, logits, gradients) = eager_gradients(parameters, batch)?;
-    Ok((step_of(&loss, &logits, batch)?, parameters.plain()?.store(gradients)?))
+pub(crate) fn eager_step(parameters: &Parameters, batch: &Batch) -> Result<(Step, GradStore)> {
+    let tape = GradientTape::new();
+    let (loss, logits, gradients) = gradients_of(&tape, &parameters.watch(&tape)?, batch)?;
+    let step = Step {
+        loss: f64::from(loss.to_scalar::<f32>()?),
+        correct: correct(&logits, batch)?,
+        images: batch.labels.elem_count(),
+    };
+    Ok((step, parameters.plain()?.store(gradients)?))
 }
 
 /// The loss, the logits, and the gradient of each parameter in the order of their names.
-pub(crate) fn eager_gradients(
-    parameters: &Parameters,
+pub(crate) fn gradients_of(
+    tape: &GradientTape,
+    watched: &Watched,
     batch: &Batch,
 ) -> candle_autograd::Result<(TrackedTensor, TrackedTensor, Vec<TrackedTensor>)> {
-    let tape = GradientTape::new();
-    let watched = parameters.watch(&tape)?;
-    let logits = Net::new(&watched)?.forward(&batch.images)?;
+    let logits = Net::new(watched)?.forward(&batch.images)?;
     let loss = logits.cross_entropy(&batch.labels)?;
     let gradients = tape.gradient(&loss, &watched.values())?;
     Ok((tape.unwatched(&loss), tape.unwatched(&logits), gradients))
-}
-
-/// What a step found.
-pub(crate) fn step_of(loss: &TrackedTensor, logits: &TrackedTensor, batch: &Batch) -> Result<Step> {
-    Ok(Step {
-        loss: f64::from(loss.to_scalar::<f32>()?),
-        correct: correct(logits, batch)?,
-        images: batch.labels.elem_count(),
-    })
 }
 
 /// The share of digits that are read rightly, on plain values: nothing is recorded.

@@ -22,6 +22,8 @@ mod in_place;
 mod known_figures;
 mod mission;
 mod modes;
+#[cfg(feature = "graph")]
+mod optimisers;
 mod planted;
 mod porting;
 mod registry;

@@ -1,6 +1,7 @@
 //! Sums of cotangents: into the first one's memory where nobody else has it.
 
 use super::add;
+use crate::capture::recorder;
 use crate::error::Result;
 use crate::plain::open;
 use crate::value::TrackedTensor;
@@ -13,7 +14,9 @@ use autograd_kernels::copy;
 #[track_caller]
 pub fn accumulate(mut sum: TrackedTensor, next: &TrackedTensor) -> Result<TrackedTensor> {
     let fits = sum.shape() == next.shape() && sum.dtype() == next.dtype();
-    if let (true, Some(mine), Some(plain)) = (fits, sum.plain_mut(), next.plain())
+    // What a captured function sums is recorded, unless the function made both terms.
+    let evaluated = recorder(&[&sum, next], None).is_none();
+    if let (true, Some(mine), Some(plain)) = (fits && evaluated, sum.plain_mut(), next.plain())
         && let Some(slice) = mine.unique_mut()
     {
         open("add", &[plain], |views| {

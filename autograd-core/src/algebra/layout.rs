@@ -2,13 +2,14 @@
 
 use super::reduce::sum_to;
 use crate::apply::apply_one;
+use crate::capture::is_capturing;
 use crate::device::Tensors;
 use crate::error::{Error, Result};
 use crate::mask::Mask;
 use crate::meta::Meta;
 use crate::primitive::{Prim, Primitive, Signature};
 use crate::rule::{Grads, Rule, Saved, Transpose};
-use crate::saved::{Parameter, SavedOp};
+use crate::saved::{Parameter, SavedOp, sound_shape};
 use crate::tracer::Values;
 use crate::value::{TrackedTensor, checked_shape};
 use autograd_kernels::{Layout, MAX_RANK, Shape, SliceMut, View, copy, place};
@@ -92,7 +93,8 @@ pub fn reshape(x: &TrackedTensor, shape: &Shape) -> Result<TrackedTensor> {
         return Ok(x.clone());
     }
     // Nobody watches and nothing moves: the way through the op would cost more than the view.
-    if let Some(plain) = x.plain()
+    if !is_capturing()
+        && let Some(plain) = x.plain()
         && plain.device() == DeviceLocation::Cpu
         && plain.is_contiguous()
         && plain.layout().elements() == shape.elements()
@@ -119,7 +121,8 @@ pub fn permute(x: &TrackedTensor, order: &[usize]) -> Result<TrackedTensor> {
 /// [`Error::InvalidArgument`] where there is no such dimension.
 #[track_caller]
 pub fn transpose(x: &TrackedTensor, a: usize, b: usize) -> Result<TrackedTensor> {
-    if let Some(plain) = x.plain()
+    if !is_capturing()
+        && let Some(plain) = x.plain()
         && plain.device() == DeviceLocation::Cpu
         && a.max(b) < plain.layout().rank()
     {
@@ -153,8 +156,8 @@ pub(super) fn rebuild(tag: &str, parameters: &[Parameter]) -> Option<Prim> {
     use Parameter::Whole;
     let index = |n: &u64| usize::try_from(*n).ok();
     let op: Arc<dyn Primitive> = match (tag, parameters) {
-        ("broadcast_to", [Parameter::Shape(dims)]) => Arc::new(BroadcastTo(Shape::try_new(dims)?)),
-        ("reshape", [Parameter::Shape(dims)]) => Arc::new(Reshape(Shape::try_new(dims)?)),
+        ("broadcast_to", [Parameter::Shape(dims)]) => Arc::new(BroadcastTo(sound_shape(dims)?)),
+        ("reshape", [Parameter::Shape(dims)]) => Arc::new(Reshape(sound_shape(dims)?)),
         ("permute", [Parameter::Shape(order)]) => Arc::new(Permute::new(order)?),
         ("narrow", [Whole(dim), Whole(start), Whole(len)]) => {
             Arc::new(Narrow { dim: index(dim)?, start: index(start)?, len: index(len)? })

@@ -8,7 +8,7 @@ use crate::mask::Mask;
 use crate::meta::Meta;
 use crate::primitive::{Prim, Primitive, Signature, SumOver};
 use crate::rule::{Grads, Rule, Saved, Transpose};
-use crate::saved::{Parameter, SavedOp};
+use crate::saved::{Parameter, SavedOp, sound_shape};
 use crate::tracer::Values;
 use crate::value::{TrackedTensor, checked_shape};
 use autograd_kernels::{Layout, Shape, SliceMut, View, reduce};
@@ -38,7 +38,7 @@ pub fn sum_to(x: &TrackedTensor, target: &Shape) -> Result<TrackedTensor> {
 pub(super) fn rebuild(tag: &str, parameters: &[Parameter]) -> Option<Prim> {
     match (tag, parameters) {
         ("sum_to", [Parameter::Shape(dims)]) => {
-            Some(Prim::Shared(Arc::new(SumTo { target: Shape::try_new(dims)? })))
+            Some(Prim::Shared(Arc::new(SumTo { target: sound_shape(dims)? })))
         }
         _ => None,
     }

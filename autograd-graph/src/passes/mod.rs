@@ -7,25 +7,36 @@ mod block;
 mod budget;
 mod common;
 mod dead;
+mod flow;
 mod fold;
 mod fuse;
+mod gate;
+mod join;
+mod min_cut;
 mod rematerialise;
 mod rewrite;
 mod schedule;
 mod simplify;
+mod sink;
+mod uses;
 
 use crate::check::check;
 use crate::graph::Graph;
-use autograd_core::{Program, Result};
+use crate::plan::Plan;
+use autograd_core::{Error, Program, Result};
 pub use budget::Recomputation;
 
 /// Which passes run. All do by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passes {
-    /// Numbers that are known are computed once, while compiling. Closed-over values are not known.
+    /// What is computed from literals is computed once, while compiling.
     pub fold: bool,
     /// Neutral elements, double negations, rearrangements that change nothing, cheaper powers.
     pub simplify: bool,
+    /// Rearrangements move behind pointwise ops and into matrix products.
+    pub sink: bool,
+    /// Sums of values that lie next to each other between zeros become concatenations.
+    pub join: bool,
     /// Equal ops on equal operands are computed once.
     pub common: bool,
     /// What no output needs is left out, hints that no rule reads too.
@@ -33,6 +44,9 @@ pub struct Passes {
     /// Cheap values of the forward pass are computed again in the backward pass where that takes
     /// less memory than keeping them.
     pub rematerialise: bool,
+    /// The same by a minimum cut between what is computed once and the backward pass. Of this, the
+    /// greedy way and neither, what needs the smallest arena is taken.
+    pub min_cut: bool,
     /// Runs of pointwise ops and the sums of them become one pass over memory.
     pub fuse: bool,
     /// Ops whose rows are independent run on a few rows at a time.
@@ -48,9 +62,12 @@ impl Passes {
     pub const ALL: Self = Self {
         fold: true,
         simplify: true,
+        sink: true,
+        join: true,
         common: true,
         dead: true,
         rematerialise: true,
+        min_cut: true,
         fuse: true,
         block: true,
         schedule: true,
@@ -61,9 +78,12 @@ impl Passes {
     pub const NONE: Self = Self {
         fold: false,
         simplify: false,
+        sink: false,
+        join: false,
         common: false,
         dead: false,
         rematerialise: false,
+        min_cut: false,
         fuse: false,
         block: false,
         schedule: false,
@@ -88,27 +108,76 @@ impl Graph {
     /// [`Error::Internal`](autograd_core::Error::Internal) where a pass broke the program, in debug
     /// builds.
     pub fn optimise(&self, passes: &Passes) -> Result<Self> {
-        type Pass = fn(&Program) -> Result<Program>;
-        let list: [(bool, Pass); 11] = [
-            (passes.dead, dead::remove),
-            (passes.fold, fold::fold),
-            (passes.simplify, simplify::simplify),
-            (passes.common, common::share),
-            (passes.dead, dead::remove),
-            (passes.rematerialise, rematerialise::rematerialise),
+        let program = run(
+            self.program(),
+            &[
+                (passes.dead, dead::remove),
+                (passes.fold, fold::fold),
+                (passes.simplify, simplify::simplify),
+                (passes.common, common::share),
+                (passes.join, join::join),
+                (passes.dead, dead::remove),
+            ],
+        )?;
+        let program = if passes.sink { sunk(program, passes)? } else { program };
+        let mut variants = vec![program.clone()];
+        if passes.rematerialise {
+            variants.push(rematerialise::rematerialise(&program)?);
+        }
+        if passes.min_cut {
+            variants.extend(min_cut::candidates(&program));
+        }
+        let mut best: Option<(usize, Program)> = None;
+        for variant in variants {
+            let (program, bytes, _) = finished(&variant, passes)?;
+            if best.as_ref().is_none_or(|(least, _)| bytes < *least) {
+                best = Some((bytes, program));
+            }
+        }
+        let (_, program) = best.ok_or_else(|| Error::internal("optimise", "there is always a program"))?;
+        Self::from_program(program)
+    }
+}
+
+/// The program with rearrangements sunk, where a run then moves no more bytes than without.
+fn sunk(program: Program, passes: &Passes) -> Result<Program> {
+    let Some(sunk) = sink::sink(&program)? else { return Ok(program) };
+    let sunk = run(&sunk, &[(passes.common, common::share), (true, dead::remove)])?;
+    let (_, _, kept) = finished(&program, passes)?;
+    let (_, _, moved) = finished(&sunk, passes)?;
+    Ok(if moved <= kept { sunk } else { program })
+}
+
+/// The program after the passes that make large ops of small ones, with the bytes of its arena and
+/// those that a run moves. A program that cannot be planned is none that can be compared.
+fn finished(program: &Program, passes: &Passes) -> Result<(Program, usize, u64)> {
+    let program = run(
+        program,
+        &[
             (passes.fuse, fuse::fuse),
             (passes.dead, dead::remove),
             (passes.block, block::block),
             (passes.dead, dead::remove),
             (passes.schedule, schedule::schedule),
-        ];
-        let mut program = self.program().clone();
-        for (_, pass) in list.into_iter().filter(|(on, _)| *on) {
-            program = pass(&program)?;
-            if cfg!(debug_assertions) {
-                check(&program)?;
-            }
+        ],
+    )?;
+    let (bytes, moved) = match Plan::new(&program, passes.in_place) {
+        Ok(plan) => (plan.bytes, plan.steps.iter().map(|step| step.bytes).sum()),
+        Err(_) => (usize::MAX, u64::MAX),
+    };
+    Ok((program, bytes, moved))
+}
+
+type Pass = fn(&Program) -> Result<Program>;
+
+/// Runs those passes that are on.
+fn run(program: &Program, passes: &[(bool, Pass)]) -> Result<Program> {
+    let mut program = program.clone();
+    for (_, pass) in passes.iter().filter(|(on, _)| *on) {
+        program = pass(&program)?;
+        if cfg!(debug_assertions) {
+            check(&program)?;
         }
-        Self::from_program(program)
     }
+    Ok(program)
 }

@@ -12,12 +12,13 @@
 //! A pointwise value is recomputed for its uses after a gap where all that it reads is alive there
 //! anyway, so that memory is only saved. Matrix products, convolutions, attention and reductions
 //! are never computed twice. Greedy, the largest values first, and each one is taken only where
-//! the program's peak falls.
+//! the program's peak falls. What is computed again reads through barriers, as in `min_cut`.
 
+use super::gate::{Gates, latest};
 use super::rewrite::Rewrite;
 use crate::graph::meta_of;
 use crate::plan::peak_bytes;
-use autograd_core::{Instruction, Operand, Program, Result};
+use autograd_core::{Operand, Program, Result};
 
 /// Uses that follow within so many instructions are near.
 const NEAR: usize = 6;
@@ -109,12 +110,14 @@ fn candidates(program: &Program) -> Vec<Candidate> {
 /// The program with a value computed again.
 fn recomputed(old: &Program, candidate: &Candidate) -> Program {
     let mut new = Rewrite::of(old);
+    let mut gates = Gates::default();
     for (i, instruction) in old.instructions.iter().enumerate() {
         if i == candidate.before {
-            let again: &Instruction = &old.instructions[candidate.value];
-            let mut again = again.clone();
+            let mut again = old.instructions[candidate.value].clone();
+            let token = latest(&instruction.operands, candidate.value + 1).map(|token| new.at(token));
             for operand in &mut again.operands {
-                *operand = new.at(*operand);
+                let kept = new.at(*operand);
+                *operand = token.map_or(kept, |token| gates.pass(&mut new, kept, token, again.site));
             }
             let at = new.push(again);
             new.replace(candidate.value, Operand::Result { instruction: at, output: 0 });

@@ -43,7 +43,41 @@ pub(super) fn dims(g: &Geometry, role: Role) -> [usize; 4] {
     }
 }
 
+crate::saved::datum! {
+    enum Role { 0 => Input {}, 1 => Kernel {}, 2 => Output {} }
+}
+crate::saved::datum!(Geometry {
+    batch,
+    in_channels,
+    height,
+    width,
+    out_channels,
+    kernel_h,
+    kernel_w,
+    stride,
+    padding,
+    dilation,
+    groups
+});
+
+crate::saved::stored! {
+    "convolution" => Contraction { geometry, gives }, |op, x| x.len() == 2 && sound(&op.geometry);
+}
+
+/// Whether there is such a convolution, and its extents are such that sums and products of them
+/// are numbers.
+fn sound(g: &Geometry) -> bool {
+    let moves = [g.stride, g.padding, g.dilation];
+    let all = [g.batch, g.in_channels, g.height, g.width, g.out_channels, g.kernel_h, g.kernel_w, g.groups];
+    let small = all.iter().chain(moves.iter().flatten()).all(|n| *n < 1 << 24);
+    let steps = g.stride.iter().chain(&g.dilation).all(|n| *n > 0);
+    let groups =
+        g.groups > 0 && g.in_channels.is_multiple_of(g.groups) && g.out_channels.is_multiple_of(g.groups);
+    small && steps && groups && g.kernel_h > 0 && g.kernel_w > 0
+}
+
 impl Primitive for Contraction {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         match self.gives {
             Role::Input => "conv2d_input_grad",

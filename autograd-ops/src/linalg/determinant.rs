@@ -72,7 +72,14 @@ fn inner(a: &TrackedTensor, b: &TrackedTensor) -> Result<TrackedTensor> {
     crate::reduce::sum_dims(&mul(a, b)?, [-2isize, -1], false)
 }
 
+crate::saved::stored! {
+    "det" => Det {}, |_, x| x.len() == 1;
+    "slogdet" => SignAndLog {}, |_, x| x.len() == 1;
+    "cofactors" => Cofactors {}, |_, x| x.len() == 1;
+}
+
 impl Primitive for Det {
+    crate::saved::by_tag!();
     super::plain_parts!(Det, "det");
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         Ok(Signature::one(of_each("det", &inputs[0])?))
@@ -104,6 +111,7 @@ impl General for Det {
 }
 
 impl Primitive for Cofactors {
+    crate::saved::by_tag!();
     super::batches!();
     fn name(&self) -> &'static str {
         "cofactors"
@@ -129,6 +137,7 @@ impl Primitive for Cofactors {
 }
 
 impl Primitive for SignAndLog {
+    crate::saved::by_tag!();
     super::plain_parts!(SignAndLog, "slogdet");
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         let meta = of_each("slogdet", &inputs[0])?;

@@ -35,7 +35,13 @@ struct Inverse;
 #[derive(Clone, Copy, Debug)]
 struct PseudoInverse;
 
+crate::saved::stored! {
+    "inverse" => Inverse {}, |_, x| x.len() == 1;
+    "pinv" => PseudoInverse {}, |_, x| x.len() == 1;
+}
+
 impl Primitive for Inverse {
+    crate::saved::by_tag!();
     super::plain_parts!(Inverse, "inverse");
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         square("inverse", &inputs[0])?;
@@ -71,6 +77,7 @@ impl General for Inverse {
 }
 
 impl Primitive for PseudoInverse {
+    crate::saved::by_tag!();
     super::plain_parts!(PseudoInverse, "pinv");
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         let (rows, columns) = matrices("pinv", &inputs[0])?;

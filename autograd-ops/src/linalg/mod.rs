@@ -23,7 +23,7 @@ pub use spectral::{eigh, eigvalsh, svd, svdvals};
 use crate::matrix::matmul;
 use autograd_core::kernels::linalg::Fault;
 use autograd_core::smallvec::SmallVec;
-use autograd_core::{DType, Error, Mask, Meta, Result, Shape, TrackedTensor, algebra};
+use autograd_core::{DType, Error, Mask, Meta, Parameter, Prim, Result, Shape, TrackedTensor, algebra};
 
 /// a·b.
 fn mm(a: &TrackedTensor, b: &TrackedTensor) -> Result<TrackedTensor> {
@@ -145,6 +145,14 @@ macro_rules! plain_parts {
     };
 }
 pub(crate) use plain_parts;
+
+pub(crate) fn rebuild(tag: &str, parameters: &[Parameter], x: &[Meta]) -> Option<Prim> {
+    determinant::rebuild(tag, parameters, x)
+        .or_else(|| factors::rebuild(tag, parameters, x))
+        .or_else(|| inverse::rebuild(tag, parameters, x))
+        .or_else(|| solve::rebuild(tag, parameters, x))
+        .or_else(|| spectral::rebuild(tag, parameters, x))
+}
 
 /// Tangents of outputs, `None` for zero.
 type Tangents = SmallVec<[Option<TrackedTensor>; 2]>;

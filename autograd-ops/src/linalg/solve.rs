@@ -116,7 +116,15 @@ fn fits(op: &'static str, inputs: &[Meta]) -> Result<Signature> {
     Ok(Signature::one(inputs[1]))
 }
 
+crate::saved::datum!(Triangle { upper, unit });
+
+crate::saved::stored! {
+    "solve" => Solve {}, |_, x| x.len() == 2;
+    "triangular_solve" => TriangularSolve { 0 }, |_, x| x.len() == 2;
+}
+
 impl Primitive for Solve {
+    crate::saved::by_tag!();
     super::plain_parts!(Solve, "solve");
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         fits("solve", inputs)
@@ -162,6 +170,7 @@ impl General for Solve {
 }
 
 impl Primitive for TriangularSolve {
+    crate::saved::by_tag!();
     super::batches!();
     fn name(&self) -> &'static str {
         "triangular_solve"

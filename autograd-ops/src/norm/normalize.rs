@@ -2,6 +2,7 @@
 
 use super::expressions::{Part, definition};
 use crate::numbers::{in_front, with_batch};
+use crate::saved::has;
 use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -158,7 +159,31 @@ fn say(part: Part, parameter: f64, inputs: &[&TrackedTensor]) -> Result<Values> 
     apply(&Pointwise::shared(definition(part).clone(), &[parameter]), inputs)
 }
 
+crate::saved::stored! {
+    "normalize" => Normalize { op, centred, over, eps, weighted, biased }, |op, x| op.fits(x);
+    "normalize_vjp" => NormalizeGrad { norm, input, weight, bias, hinted }, |op, x| {
+        let affine = usize::from(op.reads_weight());
+        let hints = if op.hinted { 1 + usize::from(op.norm.centred) } else { 0 };
+        let whole = |of: &Shape| Layout::contiguous(*of).broadcast_to(&x[1].shape).is_some();
+        x.len() == 2 + affine + hints
+            && x[0] == x[1]
+            && op.norm.over.iter().all(|dim| dim < x[1].shape.rank())
+            && x[2..2 + affine].iter().all(|weight| whole(&weight.shape) && weight.dtype == x[1].dtype)
+            && [op.weight, op.bias].iter().flatten().all(whole)
+            && x[2 + affine..].iter().all(|hint| hint.shape == kept(&x[1].shape, op.norm.over).0)
+            && x[2 + affine..].iter().all(|hint| hint.dtype == statistics_type(x[1].dtype))
+    };
+    "statistics" => Statistics { over }, |op, x| has(x, 1, op.over.iter());
+}
+
+impl Normalize {
+    fn fits(&self, x: &[Meta]) -> bool {
+        has(x, 1 + usize::from(self.weighted) + usize::from(self.biased), self.over.iter())
+    }
+}
+
 impl Primitive for Normalize {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         self.op
     }
@@ -336,6 +361,7 @@ impl NormalizeGrad {
 }
 
 impl Primitive for NormalizeGrad {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         self.norm.op
     }
@@ -475,6 +501,7 @@ impl Primitive for NormalizeGrad {
 }
 
 impl Primitive for Statistics {
+    crate::saved::by_tag!();
     fn name(&self) -> &'static str {
         "statistics"
     }
