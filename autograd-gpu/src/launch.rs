@@ -5,6 +5,8 @@
 //! compiler library, or on a device older than Ampere, there is no kernel, and candle's are taken.
 
 mod expression;
+#[cfg(feature = "nccl")]
+mod group;
 mod host;
 mod memory;
 mod modules;
@@ -18,6 +20,8 @@ use candle_core::cuda_backend::cudarc::driver::{
 };
 use candle_core::cuda_backend::{CudaDevice, CudaError, CudaStorage};
 use candle_core::{Device, DeviceLocation};
+#[cfg(feature = "nccl")]
+pub use group::{Group, GroupId};
 use host::Copies;
 use memory::{Passed, address, placed, room, tensor};
 use modules::{Modules, architecture};

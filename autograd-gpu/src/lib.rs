@@ -44,6 +44,8 @@ mod store;
 pub use codegen::{Element, pointwise};
 #[cfg(feature = "nvrtc")]
 pub use compile::{Architecture, CompileError, compile, compile_through};
+#[cfg(feature = "nccl")]
+pub use launch::{Group, GroupId};
 #[cfg(feature = "cuda")]
 pub use launch::{cuda, install};
 pub use plan::{Argument, Fault, Plan, Room, Step, Words, kernels, plan};

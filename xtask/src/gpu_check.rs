@@ -101,7 +101,7 @@ fn lint_launches(project: &Project, scratch: &Path) -> Result<(), Failure> {
         .and_then(|()| std::fs::set_permissions(&nvcc, std::fs::Permissions::from_mode(0o755)));
     written.map_err(|error| Failure::new(format!("{}: {error}", nvcc.display())))?;
     project
-        .cargo("clippy --quiet -p candle-autograd -p autograd-gpu --features candle-autograd/gpu,autograd-gpu/cuda --lib --example gpu_host")
+        .cargo("clippy --quiet -p candle-autograd -p autograd-gpu --features candle-autograd/gpu,autograd-gpu/nccl --lib --example gpu_host")
         .args(&["--", "-D", "warnings"])
         .env("NVCC", &nvcc.display().to_string())
         .env("CUDA_COMPUTE_CAP", "90")
