@@ -51,7 +51,7 @@ impl Graph {
     /// Captures what `f` does to inputs of the given shapes and types.
     ///
     /// # Errors
-    /// As [`capture`].
+    /// As [`capture`](crate::capture()).
     pub fn capture(
         f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
         inputs: &[Meta],
