@@ -56,7 +56,7 @@ impl Graph {
     /// results, so that it runs on any device.
     ///
     /// # Errors
-    /// As [`capture`].
+    /// As [`capture`](crate::capture()).
     pub fn capture(
         f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
         inputs: &[Meta],

@@ -189,3 +189,25 @@ fn a_transformers_gradient_holds_no_zeros_around_parts() -> Result<()> {
     assert_eq!((count(&joined, "embed"), count(&joined, "cat")), (0, 3), "{}", joined.explain());
     Ok(())
 }
+
+#[test]
+fn fusion_leaves_no_groups_that_wait_for_each_other() -> Result<()> {
+    // The product joins the early tanh. The sum must then not join the exp that it reads: a path from
+    // that one leads back to it through the product's group, by a member made long before.
+    let x = inputs(&[&[8, 16], &[8, 16]])?;
+    let f = |x: &[TrackedTensor]| -> Result<Vec<TrackedTensor>> {
+        let early = x[0].tanh()?;
+        let between = early.softmax(-1)?;
+        let exp = x[1].exp()?;
+        let product = exp.softmax(-1)?.mul(&early)?;
+        Ok(vec![product, between.add(&exp)?])
+    };
+    let metas: Vec<_> = x.iter().map(TrackedTensor::meta).collect();
+    let compiled = Graph::capture(f, &metas)?.compile(Options::default())?;
+    let refs: Vec<&TrackedTensor> = x.iter().collect();
+    for (a, b) in compiled.call(&refs)?.iter().zip(f(&x)?) {
+        let apart = a.sub(&b)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert!(f64::from(apart) <= F32, "{apart:e}");
+    }
+    Ok(())
+}

@@ -57,7 +57,7 @@ impl Sgd {
     /// The velocity before the first step: zeros.
     ///
     /// # Errors
-    /// [`Error::DType`] for a parameter that is not of a float type.
+    /// [`Error::UnsupportedDType`] for a parameter that is not of a float type.
     #[track_caller]
     pub fn start<P: Tree>(&self, parameters: &P) -> Result<P::Owned> {
         zeros(parameters)
@@ -200,7 +200,7 @@ impl AdamW {
     /// The state before the first step.
     ///
     /// # Errors
-    /// [`Error::DType`] for a parameter that is not of a float type.
+    /// [`Error::UnsupportedDType`] for a parameter that is not of a float type.
     #[track_caller]
     pub fn start<P: Tree>(&self, parameters: &P) -> Result<Moments<P::Owned>> {
         Ok(Moments {

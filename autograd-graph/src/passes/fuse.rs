@@ -108,6 +108,9 @@ pub(super) struct Groups<'a> {
     outside: Vec<BTreeSet<Key>>,
     steps: Vec<usize>,
     users: Vec<Vec<usize>>,
+    /// For each group, the last instruction of it and of all groups that it reads from, directly or
+    /// not, or a later one.
+    reach: Vec<usize>,
 }
 
 impl<'a> Groups<'a> {
@@ -138,6 +141,7 @@ impl<'a> Groups<'a> {
             group: (0..n).collect(),
             inside: (0..n).map(|i| vec![i]).collect(),
             users,
+            reach: (0..n).collect(),
         }
     }
 
@@ -202,7 +206,23 @@ impl<'a> Groups<'a> {
         }
         self.inside[to].extend(moved);
         self.inside[to].sort_unstable();
+        self.extend_reach(to, self.reach[from].max(self.reach[to]));
         to
+    }
+
+    /// Notes that a group reaches to an instruction, and so does every group that reads from it.
+    fn extend_reach(&mut self, group: usize, reach: usize) {
+        self.reach[group] = reach;
+        let mut open = vec![group];
+        while let Some(group) = open.pop() {
+            for &user in self.inside[group].iter().flat_map(|&i| &self.users[i]) {
+                let reader = self.group[user];
+                if self.reach[reader] < reach {
+                    self.reach[reader] = reach;
+                    open.push(reader);
+                }
+            }
+        }
     }
 
     /// The group of an instruction.
@@ -236,8 +256,8 @@ impl<'a> Groups<'a> {
     }
 
     fn reaches_through_others(&self, from: usize, to: usize) -> bool {
-        // Groups are walked upwards from `to`; nothing before the first instruction of `from` can
-        // lead to it.
+        // Groups are walked upwards from `to`; what does not reach behind the first instruction of
+        // `from` cannot lead to it.
         let first = self.inside[from][0];
         let mut seen: HashSet<usize> = HashSet::new();
         let mut open: Vec<usize> = Vec::new();
@@ -249,7 +269,7 @@ impl<'a> Groups<'a> {
                 })
             })
         };
-        let later = |group: usize| self.inside[group].last().is_some_and(|&last| last > first);
+        let later = |group: usize| self.reach[group] > first;
         for group in operands(to) {
             if group != from && group != to && later(group) && seen.insert(group) {
                 open.push(group);
