@@ -160,7 +160,7 @@ fn build(name: &str) -> Option<Work> {
     let c = &Cx { dev };
     let sq = [4096, 1024];
     let im = [32, 64, 32, 32];
-    match name {
+    let work = match name {
         "matmul_512" | "matmul_1024" | "matmul_2048" => {
             let n: usize = name[7..].parse().unwrap();
             let (a, b) = (c.mk([n, n], 1.), c.mk([n, n], 1.));
@@ -291,7 +291,8 @@ fn build(name: &str) -> Option<Work> {
             pool(p.d[0].clone())
         }),
         _ => return None,
-    }
+    };
+    Some(work)
 }
 
 fn main() {
