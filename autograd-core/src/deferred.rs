@@ -27,9 +27,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 /// Results of fewer elements are computed at once: they stay in a cache until they are read.
 const LARGE: usize = 512 * 1024;
 
-/// The most functions of one element that are put off: what is computed twice, where a value is
-/// both taken in and wanted, costs less than writing and reading it.
-const MOST_OPERATIONS: u64 = 32;
+/// The most work on one element that is put off, in additions (`Program::cost`). Where a value is
+/// both taken in and wanted it is computed twice, which is to cost no more than a few times what
+/// writing and reading it does: gelu and what is multiplied with it fit, two of them do not.
+const MOST_COST: u64 = 32;
 
 /// The most values that one deferred value keeps alive.
 const MOST_INPUTS: usize = 4;
@@ -88,7 +89,7 @@ pub(crate) struct Deferred {
 struct Work {
     op: Pointwise,
     inputs: SmallVec<[Arc<Plain>; 2]>,
-    operations: u64,
+    cost: u64,
     leaves: usize,
 }
 
@@ -247,34 +248,34 @@ fn defer_large(op: &Pointwise, inputs: &[&TrackedTensor]) -> Option<TrackedTenso
     if shape.elements() == 0 || plains.iter().all(|plain| *plain.layout().shape() != shape) {
         return None;
     }
-    let mut operations = definition.expr.operations();
+    let mut cost = definition.expr.program().cost();
     let mut leaves = 0;
     for plain in &plains {
         let inner = plain.deferred().and_then(|deferred| {
             let work = deferred.work();
             let work = work.as_ref()?;
-            let fits = operations + work.operations <= MOST_OPERATIONS
+            let fits = cost + work.cost <= MOST_COST
                 && leaves + work.leaves + plains.len() <= MOST_INPUTS + 1
                 && *plain.layout().shape() == shape
                 && !deferred.taken.swap(true, Relaxed);
-            fits.then_some((work.operations, work.leaves))
+            fits.then_some((work.cost, work.leaves))
         });
         match inner {
-            Some((more, read)) => (operations, leaves) = (operations + more, leaves + read),
+            Some((more, read)) => (cost, leaves) = (cost + more, leaves + read),
             None => {
                 plain.buffer();
                 leaves += 1;
             }
         }
     }
-    if operations > MOST_OPERATIONS || leaves > MOST_INPUTS {
+    if cost > MOST_COST || leaves > MOST_INPUTS {
         return None;
     }
     let made = Plain::later(
         Box::new(Deferred {
             shape,
             dtype,
-            work: Mutex::new(Some(Work { op: op.clone(), inputs: plains.clone(), operations, leaves })),
+            work: Mutex::new(Some(Work { op: op.clone(), inputs: plains.clone(), cost, leaves })),
             taken: AtomicBool::new(false),
             buffer: OnceLock::new(),
         }),

@@ -244,7 +244,7 @@ fn over(call: &Rewrite<'_>, plain: &mut Arc<Plain>) -> Result<Rewritten> {
         // The functional op reports it.
         return Ok(Rewritten::Declined(Obstacle::NoKernel));
     }
-    if Arc::strong_count(plain) > 1 {
+    if matches!(plain.writable(), Err(Obstacle::Shared)) {
         // Perhaps only values that are yet to be computed read it.
         deferred::settle_all();
     }

@@ -5,8 +5,7 @@
 //! small while they are built: equal nodes are shared, constants fold, neutral elements vanish.
 
 #[cfg(feature = "jit")]
-use crate::machine::{MAX_INPUTS, MAX_OUTPUTS};
-use crate::machine::{Schedule, TileCode};
+use crate::machine::{MAX_INPUTS, MAX_OUTPUTS, Schedule, TileCode, is_cheap_binary, is_cheap_unary};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -310,6 +309,18 @@ impl Program {
     /// The machine code that computes it in f32 for many elements, where there is some.
     pub(crate) fn code(&self) -> Option<&dyn TileCode> {
         self.code.0.get_or_init(|| code_of(self)).as_deref()
+    }
+
+    /// What one element costs, in additions: what the processor has no instruction for counts 8.
+    pub fn cost(&self) -> u64 {
+        let cost = |(i, node): (usize, &Node)| match *node {
+            Node::Input(_) | Node::Param(_) | Node::Const(_) => 0,
+            _ if self.uniform[i] => 0,
+            Node::Unary(f, _) if !is_cheap_unary(f) => 8,
+            Node::Binary(f, ..) if !is_cheap_binary(f) => 8,
+            _ => 1,
+        };
+        self.nodes.iter().enumerate().map(cost).sum()
     }
 
     /// Whether any node reads input `i`.

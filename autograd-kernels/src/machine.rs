@@ -215,12 +215,12 @@ fn pairs<T: Copy>(a: &[T], b: &[T], y: &mut [T], f: impl Fn(T, T) -> T) {
 }
 
 /// Whether a function costs less than reading its argument.
-fn is_cheap_unary(op: Unary) -> bool {
+pub(crate) fn is_cheap_unary(op: Unary) -> bool {
     matches!(op, Unary::Neg | Unary::Abs | Unary::Sign | Unary::Relu | Unary::Recip | Unary::Sqrt)
 }
 
 /// Whether a function costs less than reading its arguments.
-fn is_cheap_binary(op: Binary) -> bool {
+pub(crate) fn is_cheap_binary(op: Binary) -> bool {
     use Binary::{Add, Div, Eq, Ge, Gt, Le, Lt, Max, Min, Mul, Ne, Sub};
     matches!(op, Add | Sub | Mul | Div | Max | Min | Lt | Le | Gt | Ge | Eq | Ne)
 }

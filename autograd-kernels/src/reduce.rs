@@ -49,14 +49,11 @@ pub fn reduce(op: Reduction, x: View<'_>, over: &[bool], out: SliceMut<'_>) {
         return;
     }
     let floats = x.kind().is_float();
+    let summands = Summands { program: &IDENTITY, params: &[], inputs: &[x], shape, target };
     match op {
-        Reduction::Sum if floats => {
-            run_reduced(&IDENTITY, &[], &[x], &shape, &mut [out], &[target]);
-        }
-        Reduction::Mean => {
-            let wide = wide(&[x.kind(), out.kind()]) || !floats;
-            mean(wide, &IDENTITY, &[], &[x], &shape, &target, out);
-        }
+        Reduction::Sum if floats => summands.sum(out),
+        Reduction::Mean if wide(&[x.kind(), out.kind()]) || !floats => summands.mean::<f64>(out),
+        Reduction::Mean => summands.mean::<f32>(out),
         Reduction::Sum | Reduction::Prod | Reduction::Max | Reduction::Min => match x.kind() {
             Kind::F64 => fold_as::<f64>(op, Rows::flat(x).all(), &shape, &target, out),
             Kind::F32 | Kind::BF16 | Kind::F16 => {
@@ -81,8 +78,8 @@ pub fn sums_alike(elements: usize) -> bool {
 }
 
 /// Sum or mean of an expression's one output, for floats, in the pass that computes it: as
-/// [`machine::run`](crate::machine::run) and then [`reduce`], without the values in between.
-/// `shape` is that of all inputs together.
+/// [`machine::run`](crate::machine::run) over the shape to which the inputs broadcast, and then
+/// [`reduce`], without the values in between.
 ///
 /// # Panics
 /// Panics where either would, and for another reduction.
@@ -94,19 +91,43 @@ pub fn reduce_expression(
     over: &[bool],
     out: SliceMut<'_>,
 ) {
-    let first = *inputs[0].layout.shape();
     let broadcast = |shape: Shape, x: &View<'_>| shape.broadcast(x.layout.shape());
-    let shape = inputs[1..].iter().try_fold(first, broadcast).expect("reduce: inputs broadcast");
+    let shape = inputs.iter().try_fold(Shape::SCALAR, broadcast).expect("reduce: inputs broadcast");
     let mut target = shape;
     target.dims_mut().iter_mut().zip(over).for_each(|(d, &r)| *d = if r { 1 } else { *d });
+    let summands = Summands { program, params, inputs, shape, target };
     match op {
-        Reduction::Sum => run_reduced(program, params, inputs, &shape, &mut [out], &[target]),
-        Reduction::Mean => {
-            mean(out.kind() == Kind::F64, program, params, inputs, &shape, &target, out);
-        }
+        Reduction::Sum => summands.sum(out),
+        Reduction::Mean if out.kind() == Kind::F64 => summands.mean::<f64>(out),
+        Reduction::Mean => summands.mean::<f32>(out),
         Reduction::Prod | Reduction::Max | Reduction::Min => {
             panic!("reduce: {op:?} of an expression is found from its values")
         }
+    }
+}
+
+/// An expression over a shape, to be summed to a target.
+struct Summands<'a> {
+    program: &'a Program,
+    params: &'a [f64],
+    inputs: &'a [View<'a>],
+    shape: Shape,
+    target: Shape,
+}
+
+impl Summands<'_> {
+    fn sum(&self, out: SliceMut<'_>) {
+        run_reduced(self.program, self.params, self.inputs, &self.shape, &mut [out], &[self.target]);
+    }
+
+    fn mean<T: Float>(&self, out: SliceMut<'_>) {
+        let count = self.shape.elements() as f64 / self.target.elements() as f64;
+        let mut sums = memory::take::<T>(out.len());
+        self.sum(T::slice_mut(&mut sums));
+        sums.iter_mut().for_each(|s| *s = T::from_f64(s.to_f64() / count));
+        let layout = Layout::contiguous(self.target);
+        copy(View { data: T::slice(&sums), layout: &layout }, out);
+        memory::give(sums);
     }
 }
 
@@ -121,39 +142,6 @@ fn integers(data: crate::Slice<'_>, layout: &Layout) -> Vec<i64> {
     let mut values = memory::take::<i64>(layout.elements());
     copy(View { data, layout }, SliceMut::I64(&mut values));
     values
-}
-
-fn mean(
-    wide: bool,
-    program: &Program,
-    params: &[f64],
-    inputs: &[View<'_>],
-    shape: &Shape,
-    target: &Shape,
-    out: SliceMut<'_>,
-) {
-    if wide {
-        mean_as::<f64>(program, params, inputs, shape, target, out);
-    } else {
-        mean_as::<f32>(program, params, inputs, shape, target, out);
-    }
-}
-
-fn mean_as<T: Float>(
-    program: &Program,
-    params: &[f64],
-    inputs: &[View<'_>],
-    shape: &Shape,
-    target: &Shape,
-    out: SliceMut<'_>,
-) {
-    let count = shape.elements() as f64 / target.elements() as f64;
-    let mut sums = memory::take::<T>(out.len());
-    run_reduced(program, params, inputs, shape, &mut [T::slice_mut(&mut sums)], &[*target]);
-    sums.iter_mut().for_each(|s| *s = T::from_f64(s.to_f64() / count));
-    let layout = Layout::contiguous(*target);
-    copy(View { data: T::slice(&sums), layout: &layout }, out);
-    memory::give(sums);
 }
 
 /// Folds contiguous numbers of a shape to its target.

@@ -117,6 +117,14 @@ fn ops_in_place_change_nothing_that_is_deferred() -> Result<()> {
         strict_in_place(|| x.add_(1.0).map(|_| ()))?;
         assert_eq!(bits(&y)?, want);
         // A deferred value is written over like any other.
+        // So is a view of what a deferred value reads.
+        let owner = values([3, 5], 2)?;
+        let mut view = owner.narrow(0, 1, 1)?;
+        let product = owner.mul(3.0)?;
+        let want_product = bits(&deferred_from(AT_ONCE, || owner.mul(3.0))?)?;
+        drop(owner);
+        strict_in_place(|| view.add_(1.0).map(|_| ()))?;
+        assert_eq!(bits(&product)?, want_product);
         let mut z = x.mul(2.0)?;
         let want = bits(&deferred_from(AT_ONCE, || x.mul(2.0)?.add(1.0))?)?;
         strict_in_place(|| z.add_(1.0).map(|_| ()))?;
