@@ -5,7 +5,8 @@
 //! small while they are built: equal nodes are shared, constants fold, neutral elements vanish.
 
 #[cfg(feature = "jit")]
-use crate::machine::{MAX_INPUTS, MAX_OUTPUTS, Schedule, TileCode, is_cheap_binary, is_cheap_unary};
+use crate::machine::{MAX_INPUTS, MAX_OUTPUTS};
+use crate::machine::{Schedule, TileCode, is_cheap_binary, is_cheap_unary};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};

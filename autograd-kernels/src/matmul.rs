@@ -1,11 +1,12 @@
 //! The batched matrix product.
 //!
-//! Four ways, chosen by shape and strides alone: small products straight from the factors, matrix
-//! times vector at the speed of memory, thin products that read the right factor in place, and
-//! everything else in packed blocks. The order in which an element is summed depends on the shape
-//! only, never on the number of threads.
+//! Five ways, chosen by shape and strides alone: small products straight from the factors, matrix
+//! times vector and column times row at the speed of memory, thin products that read the right
+//! factor in place, and everything else in packed blocks. The order in which an element is summed
+//! depends on the shape only, never on the number of threads.
 
 mod blocks;
+mod outer;
 mod pack;
 mod shares;
 mod small;
@@ -220,6 +221,8 @@ fn multiply<T: Float>(
         vector::multiply(isa, [m, k], a, b, out, add);
     } else if m == 1 && (b.row == 1 || b.column == 1) {
         vector::multiply(isa, [n, k], b.transposed(), a.transposed(), out, add);
+    } else if k == 1 && n >= outer::SHORTEST {
+        outer::multiply(isa, [m, n], a, b, out, add);
     } else if m * k * n <= small::LIMIT {
         small::multiply(isa, [m, k, n], a, b, out, add);
     } else if thin::fits(m, &a, &b) {
@@ -250,6 +253,8 @@ mod tests {
             [9, 100, 75],
             [130, 260, 49],
             [33, 300, 33],
+            [70, 1, 90],
+            [900, 1, 75],
         ] {
             let (a, b) = (whole(m * k, 1), whole(k * n, 2));
             let mut want = whole(m * n, 3);
