@@ -49,6 +49,20 @@ pub(super) struct Statistics {
     pub(super) over: Mask,
 }
 
+/// Runs shorter than this are left to the tile machine.
+const SHORTEST_RUN: usize = 16;
+/// Large values with fewer sets are left to the tile machine, which divides sets too.
+const FEWEST_SETS: usize = 8;
+const LARGE: usize = 1 << 16;
+
+/// x as [batch, channels, run], for the kernels of group and batch norm.
+struct Channels {
+    shape: Shape,
+    /// Into how many groups the channels of an example fall; `None` where the statistics are taken
+    /// over the batch.
+    groups: Option<usize>,
+}
+
 /// `shape` with extent 1 in the dimensions `over`, and how many elements become one.
 fn kept(shape: &Shape, over: Mask) -> (Shape, f64) {
     let mut small = *shape;
@@ -135,6 +149,35 @@ impl Normalize {
         let Some(last) = x.rank().checked_sub(1) else { return false };
         let mut affine = affine;
         self.centred && self.over == Mask::one(last) && affine.all(|s| s.elements() == x.dims()[last])
+    }
+
+    /// How x is seen by the kernels for channels, where they fit (weight and bias for each of them)
+    /// and pay.
+    fn channels(&self, x: &Shape, mut affine: impl Iterator<Item = Shape>) -> Option<Channels> {
+        let (dims, rank) = (x.dims(), x.rank());
+        let last = rank.checked_sub(1).filter(|_| self.centred)?;
+        let (parts, grouped) = match rank {
+            3 if self.over == Mask::one(0).with(2) => (1, false),
+            _ if self.over == Mask::one(last) && rank > 2 => (1, true),
+            _ if last > 1 && self.over == Mask::one(last).with(last - 1) && rank > 3 => (2, true),
+            _ => return None,
+        };
+        let (lead, inner) = (last - parts, dims[last]);
+        let channels = dims[lead..last].iter().product();
+        let mut own = Shape::new(dims);
+        own.dims_mut()
+            .iter_mut()
+            .enumerate()
+            .filter(|(d, _)| !(lead..last).contains(d))
+            .for_each(|(_, n)| *n = 1);
+        let fits = |part: Shape| {
+            Layout::contiguous(part).broadcast_to(&own).is_some_and(|_| part.elements() == own.elements())
+        };
+        let batch = dims[..lead].iter().product();
+        let groups = grouped.then_some(dims[lead]);
+        let sets = groups.map_or(channels, |groups| batch * groups);
+        let pays = inner >= SHORTEST_RUN && (sets >= FEWEST_SETS || x.elements() <= LARGE);
+        (pays && affine.all(fits)).then(|| Channels { shape: Shape::new(&[batch, channels, inner]), groups })
     }
 
     /// rstd and mean, said in ops.
@@ -228,6 +271,16 @@ impl Primitive for Normalize {
         let (rstd, mean) = (hints.next(), hints.next());
         if self.is_layer_norm(x.layout.shape(), inputs[1..].iter().map(|v| *v.layout.shape())) {
             norm::layer_norm(x, weight, bias, self.eps, y[0].reborrow(), mean, rstd);
+            return Ok(());
+        }
+        if let Some(channels) = self.channels(x.layout.shape(), inputs[1..].iter().map(|v| *v.layout.shape()))
+            && let Some(layout) = x.layout.reshape(channels.shape)
+        {
+            let (x, y) = (View { data: x.data, layout: &layout }, y[0].reborrow());
+            match channels.groups {
+                Some(groups) => norm::group_norm(x, groups, weight, bias, self.eps, y, mean, rstd),
+                None => norm::batch_norm(x, weight, bias, self.eps, y, mean, rstd),
+            }
             return Ok(());
         }
         let (shape, _) = kept(x.layout.shape(), self.over);
@@ -405,13 +458,30 @@ impl Primitive for NormalizeGrad {
         let layout = Layout::contiguous(shape);
         let weight = self.reads_weight().then(|| inputs[2]);
         let hints = if self.hinted { &inputs[2 + usize::from(weight.is_some())..] } else { &[] };
-        let affine = weight.iter().map(|w| *w.layout.shape()).chain(self.weight).chain(self.bias);
-        if self.norm.is_layer_norm(x.layout.shape(), affine) {
+        let (mean, rstd) = (hints.get(1).copied(), hints.first().copied());
+        let affine = || weight.iter().map(|w| *w.layout.shape()).chain(self.weight).chain(self.bias);
+        let by_rows = self.norm.is_layer_norm(x.layout.shape(), affine());
+        let channels = if by_rows { None } else { self.norm.channels(x.layout.shape(), affine()) };
+        let seen = channels.and_then(|seen| {
+            let shape = seen.shape;
+            Some((ct.layout.reshape(shape)?, x.layout.reshape(shape)?, seen.groups))
+        });
+        if by_rows || seen.is_some() {
             let mut out = outputs.iter_mut().map(SliceMut::reborrow);
             let dx = if self.input { out.next() } else { None };
             let dweight = if self.weight.is_some() { out.next() } else { None };
-            let (mean, rstd) = (hints.get(1).copied(), hints.first().copied());
-            norm::layer_norm_vjp(ct, x, weight, mean, rstd, self.norm.eps, dx, dweight, out.next());
+            let (dbias, eps) = (out.next(), self.norm.eps);
+            let Some((ct_layout, x_layout, groups)) = seen else {
+                norm::layer_norm_vjp(ct, x, weight, mean, rstd, eps, dx, dweight, dbias);
+                return Ok(());
+            };
+            let (ct, x) = (View { layout: &ct_layout, ..ct }, View { layout: &x_layout, ..x });
+            match groups {
+                Some(groups) => {
+                    norm::group_norm_vjp(ct, x, groups, weight, mean, rstd, eps, dx, dweight, dbias);
+                }
+                None => norm::batch_norm_vjp(ct, x, weight, mean, rstd, eps, dx, dweight, dbias),
+            }
             return Ok(());
         }
         let (mut own_rstd, mut own_mean) = (statistics_buffer(&x, &shape), None);
