@@ -245,6 +245,13 @@ fn reverse<T: Float>(
     });
     dx.into_iter().for_each(RowsMut::finish);
     for (at, out) in [(0, dweight), (n, dbias)] {
+        if chunks == 1 {
+            // One chunk's sums are the totals.
+            let Some(mut out) = output::<T>(out, n) else { continue };
+            out.all().copy_from_slice(&sums[at..at + n]);
+            out.finish();
+            continue;
+        }
         let Some(mut out) = output::<f64>(out, n) else { continue };
         let totals = out.all();
         totals.fill(0.0);

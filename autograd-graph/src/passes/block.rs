@@ -35,8 +35,9 @@ use autograd_core::{
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// What the values of a block take: about half of a core's second cache.
-const BLOCK_BYTES: usize = 256 * 1024;
+/// What the values of a block take: about a third of a core's second cache, and a little more than a
+/// power of two, for the statistics that rows come with.
+const BLOCK_BYTES: usize = 320 * 1024;
 
 /// Blocks that hold less than this would be more work to begin than to do.
 const LEAST_BYTES: usize = 16 * 1024;

@@ -154,6 +154,10 @@ fn write(a: &mut Assembler, code: &Allocated) {
     );
 }
 
+/// How many bytes before they are read inputs are asked for: the processor's own guesses end at
+/// each page of 4096.
+const AHEAD: i32 = 2048;
+
 /// Where a row of the constant table begins.
 fn row(code: &Allocated, bits: u32) -> i32 {
     let at = code.constants.iter().position(|&known| known == bits);
@@ -175,7 +179,12 @@ macro_rules! with_source {
             }
             Source::Input(i) => {
                 let at = i32::from(i) * 8;
-                dynasm!($a; .arch x64; mov r8, [rdi + at]; $op $(Ry($first)),*, [r8 + rax])
+                dynasm!($a
+                    ; .arch x64
+                    ; mov r8, [rdi + at]
+                    ; prefetcht0 [r8 + rax + AHEAD]
+                    ; $op $(Ry($first)),*, [r8 + rax]
+                )
             }
         }
     };

@@ -1,6 +1,8 @@
 //! The kernels over one row (or one channel of it), in vectors.
 
+use crate::lanes::prefetch;
 use crate::simd::{Float, Vector, fold, load_at, map1, map2, store_at, vectorised};
+use std::cell::Cell;
 
 /// Σ of the vectors that f makes of x's; a NaN or 0 that f makes of padding is not counted.
 #[inline(always)]
@@ -24,10 +26,15 @@ vectorised! {
 }
 
 vectorised! {
-    /// Σ (x − mean)².
+    /// Σ (x − mean)². The next row is on its way meanwhile.
     pub(super) fn squares<T, V>(x: &[T], mean: f64) -> f64 {
         let m = V::num(mean);
-        total::<T, V>(x, T::from_f64(mean), #[inline(always)] |sum, x| (x - m).fma(x - m, sum))
+        let next = Cell::new(x.as_ptr().wrapping_add(x.len()));
+        total::<T, V>(x, T::from_f64(mean), #[inline(always)] |sum, x| {
+            prefetch(next.get());
+            next.set(next.get().wrapping_add(V::LANES));
+            (x - m).fma(x - m, sum)
+        })
     }
 }
 

@@ -1,7 +1,9 @@
 //! The kernels over one row, in vectors.
 
+use crate::lanes::prefetch;
 use crate::math::exponential::exp_down;
 use crate::simd::{Float, Vector, fold, load_at, map1, map2, store_at, vectorised};
+use std::cell::Cell;
 
 /// The largest number but for NaN; −∞ of none.
 #[inline(always)]
@@ -20,16 +22,21 @@ fn largest<T: Float, V: Vector<Item = T>>(x: &[T]) -> T {
     max.lanes()[..V::LANES].iter().fold(low, |m, &v| if v > m { v } else { m })
 }
 
-/// Σ exp(x − max).
+/// Σ exp(x − max). The next row is on its way meanwhile.
 #[inline(always)]
 fn sum_exp<T: Float, V: Vector<Item = T>>(x: &[T], max: T) -> f64 {
     let m = V::splat(max);
+    let next = Cell::new(x.as_ptr().wrapping_add(x.len()));
     fold::<V>(
         x,
         T::ZERO,
         T::from_f64(f64::NEG_INFINITY),
         #[inline(always)]
-        |sum, x| sum + exp_down(x - m),
+        |sum, x| {
+            prefetch(next.get());
+            next.set(next.get().wrapping_add(V::LANES));
+            sum + exp_down(x - m)
+        },
         #[inline(always)]
         |a, b| a + b,
     )
@@ -59,7 +66,7 @@ fn has_nan<T: Float>(x: &[T]) -> bool {
 }
 
 vectorised! {
-    /// y = exp(x) / Σ exp(x).
+    /// y = exp(x) / Σ exp(x). The next row is on its way meanwhile.
     pub(super) fn softmax<T, V>(x: &[T], y: &mut [T]) {
         let m = V::splat(largest::<T, V>(x));
         let mut sums = [V::num(0.0); 2];
@@ -68,6 +75,7 @@ vectorised! {
         let whole = n - n % (2 * V::LANES);
         let mut i = 0;
         while i < whole {
+            prefetch(x.as_ptr().wrapping_add(n + i));
             let (e, f) = (exp_down(load_at::<V>(x, i) - m), exp_down(load_at::<V>(x, i + V::LANES) - m));
             store_at(e, y, i);
             store_at(f, y, i + V::LANES);
