@@ -3,7 +3,8 @@
 //! A call hands out numbered tasks; the caller works too, and idle workers join in. Where the pool
 //! cannot help (one task, one thread, a call from inside a task, the pool busy with another
 //! caller), the tasks run one after the other on the caller: never a deadlock, never a queue.
-//! Which thread runs a task is chance, so a task must write to its own part of the output; where
+//! Each thread begins with its own share of the tasks and then takes others', so which thread runs
+//! a task is chance in the end, and a task must write to its own part of the output; where
 //! the parts begin never depends on the number of threads, so results are equal to the bit for
 //! any number of them.
 //!

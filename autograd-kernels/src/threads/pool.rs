@@ -1,10 +1,11 @@
 //! The pool itself: a gate that workers pass while a job is open.
 //!
 //! The caller that holds `busy` writes the job, opens the gate, and takes tasks like everyone
-//! else. Workers that come in time enter (the gate counts them) and take tasks from one counter.
-//! When the tasks have run out the caller closes the gate and waits for those inside: a worker
-//! that never woke up is not waited for. So the job, which borrows from the caller's stack, is
-//! only ever read between entering and leaving.
+//! else. Workers that come in time enter (the gate counts them) and take tasks too. Each thread
+//! begins with a part of them that is its own, so that it finds in its caches what it worked on in
+//! the job before, and then helps with the others'. When the tasks have run out the caller closes
+//! the gate and waits for those inside: a worker that never woke up is not waited for. So the job,
+//! which borrows from the caller's stack, is only ever read between entering and leaving.
 
 use super::sync::{
     Arc, AtomicBool, AtomicUsize, Mutex, Ordering, Thread, UnsafeCell, is_inside, look, set_inside, spin,
@@ -24,11 +25,19 @@ pub(super) fn shared() -> &'static Arc<Pool> {
 const OPEN: usize = 1;
 const ENTRANT: usize = 2;
 
+/// Into how many parts tasks fall at the most: more threads share them.
+const MOST_PARTS: usize = if cfg!(loom) { 2 } else { 16 };
+
 struct Job {
     /// Borrowed from the caller; valid while the gate is open or somebody is inside.
     f: *const (dyn Fn(usize) + Sync),
     tasks: usize,
+    parts: usize,
 }
+
+/// The next task of a part, on a cache line of its own.
+#[repr(align(64))]
+struct Next(AtomicUsize);
 
 struct Worker {
     thread: Thread,
@@ -42,7 +51,7 @@ pub(super) struct Pool {
     /// Counts jobs: a change is what workers wait for.
     epoch: AtomicUsize,
     job: UnsafeCell<Job>,
-    next: AtomicUsize,
+    next: [Next; MOST_PARTS],
     /// Threads that work on one job, the caller's included.
     threads: AtomicUsize,
     started: AtomicUsize,
@@ -75,8 +84,8 @@ impl Pool {
             busy: AtomicBool::new(false),
             gate: AtomicUsize::new(0),
             epoch: AtomicUsize::new(0),
-            job: UnsafeCell::new(Job { f: &|_| (), tasks: 0 }),
-            next: AtomicUsize::new(0),
+            job: UnsafeCell::new(Job { f: &|_| (), tasks: 0, parts: 1 }),
+            next: std::array::from_fn(|_| Next(AtomicUsize::new(0))),
             threads: AtomicUsize::new(available()),
             started: AtomicUsize::new(0),
             workers: Mutex::new(Vec::new()),
@@ -110,14 +119,17 @@ impl Pool {
         let f: *const (dyn Fn(usize) + Sync) =
             unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
         // SAFETY: this thread holds `busy`, and its last holder left the gate shut and empty.
-        self.job.with_mut(|job| unsafe { *job = Job { f, tasks } });
-        self.next.store(0, Ordering::Relaxed);
+        let parts = (helpers + 1).min(MOST_PARTS);
+        self.job.with_mut(|job| unsafe { *job = Job { f, tasks, parts } });
+        for (part, next) in self.next.iter().enumerate().take(parts) {
+            next.0.store(tasks * part / parts, Ordering::Relaxed);
+        }
         self.gate.store(OPEN, Ordering::Release);
         self.epoch.fetch_add(1, Ordering::SeqCst);
         self.wake(helpers);
 
         set_inside(true);
-        self.work();
+        self.work(0);
         set_inside(false);
         self.gate.fetch_and(!OPEN, Ordering::SeqCst);
         self.wait_until_empty();
@@ -130,22 +142,26 @@ impl Pool {
         true
     }
 
-    /// Takes tasks until there is none. Only for the caller and for those inside the gate.
-    fn work(&self) {
+    /// Takes tasks until there is none, first those of the part `own`. Only for the caller and for
+    /// those inside the gate.
+    fn work(&self, own: usize) {
         // SAFETY: the job was written before the gate opened and stays until all have left.
-        let (f, tasks) = self.job.with(|job| unsafe { (&*(*job).f, (*job).tasks) });
+        let (f, tasks, parts) = self.job.with(|job| unsafe { (&*(*job).f, (*job).tasks, (*job).parts) });
         let result = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                let i = self.next.fetch_add(1, Ordering::Relaxed);
-                if i >= tasks {
-                    break;
+            for part in (0..parts).map(|k| (own + k) % parts) {
+                let end = tasks * (part + 1) / parts;
+                loop {
+                    let i = self.next[part].0.fetch_add(1, Ordering::Relaxed);
+                    if i >= end {
+                        break;
+                    }
+                    f(i);
                 }
-                f(i);
             }
         }));
         if let Err(payload) = result {
             // The tasks not yet begun are dropped.
-            self.next.store(tasks, Ordering::Relaxed);
+            self.next.iter().for_each(|next| next.0.store(tasks, Ordering::Relaxed));
             lock(&self.panic).get_or_insert(payload);
         }
     }
@@ -210,7 +226,7 @@ impl Pool {
                 return;
             }
             if id + 1 < self.threads() && self.enter() {
-                self.work();
+                self.work(id + 1);
                 self.leave();
             }
         }
