@@ -631,4 +631,70 @@ mod tests {
             }
         }
     }
+
+    /// Numbers in (−1, 1) that look random.
+    fn values(shape: &[usize], seed: usize) -> Result<TrackedTensor> {
+        let n: usize = shape.iter().product();
+        let number = |i: usize| ((i + 1) * 7919 * (seed + 3) % 2003) as f64 / 1001.5 - 1.0;
+        TrackedTensor::from_vec((0..n).map(number).collect(), shape)
+    }
+
+    #[test]
+    fn kernels_for_channels_give_what_the_definition_says() -> Result<()> {
+        // As group norm, instance norm, both under vmap, and batch norm are seen.
+        type Case = (&'static [usize], &'static [usize], &'static [usize], bool);
+        let cases: [Case; 5] = [
+            (&[3, 4, 2, 18], &[2, 3], &[1, 4, 2, 1], true),
+            (&[3, 5, 17], &[2], &[1, 5, 1], true),
+            (&[2, 3, 4, 2, 16], &[3, 4], &[1, 4, 2, 1], true),
+            (&[2, 3, 5, 17], &[3], &[1, 5, 1], true),
+            (&[4, 5, 19], &[0, 2], &[1, 5, 1], false),
+        ];
+        for (x, over, affine, grouped) in cases {
+            let over = over.iter().copied().collect();
+            for (weighted, biased) in [(true, true), (true, false), (false, false)] {
+                let norm = Normalize { op: "norm", centred: true, over, eps: 0.1, weighted, biased };
+                let parts = || std::iter::repeat_n(Shape::new(affine), 1);
+                let seen = norm.channels(&Shape::new(x), parts()).expect("the kernels fit");
+                assert_eq!(seen.groups.is_some(), grouped);
+                let (ct, x) = (values(x, 1)?, values(x, 2)?);
+                let (weight, bias) = (values(affine, 3)?, values(affine, 4)?);
+                let mut inputs = vec![&x];
+                inputs.extend(weighted.then_some(&weight));
+                inputs.extend(biased.then_some(&bias));
+                same(&norm, &inputs)?;
+                // Where the elements cannot be seen as runs without a copy.
+                let last = x.shape().rank() - 1;
+                let turned = algebra::transpose(&values(&turned(x.dims()), 5)?, 0, last)?;
+                inputs[0] = &turned;
+                same(&norm, &inputs)?;
+                let shape = weighted.then(|| Shape::new(affine));
+                let bias = biased.then(|| Shape::new(affine));
+                let grad = NormalizeGrad { norm, input: true, weight: shape, bias, hinted: false };
+                let mut inputs = vec![&ct, &x];
+                inputs.extend(weighted.then_some(&weight));
+                same(&grad, &inputs)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn turned(dims: &[usize]) -> Vec<usize> {
+        let mut dims = dims.to_vec();
+        let last = dims.len() - 1;
+        dims.swap(0, last);
+        dims
+    }
+
+    /// Whether an op's kernel and its decomposition agree.
+    fn same(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Result<()> {
+        let (got, want) = (apply(op, inputs)?, op.decompose(inputs)?.expect("it has a decomposition"));
+        assert_eq!(got.len(), want.len());
+        for (got, want) in got.iter().zip(&want) {
+            for (got, want) in got.to_flat::<f64>()?.into_iter().zip(want.to_flat::<f64>()?) {
+                assert!((got - want).abs() <= 1e-12 * want.abs().max(1.0), "{got} is not {want}: {op:?}");
+            }
+        }
+        Ok(())
+    }
 }
