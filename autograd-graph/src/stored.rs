@@ -1,4 +1,5 @@
-//! Graphs as data: what `serde` stores and loads.
+//! Graphs as data: what `serde` stores and loads. Storing and loading of each kind of op stand side by
+//! side here, which makes the file long.
 //!
 //! A pointwise op is stored as its expression. Other ops are stored by a tag and parameters, from
 //! which their crate makes them again; an op that cannot be made again is an error that names it.
@@ -6,6 +7,9 @@
 //! bound when a graph is loaded. A checkpointed region is stored with what its policy keeps, which
 //! the policy is asked of every op of the graph; the policy itself is code.
 
+mod rows;
+
+use crate::blocked::Blocked;
 use crate::fused::{Fused, FusedOutput};
 use crate::graph::{Constant, Graph};
 use crate::regions::{fate, options_of};
@@ -18,6 +22,7 @@ use autograd_core::{
     is_float, known, sound_shape,
 };
 use autograd_tape::{Fate, RegionOptions};
+use rows::{StoredRows, loaded_rows, stored_rows};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -81,7 +86,7 @@ enum StoredOperand {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct StoredInstruction {
-    op: StoredOp,
+    work: StoredWork,
     operands: Vec<StoredOperand>,
     /// Whether the op's auxiliary outputs are made.
     aux: bool,
@@ -89,6 +94,13 @@ struct StoredInstruction {
     region: Option<usize>,
     /// Whether the region's policy keeps what it makes.
     keep: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum StoredWork {
+    Op(StoredOp),
+    /// Ops on a few rows at a time.
+    Rows(StoredRows),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -162,7 +174,7 @@ impl Graph {
         });
         let instructions = program.instructions.iter().map(|instruction| {
             Ok(StoredInstruction {
-                op: stored_op(&instruction.op).map_err(|e| e.or_at(instruction.site))?,
+                work: stored_work(&instruction.op).map_err(|e| e.or_at(instruction.site))?,
                 operands: instruction.operands.iter().map(|o| stored_operand(*o)).collect(),
                 aux: instruction.aux > 0,
                 region: instruction.section,
@@ -224,32 +236,25 @@ impl StoredGraph {
         }
         let mut kept: Vec<Kept> = vec![Kept::new(); self.regions.len()];
         for (i, stored) in self.instructions.iter().enumerate() {
-            let operands: SmallVec<[Operand; 2]> =
-                stored.operands.iter().map(|o| loaded_operand(*o)).collect();
-            let metas =
-                operands.iter().map(|o| meta_before(&program, *o, i)).collect::<Result<Vec<Meta>>>()?;
-            let op = loaded_op(&stored.op, &metas)?;
-            let mut signature = op.infer(&metas)?;
-            let mut aux = 0;
-            if stored.aux {
-                aux = signature.aux.len();
-                signature.outputs.append(&mut signature.aux);
-            }
-            for output in &signature.outputs {
-                loaded_shape(output.shape.dims())?;
-            }
-            let (outputs, section) = (signature.outputs, stored.region);
-            if stored.keep && section.is_none() {
+            let mut made = loaded_instruction(&program, &stored.operands, stored.aux, site, |metas| {
+                match &stored.work {
+                    StoredWork::Op(op) => loaded_op(op, metas),
+                    StoredWork::Rows(rows) => loaded_rows(rows, metas, site),
+                }
+            })?;
+            if stored.keep && stored.region.is_none() {
                 return Err(broken(format!("instruction {i} is kept by no region")));
             }
-            if let Some(region) = section {
+            if let Some(region) = stored.region {
                 let kept =
                     kept.get_mut(region).ok_or_else(|| broken(format!("there is no region {region}")))?;
                 if stored.keep {
-                    kept.entry(op.key()).or_default().push(outputs[..outputs.len() - aux].to_vec());
+                    let outputs = &made.outputs[..made.outputs.len() - made.aux];
+                    kept.entry(made.op.key()).or_default().push(outputs.to_vec());
                 }
             }
-            program.instructions.push(Instruction { op, operands, outputs, aux, site, section });
+            made.section = stored.region;
+            program.instructions.push(made);
         }
         for (i, (outer, kept)) in self.regions.iter().zip(kept).enumerate() {
             if outer.is_some_and(|outer| outer >= i) {
@@ -287,8 +292,28 @@ fn broken(reason: String) -> Error {
     Error::argument("load", reason)
 }
 
-/// Shape and type of an operand that has to come before instruction `i`.
-fn meta_before(program: &Program, operand: Operand, i: usize) -> Result<Meta> {
+/// The next instruction of a program: its operands come before it, and it makes what its op infers.
+fn loaded_instruction(
+    program: &Program,
+    operands: &[StoredOperand],
+    aux: bool,
+    site: Site,
+    op: impl FnOnce(&[Meta]) -> Result<Prim>,
+) -> Result<Instruction> {
+    let operands: SmallVec<[Operand; 2]> = operands.iter().map(|o| loaded_operand(*o)).collect();
+    let metas = operands.iter().map(|o| meta_before(program, *o)).collect::<Result<Vec<Meta>>>()?;
+    let op = op(&metas)?;
+    let mut signature = op.infer(&metas)?;
+    let hints = if aux { signature.aux.len() } else { 0 };
+    if aux {
+        signature.outputs.append(&mut signature.aux);
+    }
+    signature.outputs.iter().try_for_each(|output| loaded_shape(output.shape.dims()).map(|_| ()))?;
+    Ok(Instruction { op, operands, outputs: signature.outputs, aux: hints, site, section: None })
+}
+
+/// Shape and type of an operand that has to come before the next instruction.
+fn meta_before(program: &Program, operand: Operand) -> Result<Meta> {
     let found = match operand {
         Operand::Input(k) => program.inputs.get(k).copied(),
         Operand::Constant(k) => program.constants.get(k).map(TrackedTensor::meta),
@@ -296,7 +321,8 @@ fn meta_before(program: &Program, operand: Operand, i: usize) -> Result<Meta> {
             program.instructions.get(instruction).and_then(|made| made.outputs.get(output)).copied()
         }
     };
-    found.ok_or_else(|| broken(format!("instruction {i} reads {operand}, which does not come before it")))
+    let next = program.instructions.len();
+    found.ok_or_else(|| broken(format!("instruction {next} reads {operand}, which does not come before it")))
 }
 
 fn stored_meta(meta: &Meta) -> StoredMeta {
@@ -349,6 +375,13 @@ fn loaded_operand(operand: StoredOperand) -> Operand {
         StoredOperand::Input(i) => Operand::Input(i),
         StoredOperand::Constant(i) => Operand::Constant(i),
         StoredOperand::Result(instruction, output) => Operand::Result { instruction, output },
+    }
+}
+
+fn stored_work(op: &Prim) -> Result<StoredWork> {
+    match op.as_any().and_then(|any| any.downcast_ref::<Blocked>()) {
+        Some(rows) => Ok(StoredWork::Rows(stored_rows(rows)?)),
+        None => Ok(StoredWork::Op(stored_op(op)?)),
     }
 }
 
@@ -605,8 +638,9 @@ mod tests {
         refused(&|g| g.regions.push(Some(0)));
         refused(&|g| g.regions.extend([Some(1), None]));
         refused(&|g| {
-            g.instructions[0].op =
-                StoredOp::Named { tag: "softmax".to_owned(), parameters: vec![StoredParameter::Whole(7)] };
+            let parameters = vec![StoredParameter::Whole(7)];
+            g.instructions[0].work =
+                StoredWork::Op(StoredOp::Named { tag: "softmax".to_owned(), parameters });
             g.instructions[0].operands.truncate(1);
         });
         assert!(good.load(&[TrackedTensor::scalar(1.0)]).is_err());
