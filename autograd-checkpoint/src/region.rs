@@ -16,7 +16,7 @@ use autograd_tape::{RegionOptions, region};
 /// In a function that is captured with its gradient (a static graph's `value_and_grad`, or any tape
 /// inside of it) the replays are part of the graph, behind barriers, so that passes neither share
 /// them with the forward pass nor make them early: its arena is planned for what is kept here. A
-/// graph of a function alone has no backward pass, and its checkpoints are not in it.
+/// graph of a function alone has no backward pass; its checkpoints hold where it is differentiated.
 ///
 /// # Errors
 /// What `f` reports.

@@ -30,8 +30,6 @@ pub struct Closure {
     pub program: Program,
     /// The values that the function closed over, watched or not.
     pub captured: Vec<TrackedTensor>,
-    /// The sections of a function that was [traced whole](close_whole), inner ones first.
-    pub sections: Vec<Section>,
 }
 
 /// A value that has a shape and a place in a program, and no numbers.
@@ -50,11 +48,19 @@ struct Recorder {
     whole: bool,
     /// Whether auxiliary outputs are recorded where a rule wants them.
     hints: bool,
-    body: Mutex<Closure>,
+    body: Mutex<Body>,
+}
+
+/// What has been recorded so far.
+#[derive(Default)]
+struct Body {
+    closure: Closure,
+    /// The section whose steps come now.
+    section: Option<usize>,
 }
 
 impl Recorder {
-    fn body(&self) -> MutexGuard<'_, Closure> {
+    fn body(&self) -> MutexGuard<'_, Body> {
         self.body.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -105,7 +111,7 @@ impl Tracer for Argument {
             return plain;
         }
         let meta = plain.meta();
-        let operand = self.recorder.body().close_over(&plain);
+        let operand = self.recorder.body().closure.close_over(&plain);
         self.join(operand, meta)
     }
 
@@ -131,13 +137,14 @@ impl Tracer for Argument {
             .iter()
             .map(|x| match Self::of(self.recorder.level, x) {
                 Some(argument) => argument.operand,
-                None => body.close_over(x),
+                None => body.closure.close_over(x),
             })
             .collect();
-        let instruction = body.program.instructions.len();
-        let hints = outputs.len() - count;
-        let step = Instruction { op: op.keep(), operands, outputs: outputs.clone(), aux: hints, site };
-        body.program.instructions.push(step);
+        let (hints, section) = (outputs.len() - count, body.section);
+        let steps = &mut body.closure.program.instructions;
+        let instruction = steps.len();
+        let op = op.keep();
+        steps.push(Instruction { op, operands, outputs: outputs.clone(), aux: hints, site, section });
         drop(body);
         let mut values = outputs
             .iter()
@@ -258,7 +265,8 @@ fn traced(
 ) -> Result<Closure> {
     let level = Level::fresh();
     let program = Program { inputs: arguments.to_vec(), ..Program::default() };
-    let body = Mutex::new(Closure { program, ..Closure::default() });
+    let closure = Closure { program, ..Closure::default() };
+    let body = Mutex::new(Body { closure, section: None });
     let recorder = Arc::new(Recorder { level, mode, whole, hints, body });
     let argument = |operand: Operand, meta: Meta| Argument { recorder: recorder.clone(), operand, meta };
     let given = arguments.iter().enumerate();
@@ -272,7 +280,7 @@ fn traced(
     } else {
         f(&given)?
     };
-    let mut done = std::mem::take(&mut *recorder.body());
+    let mut done = std::mem::take(&mut *recorder.body()).closure;
     for output in &outputs {
         if let Some(error) = output.failure() {
             return Err(error.clone());
@@ -293,12 +301,17 @@ pub fn section<R>(what: impl FnOnce() -> Arc<dyn Any + Send + Sync>, f: impl FnO
     let Some(tracer) = innermost() else { return f() };
     let Some(argument) = tracer.as_any().downcast_ref::<Argument>() else { return f() };
     let recorder = &argument.recorder;
-    let start = recorder.body().program.instructions.len();
-    let result = f();
     let what = what();
-    let mut body = recorder.body();
-    let end = body.program.instructions.len();
-    body.sections.push(Section { start, end, what });
+    let outer = {
+        let mut body = recorder.body();
+        let outer = body.section;
+        let sections = &mut body.closure.program.sections;
+        sections.push(Section { outer, what });
+        body.section = Some(sections.len() - 1);
+        outer
+    };
+    let result = f();
+    recorder.body().section = outer;
     result
 }
 

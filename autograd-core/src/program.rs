@@ -8,7 +8,6 @@ use crate::tracer::Values;
 use crate::value::TrackedTensor;
 use smallvec::SmallVec;
 use std::any::Any;
-use std::cmp::Reverse;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -42,15 +41,16 @@ pub struct Instruction {
     pub aux: usize,
     /// The user's line.
     pub site: Site,
+    /// The innermost section that it is in, by its number among [`Program::sections`].
+    pub section: Option<usize>,
 }
 
-/// Steps of a program that were recorded together: those of a checkpointed region.
+/// A part of a program: a checkpointed region. Its steps are those that say so
+/// ([`Instruction::section`]), wherever they stand.
 #[derive(Clone, Debug)]
 pub struct Section {
-    /// The first step.
-    pub start: usize,
-    /// The step behind the last one.
-    pub end: usize,
+    /// The section around it, which comes before it.
+    pub outer: Option<usize>,
     /// What whoever marked the section knows about it.
     pub what: Arc<dyn Any + Send + Sync>,
 }
@@ -70,6 +70,8 @@ pub struct Program {
     pub instructions: Vec<Instruction>,
     /// The results.
     pub outputs: Vec<Operand>,
+    /// The sections, outer ones before those that they contain.
+    pub sections: Vec<Section>,
 }
 
 impl Program {
@@ -80,18 +82,17 @@ impl Program {
     /// [`Error::InvalidArgument`] where the inputs are not as many as recorded or differ in shape
     /// or type; whatever a primitive reports.
     pub fn run(&self, inputs: &[&TrackedTensor]) -> Result<Vec<TrackedTensor>> {
-        self.run_in_sections(inputs, &[], &|_, steps| steps())
+        self.run_in_sections(inputs, &|_, steps| steps())
     }
 
-    /// As [`run`](Self::run); `within` runs the steps of each section, which are in the order that
-    /// [`Closure::sections`](crate::Closure::sections) has.
+    /// As [`run`](Self::run); `within` runs the steps of each section that stand together. A section
+    /// whose steps stand apart is run in parts.
     ///
     /// # Errors
     /// As [`run`](Self::run), and whatever `within` reports.
     pub fn run_in_sections(
         &self,
         inputs: &[&TrackedTensor],
-        sections: &[Section],
         within: &Within<'_>,
     ) -> Result<Vec<TrackedTensor>> {
         if inputs.len() != self.inputs.len() {
@@ -105,11 +106,9 @@ impl Program {
                 return Err(Error::argument("program", reason));
             }
         }
-        let mut sections: Vec<&Section> = sections.iter().rev().filter(|s| s.start < s.end).collect();
-        sections.sort_by_key(|s| (s.start, Reverse(s.end)));
         let results = vec![Values::new(); self.instructions.len()];
         let mut run = Run { program: self, inputs, last: self.last_uses(), results };
-        run.range(0..self.instructions.len(), &sections, within)?;
+        run.range(0..self.instructions.len(), None, within)?;
         Ok(self.outputs.iter().map(|o| self.read(*o, inputs, &run.results).clone()).collect())
     }
 
@@ -159,6 +158,11 @@ impl Program {
     /// The outputs' metas.
     pub fn output_metas(&self) -> Vec<Meta> {
         self.outputs.iter().map(|operand| self.meta_of(*operand)).collect()
+    }
+
+    /// A section and those around it, the innermost first.
+    pub fn around(&self, section: Option<usize>) -> impl Iterator<Item = usize> + '_ {
+        std::iter::successors(section, |&section| self.sections[section].outer)
     }
 
     /// The inputs that some step or output reads.
@@ -221,43 +225,47 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Runs some instructions; of the sections among them the outer ones come first.
-    fn range(&mut self, range: Range<usize>, mut sections: &[&Section], within: &Within<'_>) -> Result<()> {
+    /// Runs some instructions, all of them in the section `around`.
+    fn range(&mut self, range: Range<usize>, around: Option<usize>, within: &Within<'_>) -> Result<()> {
+        let program = self.program;
         let mut at = range.start;
-        while let [section, rest @ ..] = sections {
-            self.steps(at..section.start)?;
-            let inner = rest.iter().take_while(|other| other.start < section.end).count();
-            let (inner, rest) = rest.split_at(inner);
-            within(section, &mut || self.range(section.start..section.end, inner, within))?;
-            at = section.end;
-            sections = rest;
+        while at < range.end {
+            let section = program.instructions[at].section;
+            let inner = program.around(section).take_while(|section| Some(*section) != around).last();
+            let Some(inner) = inner else {
+                self.step(at)?;
+                at += 1;
+                continue;
+            };
+            let inside = |i: &usize| program.around(program.instructions[*i].section).any(|s| s == inner);
+            let end = at + (at..range.end).take_while(inside).count();
+            within(&program.sections[inner], &mut || self.range(at..end, Some(inner), within))?;
+            at = end;
         }
-        self.steps(at..range.end)
+        Ok(())
     }
 
-    fn steps(&mut self, range: Range<usize>) -> Result<()> {
-        for i in range {
-            let instruction = &self.program.instructions[i];
-            let applied = {
-                let read = |o: &Operand| self.program.read(*o, self.inputs, &self.results);
-                let operands: SmallVec<[&TrackedTensor; 4]> = instruction.operands.iter().map(read).collect();
-                on_behalf_of(instruction.site, || {
-                    apply_call(&*instruction.op, &operands, instruction.aux > 0, instruction.site)
-                })?
-            };
-            let mut made = applied.outputs;
-            made.extend(applied.aux);
-            if made.len() < instruction.outputs.len() && self.program.reads_beyond(i, made.len()) {
-                let reason = "the graph reads what the CPU's kernels give beside their results; capture it for inputs that are on the device";
-                return Err(Error::mode(instruction.op.name(), "device", reason).or_at(instruction.site));
-            }
-            self.results[i] = made;
-            for operand in &instruction.operands {
-                if let Operand::Result { instruction: from, .. } = *operand
-                    && self.last[from] == i
-                {
-                    self.results[from].clear();
-                }
+    fn step(&mut self, i: usize) -> Result<()> {
+        let instruction = &self.program.instructions[i];
+        let applied = {
+            let read = |o: &Operand| self.program.read(*o, self.inputs, &self.results);
+            let operands: SmallVec<[&TrackedTensor; 4]> = instruction.operands.iter().map(read).collect();
+            on_behalf_of(instruction.site, || {
+                apply_call(&*instruction.op, &operands, instruction.aux > 0, instruction.site)
+            })?
+        };
+        let mut made = applied.outputs;
+        made.extend(applied.aux);
+        if made.len() < instruction.outputs.len() && self.program.reads_beyond(i, made.len()) {
+            let reason = "the graph reads what the CPU's kernels give beside their results; capture it for inputs that are on the device";
+            return Err(Error::mode(instruction.op.name(), "device", reason).or_at(instruction.site));
+        }
+        self.results[i] = made;
+        for operand in &instruction.operands {
+            if let Operand::Result { instruction: from, .. } = *operand
+                && self.last[from] == i
+            {
+                self.results[from].clear();
             }
         }
         Ok(())

@@ -5,7 +5,7 @@
 
 use crate::meta::Meta;
 use crate::primitive::Prim;
-use crate::{algebra, barrier};
+use crate::{algebra, barrier, tap};
 use autograd_kernels::Shape;
 use candle_core::DType;
 use std::collections::HashSet;
@@ -56,7 +56,7 @@ impl SavedOp {
 pub fn rebuild(tag: &str, parameters: &[Parameter], operands: &[Meta]) -> Option<Prim> {
     match operands {
         // The algebra's ops rearrange, convert or sum one value.
-        [_] => algebra::rebuild(tag, parameters),
+        [_] => algebra::rebuild(tag, parameters).or_else(|| tap::rebuild(tag, parameters)),
         [_, _] if parameters.is_empty() => barrier::rebuild(tag),
         _ => None,
     }

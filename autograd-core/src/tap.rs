@@ -6,6 +6,7 @@ use crate::mask::Mask;
 use crate::meta::Meta;
 use crate::primitive::{Prim, Primitive, Signature};
 use crate::rule::{Grads, Rule, Saved, Transpose};
+use crate::saved::{Parameter, SavedOp};
 use crate::tracer::Values;
 use crate::value::TrackedTensor;
 use autograd_kernels::{Layout, SliceMut, View, copy};
@@ -117,6 +118,9 @@ impl Primitive for Named {
     fn keep(&self) -> Prim {
         Prim::Shared(Arc::new(self.clone()))
     }
+    fn saved(&self) -> Option<SavedOp> {
+        Some(SavedOp::new(TAG, vec![Parameter::Text(self.0.to_string())]))
+    }
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         Ok(Signature::one(inputs[0]))
     }
@@ -132,6 +136,17 @@ impl Primitive for Named {
     }
     fn batch(&self, _: Mask, inputs: &[&TrackedTensor], _: usize) -> Result<Option<Values>> {
         Ok(Some(smallvec::smallvec![apply_one(self, inputs)?]))
+    }
+}
+
+/// The tag of a stored tap.
+const TAG: &str = "tap";
+
+/// The tap that a tag and parameters describe.
+pub(crate) fn rebuild(tag: &str, parameters: &[Parameter]) -> Option<Prim> {
+    match parameters {
+        [Parameter::Text(name)] if tag == TAG => Some(Named(name.as_str().into()).keep()),
+        _ => None,
     }
 }
 

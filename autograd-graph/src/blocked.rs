@@ -49,7 +49,7 @@ impl Blocked {
     }
 
     /// What input `i` is over all blocks.
-    fn input(&self, i: usize) -> Meta {
+    pub(crate) fn input(&self, i: usize) -> Meta {
         let mut meta = self.part.inputs[i];
         if self.rows.has(i) {
             meta.shape.dims_mut()[0] *= self.blocks;

@@ -1,8 +1,7 @@
 //! Capture: a function over values recorded as a program, without running it.
 
 use autograd_core::{
-    Closure, DType, DeviceLocation, Meta, Program, Result, Section, Shape, TrackedTensor, algebra,
-    close_whole,
+    Closure, DType, DeviceLocation, Meta, Program, Result, Shape, TrackedTensor, algebra, close_whole,
 };
 
 /// Records what `f` does to inputs of the given shapes and types. Whatever transforms `f` uses
@@ -30,20 +29,20 @@ pub fn capture(
     inputs: &[Meta],
 ) -> Result<Program> {
     let hints = inputs.iter().all(|x| x.device == DeviceLocation::Cpu);
-    Ok(capture_with_sections(f, inputs, hints)?.0)
+    capture_with(f, inputs, hints)
 }
 
-/// The program, and its checkpointed regions; with auxiliary outputs or without.
-pub(crate) fn capture_with_sections(
+/// The program, with auxiliary outputs or without.
+pub(crate) fn capture_with(
     f: impl FnOnce(&[TrackedTensor]) -> Result<Vec<TrackedTensor>>,
     inputs: &[Meta],
     hints: bool,
-) -> Result<(Program, Vec<Section>)> {
+) -> Result<Program> {
     // A program is of no device: its numbers are moved where its inputs are when it runs.
     let inputs: Vec<Meta> = inputs.iter().map(|x| Meta { device: DeviceLocation::Cpu, ..*x }).collect();
-    let Closure { mut program, sections, .. } = close_whole(f, &inputs, hints)?.bind(|_| true);
+    let Closure { mut program, .. } = close_whole(f, &inputs, hints)?.bind(|_| true);
     program.constants.iter_mut().try_for_each(known_number)?;
-    Ok((program, sections))
+    Ok(program)
 }
 
 /// Makes a literal of a known value of one number: `f` computed it from literals while it was

@@ -3,7 +3,7 @@
 use crate::graph::meta_of;
 use autograd_core::{Error, Meta, Operand, Program, Result};
 
-/// Whether operands come first and exist, and every output is what its op infers.
+/// Whether operands come first and exist, sections do, and every output is what its op infers.
 ///
 /// # Errors
 /// [`Error::Internal`] that names the instruction and what is wrong.
@@ -15,11 +15,20 @@ pub(crate) fn check(program: &Program) -> Result<()> {
             instruction < before && output < program.instructions[instruction].outputs.len()
         }
     };
+    for (i, section) in program.sections.iter().enumerate() {
+        if section.outer.is_some_and(|outer| outer >= i) {
+            let reason = format!("section {i} lies in one that does not come before it");
+            return Err(Error::internal("program", reason));
+        }
+    }
     for (i, instruction) in program.instructions.iter().enumerate() {
         let name = instruction.op.name();
         let broken = |what: String| Error::internal(name, format!("%{i}: {what}")).or_at(instruction.site);
         if let Some(operand) = instruction.operands.iter().find(|o| !exists(o, i)) {
             return Err(broken(format!("operand {operand} does not come before it")));
+        }
+        if let Some(section) = instruction.section.filter(|section| *section >= program.sections.len()) {
+            return Err(broken(format!("it is in section {section}, which does not exist")));
         }
         let metas: Vec<Meta> = instruction.operands.iter().map(|o| meta_of(program, *o)).collect();
         let signature = instruction.op.infer(&metas).map_err(|e| broken(e.to_string()))?;

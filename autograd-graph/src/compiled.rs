@@ -80,7 +80,7 @@ impl Graph {
     /// [`Error::UnsupportedMode`] for a closed-over value that a transform watches; a type without
     /// kernels.
     pub fn compile(&self, options: Options) -> Result<Compiled> {
-        let mut graph = self.optimise(&options.passes)?;
+        let mut graph = self.without_checkpoints().optimise(&options.passes)?;
         if let Some(budget) = options.budget {
             graph = graph.recompute_within(budget, options.passes.in_place)?.graph;
         }
@@ -106,7 +106,8 @@ impl Compiled {
         &self.0.source
     }
 
-    /// The graph after the passes.
+    /// The graph after the passes, without checkpoints: what is differentiated is the
+    /// [source](Self::source).
     pub fn graph(&self) -> &Graph {
         &self.0.graph
     }

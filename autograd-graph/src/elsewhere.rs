@@ -4,6 +4,7 @@
 use crate::graph::Graph;
 use crate::passes::Passes;
 use autograd_core::{Buffer, DeviceLocation, Error, Program, Result, TrackedTensor, algebra};
+use autograd_tape::run_recorded;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -38,7 +39,9 @@ impl Elsewhere {
             None => {
                 let graph = match passes {
                     // Blocks of rows are for the CPU's cache.
-                    Some(passes) => graph.optimise(&Passes { block: false, ..*passes })?,
+                    Some(passes) => {
+                        graph.without_checkpoints().optimise(&Passes { block: false, ..*passes })?
+                    }
                     None => graph.clone(),
                 };
                 let program = Arc::new(moved(graph.program().clone(), like)?);
@@ -46,7 +49,7 @@ impl Elsewhere {
                 program
             }
         };
-        program.run(inputs)
+        run_recorded(&program, inputs)
     }
 }
 

@@ -1,10 +1,10 @@
 //! The graph: a captured program with its parameters, known values and literals told apart.
 
-use crate::capture::capture_with_sections;
+use crate::capture::capture_with;
 use crate::check::check;
 use crate::elsewhere::{device_of, moved};
 use autograd_core::algebra::fill;
-use autograd_core::{DeviceLocation, Error, Meta, Operand, Program, Result, Section, TrackedTensor};
+use autograd_core::{DeviceLocation, Error, Meta, Operand, Program, Result, TrackedTensor};
 use autograd_tape::{GradientTape, run_recorded};
 use std::fmt;
 
@@ -46,8 +46,6 @@ pub struct Graph {
     program: Program,
     /// Whether ops gave auxiliary outputs while it was captured.
     pub(crate) hints: bool,
-    /// The checkpointed regions: differentiation opens them again. Passes leave them out.
-    sections: Vec<Section>,
 }
 
 impl Graph {
@@ -71,8 +69,7 @@ impl Graph {
         inputs: &[Meta],
         hints: bool,
     ) -> Result<Self> {
-        let (program, sections) = capture_with_sections(f, inputs, hints)?;
-        Ok(Self { program, hints, sections })
+        Ok(Self { program: capture_with(f, inputs, hints)?, hints })
     }
 
     /// The graph of a program.
@@ -80,8 +77,21 @@ impl Graph {
     /// # Errors
     /// As [`check`](Self::check).
     pub fn from_program(program: Program) -> Result<Self> {
+        Self::with_hints(program, true)
+    }
+
+    /// The graph of a program that was captured with the auxiliary outputs of ops, or without.
+    pub(crate) fn with_hints(program: Program, hints: bool) -> Result<Self> {
         check(&program)?;
-        Ok(Self { program, hints: true, sections: Vec::new() })
+        Ok(Self { program, hints })
+    }
+
+    /// The same without checkpoints: for programs that are run, and never differentiated.
+    pub(crate) fn without_checkpoints(&self) -> Self {
+        let mut graph = self.clone();
+        graph.program.sections.clear();
+        graph.program.instructions.iter_mut().for_each(|step| step.section = None);
+        graph
     }
 
     /// The program.
@@ -118,8 +128,8 @@ impl Graph {
     /// As [`Program::run`].
     pub fn run(&self, inputs: &[&TrackedTensor]) -> Result<Vec<TrackedTensor>> {
         match device_of(inputs) {
-            Some(like) => run_recorded(&moved(self.program.clone(), like)?, &self.sections, inputs),
-            None => run_recorded(&self.program, &self.sections, inputs),
+            Some(like) => run_recorded(&moved(self.program.clone(), like)?, inputs),
+            None => run_recorded(&self.program, inputs),
         }
     }
 
@@ -203,7 +213,7 @@ impl Graph {
         };
         program.instructions.iter_mut().flat_map(|i| &mut i.operands).for_each(moved);
         program.outputs.iter_mut().for_each(moved);
-        (Self { program, hints: self.hints, sections: self.sections.clone() }, bound)
+        (Self { program, hints: self.hints }, bound)
     }
 
     /// Whether every shape and type is what its op infers, operands come first, and nothing dangles.

@@ -34,6 +34,7 @@ mod graph;
 mod jit_function;
 mod passes;
 mod plan;
+mod regions;
 mod stored;
 mod usage;
 

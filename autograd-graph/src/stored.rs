@@ -1,21 +1,30 @@
-//! Graphs as data: what `serde` stores and loads.
+//! Graphs as data: what `serde` stores and loads. Storing and loading of each kind of op stand side by
+//! side here, which makes the file long.
 //!
 //! A pointwise op is stored as its expression. Other ops are stored by a tag and parameters, from
 //! which their crate makes them again; an op that cannot be made again is an error that names it.
 //! A function's own numbers are stored with it; what it closes over is not: these parameters are
-//! bound when a graph is loaded.
+//! bound when a graph is loaded. A checkpointed region is stored with what its policy keeps, which
+//! the policy is asked of every op of the graph; the policy itself is code.
 
+mod rows;
+
+use crate::blocked::Blocked;
 use crate::fused::{Fused, FusedOutput};
 use crate::graph::{Constant, Graph};
+use crate::regions::{fate, options_of};
 use autograd_core::algebra::fill;
 use autograd_core::kernels::expr::{Binary, Builder, Node, Program as Expr, Reg, Unary};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
     DType, Definition, DeviceLocation, Error, Instruction, Layout, Meta, Operand, Parameter, Pointwise, Prim,
-    Program, ReducedPointwise, Result, ScalarExpr, Shape, Site, TrackedTensor, algebra, interned, is_float,
-    known, sound_shape,
+    Program, ReducedPointwise, Result, ScalarExpr, Section, Shape, Site, TrackedTensor, algebra, interned,
+    is_float, known, sound_shape,
 };
+use autograd_tape::{Fate, RegionOptions};
+use rows::{StoredRows, loaded_rows, stored_rows};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -44,10 +53,14 @@ pub struct StoredGraph {
     constants: Vec<StoredConstant>,
     instructions: Vec<StoredInstruction>,
     outputs: Vec<StoredOperand>,
+    /// The checkpointed regions: for each the one around it, which comes before it.
+    regions: Vec<Option<usize>>,
+    /// Whether differentiation may use what the CPU's kernels give beside their results.
+    hints: bool,
 }
 
 /// The version of the format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct StoredMeta {
@@ -73,10 +86,21 @@ enum StoredOperand {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct StoredInstruction {
-    op: StoredOp,
+    work: StoredWork,
     operands: Vec<StoredOperand>,
     /// Whether the op's auxiliary outputs are made.
     aux: bool,
+    /// The innermost region that it is in.
+    region: Option<usize>,
+    /// Whether the region's policy keeps what it makes.
+    keep: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum StoredWork {
+    Op(StoredOp),
+    /// Ops on a few rows at a time.
+    Rows(StoredRows),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -129,12 +153,17 @@ enum StoredParameter {
 }
 
 impl Graph {
-    /// The graph as data.
+    /// The graph as data, with its checkpointed regions. What a policy keeps in memory is kept by the
+    /// loaded graph; what it moves out of memory is computed again, because a store is of one process.
     ///
     /// # Errors
     /// [`Error::UnsupportedMode`] that names the op which cannot be made again from data.
     pub fn to_stored(&self) -> Result<StoredGraph> {
         let program = self.program();
+        if program.sections.iter().any(|section| options_of(section).is_none()) {
+            let reason = "a section of the program is no checkpointed region";
+            return Err(Error::mode("graph", "storage", reason));
+        }
         let constants = (0..program.constants.len()).map(|i| {
             let meta = stored_meta(&program.constants[i].meta());
             Ok(match self.constant(i) {
@@ -145,9 +174,11 @@ impl Graph {
         });
         let instructions = program.instructions.iter().map(|instruction| {
             Ok(StoredInstruction {
-                op: stored_op(&instruction.op).map_err(|e| e.or_at(instruction.site))?,
+                work: stored_work(&instruction.op).map_err(|e| e.or_at(instruction.site))?,
                 operands: instruction.operands.iter().map(|o| stored_operand(*o)).collect(),
                 aux: instruction.aux > 0,
+                region: instruction.section,
+                keep: fate(program, instruction) == Fate::Keep,
             })
         });
         Ok(StoredGraph {
@@ -156,6 +187,8 @@ impl Graph {
             constants: constants.collect::<Result<_>>()?,
             instructions: instructions.collect::<Result<_>>()?,
             outputs: program.outputs.iter().map(|o| stored_operand(*o)).collect(),
+            regions: program.sections.iter().map(|section| section.outer).collect(),
+            hints: self.hints,
         })
     }
 }
@@ -169,7 +202,8 @@ impl StoredGraph {
     #[track_caller]
     pub fn load(&self, parameters: &[TrackedTensor]) -> Result<Graph> {
         let site = Site::caller();
-        self.program(parameters, site).and_then(Graph::from_program).map_err(|e| e.or_at(site))
+        let program = self.program(parameters, site).and_then(|p| Graph::with_hints(p, self.hints));
+        program.map_err(|e| e.or_at(site))
     }
 
     fn program(&self, parameters: &[TrackedTensor], site: Site) -> Result<Program> {
@@ -200,34 +234,86 @@ impl StoredGraph {
         if given.next().is_some() {
             return Err(broken("more parameters given than it closes over".to_owned()));
         }
+        let mut kept: Vec<Kept> = vec![Kept::new(); self.regions.len()];
         for (i, stored) in self.instructions.iter().enumerate() {
-            let operands: SmallVec<[Operand; 2]> =
-                stored.operands.iter().map(|o| loaded_operand(*o)).collect();
-            let metas =
-                operands.iter().map(|o| meta_before(&program, *o, i)).collect::<Result<Vec<Meta>>>()?;
-            let op = loaded_op(&stored.op, &metas)?;
-            let mut signature = op.infer(&metas)?;
-            let mut aux = 0;
-            if stored.aux {
-                aux = signature.aux.len();
-                signature.outputs.append(&mut signature.aux);
+            let mut made = loaded_instruction(&program, &stored.operands, stored.aux, site, |metas| {
+                match &stored.work {
+                    StoredWork::Op(op) => loaded_op(op, metas),
+                    StoredWork::Rows(rows) => loaded_rows(rows, metas, site),
+                }
+            })?;
+            if stored.keep && stored.region.is_none() {
+                return Err(broken(format!("instruction {i} is kept by no region")));
             }
-            for output in &signature.outputs {
-                loaded_shape(output.shape.dims())?;
+            if let Some(region) = stored.region {
+                let kept =
+                    kept.get_mut(region).ok_or_else(|| broken(format!("there is no region {region}")))?;
+                if stored.keep {
+                    let outputs = &made.outputs[..made.outputs.len() - made.aux];
+                    kept.entry(made.op.key()).or_default().push(outputs.to_vec());
+                }
             }
-            program.instructions.push(Instruction { op, operands, outputs: signature.outputs, aux, site });
+            made.section = stored.region;
+            program.instructions.push(made);
+        }
+        for (i, (outer, kept)) in self.regions.iter().zip(kept).enumerate() {
+            if outer.is_some_and(|outer| outer >= i) {
+                return Err(broken(format!("region {i} lies in one that does not come before it")));
+            }
+            program.sections.push(Section { outer: *outer, what: Arc::new(keeping(kept)) });
         }
         program.outputs = self.outputs.iter().map(|o| loaded_operand(*o)).collect();
         Ok(program)
     }
 }
 
+/// What a region keeps: ops by their keys, with what they make.
+type Kept = HashMap<String, Vec<Vec<Meta>>>;
+
+/// A region that keeps these and computes the rest again.
+fn keeping(kept: Kept) -> RegionOptions {
+    let options = RegionOptions::new();
+    if kept.is_empty() {
+        return options;
+    }
+    let alike = |a: &Meta, b: &Meta| a.shape == b.shape && a.dtype == b.dtype;
+    options.select(move |op, outputs| {
+        let same = |known: &Vec<Meta>| {
+            known.len() == outputs.len() && known.iter().zip(outputs).all(|(a, b)| alike(a, b))
+        };
+        match kept.get(&op.key()) {
+            Some(known) if known.iter().any(same) => Fate::Keep,
+            Some(_) | None => Fate::Recompute,
+        }
+    })
+}
+
 fn broken(reason: String) -> Error {
     Error::argument("load", reason)
 }
 
-/// Shape and type of an operand that has to come before instruction `i`.
-fn meta_before(program: &Program, operand: Operand, i: usize) -> Result<Meta> {
+/// The next instruction of a program: its operands come before it, and it makes what its op infers.
+fn loaded_instruction(
+    program: &Program,
+    operands: &[StoredOperand],
+    aux: bool,
+    site: Site,
+    op: impl FnOnce(&[Meta]) -> Result<Prim>,
+) -> Result<Instruction> {
+    let operands: SmallVec<[Operand; 2]> = operands.iter().map(|o| loaded_operand(*o)).collect();
+    let metas = operands.iter().map(|o| meta_before(program, *o)).collect::<Result<Vec<Meta>>>()?;
+    let op = op(&metas)?;
+    let mut signature = op.infer(&metas)?;
+    let hints = if aux { signature.aux.len() } else { 0 };
+    if aux {
+        signature.outputs.append(&mut signature.aux);
+    }
+    signature.outputs.iter().try_for_each(|output| loaded_shape(output.shape.dims()).map(|_| ()))?;
+    Ok(Instruction { op, operands, outputs: signature.outputs, aux: hints, site, section: None })
+}
+
+/// Shape and type of an operand that has to come before the next instruction.
+fn meta_before(program: &Program, operand: Operand) -> Result<Meta> {
     let found = match operand {
         Operand::Input(k) => program.inputs.get(k).copied(),
         Operand::Constant(k) => program.constants.get(k).map(TrackedTensor::meta),
@@ -235,7 +321,8 @@ fn meta_before(program: &Program, operand: Operand, i: usize) -> Result<Meta> {
             program.instructions.get(instruction).and_then(|made| made.outputs.get(output)).copied()
         }
     };
-    found.ok_or_else(|| broken(format!("instruction {i} reads {operand}, which does not come before it")))
+    let next = program.instructions.len();
+    found.ok_or_else(|| broken(format!("instruction {next} reads {operand}, which does not come before it")))
 }
 
 fn stored_meta(meta: &Meta) -> StoredMeta {
@@ -288,6 +375,13 @@ fn loaded_operand(operand: StoredOperand) -> Operand {
         StoredOperand::Input(i) => Operand::Input(i),
         StoredOperand::Constant(i) => Operand::Constant(i),
         StoredOperand::Result(instruction, output) => Operand::Result { instruction, output },
+    }
+}
+
+fn stored_work(op: &Prim) -> Result<StoredWork> {
+    match op.as_any().and_then(|any| any.downcast_ref::<Blocked>()) {
+        Some(rows) => Ok(StoredWork::Rows(stored_rows(rows)?)),
+        None => Ok(StoredWork::Op(stored_op(op)?)),
     }
 }
 
@@ -539,9 +633,14 @@ mod tests {
         refused(&|g| g.outputs[0] = StoredOperand::Constant(99));
         refused(&|g| g.inputs[0].dtype = "f33".to_owned());
         refused(&|g| g.inputs[0].shape = vec![usize::MAX, 2]);
+        refused(&|g| g.instructions[0].region = Some(0));
+        refused(&|g| g.instructions[0].keep = true);
+        refused(&|g| g.regions.push(Some(0)));
+        refused(&|g| g.regions.extend([Some(1), None]));
         refused(&|g| {
-            g.instructions[0].op =
-                StoredOp::Named { tag: "softmax".to_owned(), parameters: vec![StoredParameter::Whole(7)] };
+            let parameters = vec![StoredParameter::Whole(7)];
+            g.instructions[0].work =
+                StoredWork::Op(StoredOp::Named { tag: "softmax".to_owned(), parameters });
             g.instructions[0].operands.truncate(1);
         });
         assert!(good.load(&[TrackedTensor::scalar(1.0)]).is_err());

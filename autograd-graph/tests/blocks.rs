@@ -4,7 +4,7 @@
 mod nets;
 
 use autograd_core::{DType, Error, Result, TrackedTensor};
-use autograd_graph::{Compiled, Engine, Graph, Options, Passes, value_and_grad};
+use autograd_graph::{Compiled, Engine, Graph, Options, Passes, StoredGraph, value_and_grad};
 use autograd_ops::TensorAutograd;
 use autograd_tape::GradientTape;
 use nets::draw;
@@ -100,6 +100,27 @@ fn steps_over_blocks_of_rows_give_what_whole_steps_give() -> Result<()> {
                 compiled.planned_bytes() <= whole.planned_bytes().max(rows) + WORKING,
                 "{name}: {explanation}"
             );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn graphs_with_blocks_are_stored_as_they_are() -> Result<()> {
+    for (name, inputs, step) in cases()? {
+        let metas: Vec<_> = inputs.iter().map(TrackedTensor::meta).collect();
+        let refs: Vec<&TrackedTensor> = inputs.iter().collect();
+        let graph = Graph::capture(&step, &metas)?.optimise(&Passes::ALL)?;
+        assert!(graph.to_string().contains("rows"), "{name}: {graph}");
+        let text = serde_json::to_string(&graph.to_stored()?).map_err(Error::msg)?;
+        let stored: StoredGraph = serde_json::from_str(&text).map_err(Error::msg)?;
+        let parameters: Values = graph.parameters().cloned().collect();
+        let loaded = stored.load(&parameters)?;
+        assert_eq!(loaded.to_stored()?, stored, "{name}");
+        assert_close(name, &loaded.run(&refs)?, &graph.run(&refs)?, 0.0)?;
+        for passes in [Passes::NONE, Passes::ALL] {
+            let compiled = |graph: &Graph| graph.compile(Options { passes, ..Options::default() });
+            assert_close(name, &compiled(&loaded)?.call(&refs)?, &compiled(&graph)?.call(&refs)?, 0.0)?;
         }
     }
     Ok(())

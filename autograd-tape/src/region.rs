@@ -5,7 +5,7 @@ use crate::record::Shared;
 use crate::stow::{Store, stowed};
 use crate::tracer::TapeTracer;
 use autograd_core::smallvec::SmallVec;
-use autograd_core::{Level, Meta, Primitive, Program, Result, Section, TrackedTensor, section};
+use autograd_core::{Level, Meta, Primitive, Program, Result, TrackedTensor, section};
 use parking_lot::Mutex;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -102,6 +102,11 @@ impl RegionOptions {
         self
     }
 
+    /// What becomes of an op's outputs in such a region.
+    pub fn fate(&self, op: &dyn Primitive, outputs: &[Meta]) -> Fate {
+        self.select.as_ref().map_or(Fate::Recompute, |select| select(op, outputs))
+    }
+
     /// Counts the region's replays.
     #[must_use]
     pub fn count(mut self, count: Arc<ReplayCount>) -> Self {
@@ -131,7 +136,7 @@ impl Region {
 
     /// What becomes of an op's outputs.
     pub(crate) fn fate(&self, op: &dyn Primitive, outputs: &[Meta]) -> Fate {
-        self.options.select.as_ref().map_or(Fate::Recompute, |select| select(op, outputs))
+        self.options.fate(op, outputs)
     }
 
     /// The value in the region's store; there it waits until it is read.
@@ -215,15 +220,8 @@ pub fn region<R>(options: RegionOptions, f: impl FnOnce() -> R) -> R {
 ///
 /// # Errors
 /// As [`Program::run`].
-pub fn run_recorded(
-    program: &Program,
-    sections: &[Section],
-    inputs: &[&TrackedTensor],
-) -> Result<Vec<TrackedTensor>> {
-    program.run_in_sections(inputs, sections, &|section, steps| match section
-        .what
-        .downcast_ref::<RegionOptions>()
-    {
+pub fn run_recorded(program: &Program, inputs: &[&TrackedTensor]) -> Result<Vec<TrackedTensor>> {
+    program.run_in_sections(inputs, &|section, steps| match section.what.downcast_ref::<RegionOptions>() {
         Some(options) => region(options.clone(), steps),
         None => steps(),
     })

@@ -12,30 +12,30 @@ use candle_core::DType;
 
 const ROWS: usize = 64;
 const WIDTH: usize = 32;
-const BLOCKS: usize = 8;
+pub(crate) const BLOCKS: usize = 8;
 /// Bytes of one block's input.
-const STATE: usize = ROWS * WIDTH * 4;
+pub(crate) const STATE: usize = ROWS * WIDTH * 4;
 
-fn draw(dims: &[usize], seed: u64) -> Result<TrackedTensor> {
+pub(crate) fn draw(dims: &[usize], seed: u64) -> Result<TrackedTensor> {
     random::normal(&random::key(seed), dims, DType::F32)?.mul(0.2)
 }
 
 /// x and the two weights of each block.
-fn inputs(blocks: usize) -> Result<Vec<TrackedTensor>> {
+pub(crate) fn inputs(blocks: usize) -> Result<Vec<TrackedTensor>> {
     let weights = (0..blocks as u64)
         .flat_map(|i| [draw(&[WIDTH, 4 * WIDTH], 2 * i + 2), draw(&[4 * WIDTH, WIDTH], 2 * i + 3)]);
     std::iter::once(draw(&[ROWS, WIDTH], 1)).chain(weights).collect()
 }
 
 /// A residual block with a hidden layer four times as wide.
-fn block(x: &[TrackedTensor]) -> Result<TrackedTensor> {
+pub(crate) fn block(x: &[TrackedTensor]) -> Result<TrackedTensor> {
     let h = x[0].softmax(-1)?.matmul(&x[1])?.gelu()?;
     &x[0] + h.tanh()?.matmul(&x[2])?
 }
 
 /// How blocks are checkpointed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kept {
+pub(crate) enum Kept {
     /// Nothing is computed again.
     Everything,
     /// Each block by itself.
@@ -67,15 +67,15 @@ fn stack(x: &[TrackedTensor], kept: Kept) -> Result<TrackedTensor> {
     }
 }
 
-fn loss(x: &[TrackedTensor], kept: Kept) -> Result<TrackedTensor> {
+pub(crate) fn loss(x: &[TrackedTensor], kept: Kept) -> Result<TrackedTensor> {
     stack(x, kept)?.sqr()?.mean()
 }
 
-fn refs(x: &[TrackedTensor]) -> Vec<&TrackedTensor> {
+pub(crate) fn refs(x: &[TrackedTensor]) -> Vec<&TrackedTensor> {
     x.iter().collect()
 }
 
-fn bits(values: &[TrackedTensor]) -> Result<Vec<Vec<u32>>> {
+pub(crate) fn bits(values: &[TrackedTensor]) -> Result<Vec<Vec<u32>>> {
     values.iter().map(|v| Ok(v.to_flat::<f32>()?.into_iter().map(f32::to_bits).collect())).collect()
 }
 
@@ -100,12 +100,12 @@ fn captured_step(
     Graph::capture(value_and_grad(f), &metas)
 }
 
-fn compiled(kept: Kept, blocks: usize) -> Result<Compiled> {
+pub(crate) fn compiled(kept: Kept, blocks: usize) -> Result<Compiled> {
     captured_step(move |x| loss(x, kept), &inputs(blocks)?)?.compile(Options::default())
 }
 
 /// How many ops of this name a graph has, those inside of fused ones included.
-fn count(compiled: &Compiled, name: &str) -> usize {
+pub(crate) fn count(compiled: &Compiled, name: &str) -> usize {
     let steps = compiled.explain().steps;
     steps.iter().map(|s| usize::from(s.name == name) + s.parts.iter().filter(|p| **p == name).count()).sum()
 }

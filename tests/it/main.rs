@@ -29,4 +29,6 @@ mod porting;
 mod registry;
 #[cfg(all(feature = "linalg", feature = "fft"))]
 mod residuals;
+#[cfg(feature = "graph")]
+mod rewritten_checkpoints;
 mod spike;

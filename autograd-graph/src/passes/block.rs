@@ -26,6 +26,7 @@ use crate::capture::capture;
 use crate::fused::{Fused, FusedOutput, MOST_INPUTS, MOST_OUTPUTS};
 use crate::graph::meta_of;
 use crate::plan::layouts;
+use crate::regions::held;
 use autograd_core::algebra::reshape;
 use autograd_core::kernels::expr::Builder;
 use autograd_core::smallvec::SmallVec;
@@ -82,7 +83,10 @@ fn member(
     layout: &dyn Fn(Operand) -> Layout,
 ) -> Option<Member> {
     let metas: SmallVec<[Meta; 4]> = instruction.operands.iter().map(|o| meta_of(program, *o)).collect();
-    if metas.len() > Mask::CAPACITY || instruction.outputs.iter().any(|out| out.elements() == 0) {
+    if metas.len() > Mask::CAPACITY
+        || held(program, instruction)
+        || instruction.outputs.iter().any(|out| out.elements() == 0)
+    {
         return None;
     }
     let made = if let Some(fused) = as_fused(&instruction.op) {
@@ -155,7 +159,8 @@ fn grow(program: &Program, members: &[Option<Member>], groups: &mut Groups<'_>) 
                 others.push(from);
             }
             for other in others {
-                let alike = members[other].as_ref().is_some_and(|other| other.rows == own.rows);
+                let alike = members[other].as_ref().is_some_and(|other| other.rows == own.rows)
+                    && program.instructions[other].section == instruction.section;
                 let (a, b) = (groups.group_of(other), groups.group_of(i));
                 if alike
                     && a != b
@@ -280,7 +285,7 @@ fn emit(
         if instruction.aux > 0 {
             outputs.extend(signature.aux);
         }
-        part.instructions.push(Instruction { op, operands, outputs, ..instruction.clone() });
+        part.instructions.push(Instruction { op, operands, outputs, section: None, ..instruction.clone() });
         let made = part.instructions.len() - 1;
         for output in 0..instruction.outputs.len() {
             let old = Operand::Result { instruction: i, output };
@@ -301,13 +306,14 @@ fn emit(
         rows: Mask::of(inputs.len(), |k| inputs[k].1),
         terms,
     };
-    let site = old.instructions[all[0]].site;
+    let Instruction { site, section, .. } = old.instructions[all[0]];
     let outputs = op.outputs();
     let made = new.push(Instruction {
         operands: inputs.iter().map(|(operand, _)| new.at(*operand)).collect(),
         outputs: outputs.clone(),
         aux: 0,
         site,
+        section,
         op: Prim::Shared(Arc::new(op)),
     });
     for (position, &(i, output)) in written.iter().enumerate() {
@@ -321,6 +327,7 @@ fn emit(
                 outputs: [meta].into_iter().collect(),
                 aux: 0,
                 site,
+                section,
             });
             value = Operand::Result { instruction: at, output: 0 };
         }

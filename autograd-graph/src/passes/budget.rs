@@ -81,7 +81,7 @@ impl Graph {
             again: evaluated(&program) - evaluated(self.program()),
             planned_bytes,
             extra_work: if first > 0.0 { (all - first) / first } else { 0.0 },
-            graph: Self::from_program(program)?,
+            graph: Self::with_hints(program, self.hints)?,
         })
     }
 
@@ -272,6 +272,8 @@ fn recomputed(old: &Program, usage: &Usage, candidate: &Candidate) -> Program {
         if i == candidate.before {
             for &k in &wanted {
                 let mut again = old.instructions[k].clone();
+                // What is computed again for a checkpointed region is part of it.
+                again.section = old.instructions.get(i).and_then(|reader| reader.section);
                 for operand in &mut again.operands {
                     *operand = new.at(*operand);
                 }

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Equal means equal keys: name and all parameters. Random ops read their key as an operand, so
-//! equal draws are equal numbers. Literals of one number, shape and type are one constant.
+//! equal draws are equal numbers. Literals of one number, shape and type are one constant. What two
+//! checkpointed regions compute each for itself stays two values: a tape would have to keep one.
 
 use super::rewrite::Rewrite;
 use crate::graph::{literal_of, meta_of};
@@ -24,6 +25,7 @@ struct Key {
     op: String,
     operands: SmallVec<[Operand; 2]>,
     aux: usize,
+    section: Option<usize>,
 }
 
 pub(super) fn share(old: &Program) -> Result<Program> {
@@ -40,7 +42,7 @@ pub(super) fn share(old: &Program) -> Result<Program> {
             op => op.key(),
         };
         let operands: SmallVec<[Operand; 2]> = instruction.operands.iter().map(|o| new.at(*o)).collect();
-        let key = Key { op, operands, aux: instruction.aux };
+        let key = Key { op, operands, aux: instruction.aux, section: instruction.section };
         match known.get(&key) {
             Some(&at) => {
                 for output in 0..instruction.outputs.len() {

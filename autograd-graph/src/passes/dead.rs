@@ -31,7 +31,8 @@ pub(super) fn remove(old: &Program) -> Result<Program> {
             old.instructions[i].operands.iter().for_each(|o| need(o, &mut needed));
         }
     }
-    let mut program = Program { inputs: old.inputs.clone(), ..Program::default() };
+    let (inputs, sections) = (old.inputs.clone(), old.sections.clone());
+    let mut program = Program { inputs, sections, ..Program::default() };
     let mut constant_at = vec![0; old.constants.len()];
     for (i, value) in old.constants.iter().enumerate().filter(|(i, _)| constants[*i]) {
         constant_at[i] = program.constants.len();

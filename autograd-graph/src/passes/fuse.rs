@@ -12,11 +12,12 @@
 //! ones: forward and backward passes meet in one group. An operand of a smaller shape is read as
 //! it is broadcast. A sum, a mean or a rule's fused sum joins what it sums. A group runs as one op,
 //! so two ops do not join where a third one lies between them. What nobody outside of a group
-//! reads never reaches memory.
+//! reads never reaches memory. A group is of one checkpointed region, or of none.
 
 use super::rewrite::Rewrite;
 use crate::fused::{Fused, FusedOutput, MOST_INPUTS, MOST_OUTPUTS};
 use crate::graph::{literal_of, meta_of};
+use crate::regions::held;
 use autograd_core::kernels::expr::{Builder, Reg};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
@@ -48,6 +49,9 @@ enum Work<'a> {
 
 fn member(program: &Program, i: usize) -> Option<Member<'_>> {
     let instruction = &program.instructions[i];
+    if held(program, instruction) {
+        return None;
+    }
     let metas: SmallVec<[Meta; 4]> = instruction.operands.iter().map(|o| meta_of(program, *o)).collect();
     if metas.iter().any(|m| m.elements() == 0) || instruction.aux > 0 {
         return None;
@@ -177,8 +181,9 @@ impl<'a> Groups<'a> {
         if from == to {
             return;
         }
+        let section = |i: usize| self.program.instructions[i].section;
         let alike = match (&self.members[a], &self.members[b]) {
-            (Some(x), Some(y)) => x.shape == y.shape && x.dtype == y.dtype,
+            (Some(x), Some(y)) => x.shape == y.shape && x.dtype == y.dtype && section(a) == section(b),
             _ => false,
         };
         if !alike || !self.meet_in_elements(from, to) || self.path_through_others(from, to) {
@@ -485,13 +490,14 @@ fn emit(groups: &Groups<'_>, all: &[usize], new: &mut Rewrite) {
     let list: Vec<Reg> = regs.iter().map(|(reg, _)| *reg).collect();
     let expr = ScalarExpr::new(b.finish(&list, inputs.len(), 0));
     let fused = Fused::new(expr, shape, dtype, regs.into_iter().map(|(_, out)| out).collect(), parts);
-    let site = program.instructions[all[0]].site;
+    let Instruction { site, section, .. } = program.instructions[all[0]];
     let at = new.push(Instruction {
         op: Prim::Shared(Arc::new(fused)),
         operands: inputs.iter().map(|o| new.at(*o)).collect(),
         outputs: made.into_iter().collect(),
         aux: 0,
         site,
+        section,
     });
     for (position, (i, output)) in outputs.into_iter().enumerate() {
         new.replace_output(i, output, Operand::Result { instruction: at, output: position });

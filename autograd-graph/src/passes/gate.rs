@@ -3,7 +3,7 @@
 
 use super::rewrite::Rewrite;
 use autograd_core::smallvec::smallvec;
-use autograd_core::{Instruction, Operand, Site};
+use autograd_core::{Instruction, Operand};
 use std::collections::HashMap;
 
 /// Barriers that wait for values of the backward pass.
@@ -13,13 +13,14 @@ pub(super) struct Gates {
 }
 
 impl Gates {
-    /// The operand behind a barrier that waits for the token; both are of the new program.
+    /// The operand of an instruction `like` behind a barrier that waits for the token; both are of
+    /// the new program.
     pub(super) fn pass(
         &mut self,
         new: &mut Rewrite,
         operand: Operand,
         token: Operand,
-        site: Site,
+        like: &Instruction,
     ) -> Operand {
         if let Some(known) = self.made.get(&(operand, token)) {
             return *known;
@@ -31,7 +32,8 @@ impl Gates {
             operands: smallvec![operand, token],
             outputs: smallvec![metas[0]],
             aux: 0,
-            site,
+            site: like.site,
+            section: like.section,
         });
         let passed = Operand::Result { instruction, output: 0 };
         self.made.insert((operand, token), passed);

@@ -18,6 +18,7 @@
 use super::rewrite::Rewrite;
 use super::uses::uses;
 use crate::graph::meta_of;
+use crate::regions::held;
 use autograd_core::kernels::expr::{Binary, Node};
 use autograd_core::smallvec::smallvec;
 use autograd_core::{Instruction, Meta, Operand, Parameter, Prim, Program, Result, SavedOp};
@@ -38,9 +39,10 @@ struct Part {
 
 pub(super) fn join(old: &Program) -> Result<Program> {
     let uses = uses(old);
-    let inner = |operand: Operand| match operand {
+    let inner = |add: &Instruction, operand: Operand| match operand {
         Operand::Result { instruction, .. } if uses[instruction] == 1 => {
-            Some(&old.instructions[instruction]).filter(|made| is_add(made, old))
+            let made = Some(&old.instructions[instruction]);
+            made.filter(|made| made.section == add.section && is_add(made, old))
         }
         _ => None,
     };
@@ -48,7 +50,7 @@ pub(super) fn join(old: &Program) -> Result<Program> {
     let mut below = vec![false; old.instructions.len()];
     for add in old.instructions.iter().filter(|i| is_add(i, old)) {
         for operand in &add.operands {
-            if let (Some(_), Operand::Result { instruction, .. }) = (inner(*operand), *operand) {
+            if let (Some(_), Operand::Result { instruction, .. }) = (inner(add, *operand), *operand) {
                 below[instruction] = true;
             }
         }
@@ -59,7 +61,7 @@ pub(super) fn join(old: &Program) -> Result<Program> {
             let mut terms = Vec::new();
             let mut open: Vec<Operand> = instruction.operands.iter().rev().copied().collect();
             while let Some(operand) = open.pop() {
-                match inner(operand) {
+                match inner(instruction, operand) {
                     Some(add) => open.extend(add.operands.iter().rev()),
                     None => terms.push(operand),
                 }
@@ -76,7 +78,7 @@ pub(super) fn join(old: &Program) -> Result<Program> {
     Ok(new.finish(old))
 }
 
-/// Whether an instruction adds two values of its own shape and type.
+/// Whether an instruction adds two values of its own shape and type, and nobody keeps what it makes.
 fn is_add(instruction: &Instruction, program: &Program) -> bool {
     let Some(op) = instruction.op.as_pointwise() else { return false };
     let [output] = instruction.outputs[..] else { return false };
@@ -84,7 +86,9 @@ fn is_add(instruction: &Instruction, program: &Program) -> bool {
         op.expr().program().nodes(),
         [Node::Input(0), Node::Input(1), Node::Binary(Binary::Add, 0, 1)]
     );
-    adds && !op.definition().flat && instruction.operands.iter().all(|o| meta_of(program, *o) == output)
+    adds && !op.definition().flat
+        && !held(program, instruction)
+        && instruction.operands.iter().all(|o| meta_of(program, *o) == output)
 }
 
 fn part(program: &Program, term: usize, operand: Operand) -> Option<Part> {
@@ -158,6 +162,7 @@ fn push(
         .or_else(|| autograd_ops::rebuild(tag, parameters, &metas))?;
     let outputs = op.infer(&metas).ok()?.outputs;
     let operands = operands.iter().copied().collect();
-    let instruction = new.push(Instruction { op, operands, outputs, aux: 0, site: add.site });
+    let (site, section) = (add.site, add.section);
+    let instruction = new.push(Instruction { op, operands, outputs, aux: 0, site, section });
     Some(Operand::Result { instruction, output: 0 })
 }

@@ -92,7 +92,7 @@ fn cut_at(old: &Program, usage: &Usage, place: usize) -> Option<Program> {
                         (Some(operand), _) => operand,
                         (None, Some(token)) => {
                             let kept = new.at(*operand);
-                            gates.pass(&mut new, kept, token, step.site)
+                            gates.pass(&mut new, kept, token, step)
                         }
                         (None, None) => new.at(*operand),
                     }
@@ -142,17 +142,23 @@ fn kept(old: &Program, usage: &Usage, place: usize) -> Vec<bool> {
         }
     }
     let mut read = vec![false; place];
-    for operand in old.instructions[place..].iter().flat_map(|i| &i.operands) {
-        if let Operand::Result { instruction, .. } = *operand
-            && instruction < place
-        {
-            read[instruction] = true;
+    // Checkpointed regions have their own way to compute again.
+    let mut apart: Vec<bool> = old.instructions[..place].iter().map(|i| i.section.is_some()).collect();
+    for reader in &old.instructions[place..] {
+        for operand in &reader.operands {
+            if let Operand::Result { instruction, .. } = *operand
+                && instruction < place
+            {
+                read[instruction] = true;
+                apart[instruction] |= reader.section.is_some();
+            }
         }
     }
+    let cheap = |i: usize| !apart[i] && cheap(old, usage, i);
     for i in 0..place {
         let instruction = &old.instructions[i];
         let bytes: usize = instruction.outputs.iter().map(autograd_core::Meta::bytes).sum();
-        let cheap = cheap(old, usage, i);
+        let cheap = cheap(i);
         let capacity = match () {
             // Its memory lives to the end anyway.
             () if alive[i] => 0,
@@ -175,5 +181,5 @@ fn kept(old: &Program, usage: &Usage, place: usize) -> Vec<bool> {
     }
     let side = network.cut(source, sink);
     // What only inputs lead to can always be computed again, and what nobody reads is not asked for.
-    (0..place).map(|i| !cheap(old, usage, i) || alive[i] || (side[2 * i + 1] && !side[2 * i])).collect()
+    (0..place).map(|i| !cheap(i) || alive[i] || (side[2 * i + 1] && !side[2 * i])).collect()
 }

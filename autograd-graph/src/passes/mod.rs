@@ -11,6 +11,7 @@ mod flow;
 mod fold;
 mod fuse;
 mod gate;
+mod gather;
 mod join;
 mod min_cut;
 mod rematerialise;
@@ -104,6 +105,11 @@ impl Graph {
     /// ops one by one round to memory only in half types, known numbers are folded in f64, and
     /// sums of fused ops are made in f64.
     ///
+    /// Its checkpointed regions stay: [`gradient`](Self::gradient) of the new graph computes them
+    /// again. So nothing is fused or shared across the border of a region, and what a policy keeps
+    /// stays the op that it names; [`compile`](Self::compile), which differentiates the graph as it
+    /// was captured, knows no such borders.
+    ///
     /// # Errors
     /// [`Error::Internal`](autograd_core::Error::Internal) where a pass broke the program, in debug
     /// builds.
@@ -135,7 +141,7 @@ impl Graph {
             }
         }
         let (_, program) = best.ok_or_else(|| Error::internal("optimise", "there is always a program"))?;
-        Self::from_program(program)
+        Self::with_hints(program, self.hints)
     }
 }
 
@@ -158,6 +164,7 @@ fn finished(program: &Program, passes: &Passes) -> Result<(Program, usize, u64)>
             (passes.dead, dead::remove),
             (passes.block, block::block),
             (passes.dead, dead::remove),
+            (true, gather::gather),
             (passes.schedule, schedule::schedule),
         ],
     )?;

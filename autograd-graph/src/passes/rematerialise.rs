@@ -96,7 +96,10 @@ fn candidates(program: &Program) -> Vec<Candidate> {
             previous = at;
             far
         });
-        if let Some(before) = late.filter(|&at| instruction.operands.iter().all(|o| alive(o, at))) {
+        // A checkpointed region has its own way to compute again.
+        let together = |at: usize| program.instructions[at].section == instruction.section;
+        let there = |at: usize| instruction.operands.iter().all(|o| alive(o, at));
+        if let Some(before) = late.filter(|&at| together(at) && there(at)) {
             found.push(Candidate {
                 value: i,
                 before,
@@ -115,9 +118,10 @@ fn recomputed(old: &Program, candidate: &Candidate) -> Program {
         if i == candidate.before {
             let mut again = old.instructions[candidate.value].clone();
             let token = latest(&instruction.operands, candidate.value + 1).map(|token| new.at(token));
+            let value = &old.instructions[candidate.value];
             for operand in &mut again.operands {
                 let kept = new.at(*operand);
-                *operand = token.map_or(kept, |token| gates.pass(&mut new, kept, token, again.site));
+                *operand = token.map_or(kept, |token| gates.pass(&mut new, kept, token, value));
             }
             let at = new.push(again);
             new.replace(candidate.value, Operand::Result { instruction: at, output: 0 });

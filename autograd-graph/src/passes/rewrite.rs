@@ -12,13 +12,14 @@ pub(super) struct Rewrite {
 }
 
 impl Rewrite {
-    /// An empty program with the inputs and constants of the old one.
+    /// An empty program with the inputs, constants and sections of the old one.
     pub(super) fn of(old: &Program) -> Self {
         let program = Program {
             inputs: old.inputs.clone(),
             constants: old.constants.clone(),
             instructions: Vec::with_capacity(old.instructions.len()),
             outputs: Vec::new(),
+            sections: old.sections.clone(),
         };
         Self { program, results: vec![Vec::new(); old.instructions.len()] }
     }

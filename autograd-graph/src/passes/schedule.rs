@@ -10,13 +10,14 @@
 //!
 //! The order is taken only where it needs less memory than the program's own.
 
+use super::gather::gather;
 use super::rewrite::Rewrite;
 use crate::plan::{peak_bytes, storage_roots};
 use autograd_core::{Operand, Program, Result};
 use std::collections::BTreeSet;
 
 pub(super) fn schedule(old: &Program) -> Result<Program> {
-    let new = reordered(old, &greedy(old));
+    let new = gather(&reordered(old, &greedy(old)))?;
     Ok(if peak_bytes(&new) < peak_bytes(old) { new } else { old.clone() })
 }
 

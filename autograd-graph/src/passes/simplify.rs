@@ -17,6 +17,7 @@
 
 use super::rewrite::Rewrite;
 use crate::graph::literal_of;
+use crate::regions::held;
 use autograd_core::algebra::fill;
 use autograd_core::kernels::expr::{Binary, Builder, Node, Program as Expr, Reg, Unary};
 use autograd_core::smallvec::SmallVec;
@@ -72,6 +73,9 @@ fn simplified(
     operands: &[Operand],
     made: &mut HashMap<String, Arc<Definition>>,
 ) -> Option<Outcome> {
+    if held(&new.program, instruction) {
+        return None;
+    }
     if let Some(operand) = unchanged(new, instruction, operands) {
         return Some(Outcome::Operand(operand));
     }

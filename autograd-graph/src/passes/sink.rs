@@ -16,8 +16,9 @@
 
 use super::rewrite::Rewrite;
 use super::uses::uses;
+use crate::regions::held;
 use autograd_core::smallvec::SmallVec;
-use autograd_core::{Instruction, Meta, Operand, Parameter, Prim, Program, Result, Shape, Site};
+use autograd_core::{Instruction, Meta, Operand, Parameter, Prim, Program, Result, Shape};
 
 /// A rearrangement of elements.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,14 +37,16 @@ pub(super) fn sink(old: &Program) -> Result<Option<Program>> {
     let mut changed = false;
     for (i, instruction) in old.instructions.iter().enumerate() {
         let operands: SmallVec<[Operand; 4]> = instruction.operands.iter().map(|o| new.at(*o)).collect();
+        if held(old, instruction) {
+            new.keep(i, instruction);
+            continue;
+        }
         let alone = instruction.operands.iter().all(|o| once(*o));
         if let Some(turn) = turn_of(instruction) {
-            let moved = if alone { product(&mut new, &turn, operands[0]) } else { None };
+            let moved = if alone { product(&mut new, &turn, operands[0], instruction) } else { None };
             let moved = match moved {
                 Some(operand) => Some(operand),
-                None if turns(&new, &turn, operands[0]) => {
-                    turned(&mut new, &turn, operands[0], instruction.site)
-                }
+                None if turns(&new, &turn, operands[0]) => turned(&mut new, &turn, operands[0], instruction),
                 None => None,
             };
             match moved {
@@ -78,12 +81,10 @@ fn turn_of(instruction: &Instruction) -> Option<Turn> {
     }
 }
 
-/// What made an operand, in the new program.
+/// What made an operand, in the new program, where it may be made in another way.
 fn maker(new: &Rewrite, operand: Operand) -> Option<&Instruction> {
-    match operand {
-        Operand::Result { instruction, .. } => Some(&new.program.instructions[instruction]),
-        Operand::Input(_) | Operand::Constant(_) => None,
-    }
+    let Operand::Result { instruction, .. } = operand else { return None };
+    Some(&new.program.instructions[instruction]).filter(|made| !held(&new.program, made))
 }
 
 /// Whether the rearrangement is of one of its kind, or changes nothing.
@@ -97,8 +98,9 @@ fn turns(new: &Rewrite, turn: &Turn, operand: Operand) -> bool {
     }
 }
 
-/// A value rearranged: by one rearrangement of what it was itself rearranged from, or none.
-fn turned(new: &mut Rewrite, turn: &Turn, operand: Operand, site: Site) -> Option<Operand> {
+/// A value rearranged, for an instruction `like`: by one rearrangement of what it was itself
+/// rearranged from, or none.
+fn turned(new: &mut Rewrite, turn: &Turn, operand: Operand, like: &Instruction) -> Option<Operand> {
     let (mut turn, mut source) = (turn.clone(), operand);
     if let Some(made) = maker(new, operand)
         && let Some(before) = turn_of(made)
@@ -125,22 +127,25 @@ fn turned(new: &mut Rewrite, turn: &Turn, operand: Operand, site: Site) -> Optio
     };
     let metas = [new.meta(source)];
     let op = autograd_core::rebuild(tag, &[parameter], &metas)?;
-    push(new, op, &[source], site)
+    push(new, op, &[source], like)
 }
 
-fn push(new: &mut Rewrite, op: Prim, operands: &[Operand], site: Site) -> Option<Operand> {
+fn push(new: &mut Rewrite, op: Prim, operands: &[Operand], like: &Instruction) -> Option<Operand> {
     let metas: SmallVec<[Meta; 4]> = operands.iter().map(|o| new.meta(*o)).collect();
     let outputs = op.infer(&metas).ok()?.outputs;
     let operands = operands.iter().copied().collect();
-    let instruction = new.push(Instruction { op, operands, outputs, aux: 0, site });
+    let Instruction { site, section, .. } = *like;
+    let instruction = new.push(Instruction { op, operands, outputs, aux: 0, site, section });
     Some(Operand::Result { instruction, output: 0 })
 }
 
 /// (a·b)ᵀ = bᵀ·aᵀ.
-fn product(new: &mut Rewrite, turn: &Turn, operand: Operand) -> Option<Operand> {
+fn product(new: &mut Rewrite, turn: &Turn, operand: Operand, reader: &Instruction) -> Option<Operand> {
     let Turn::Permute(order) = turn else { return None };
     let (made, rank) = (maker(new, operand)?.clone(), order.len());
-    if rank < 2 || made.op.saved()?.tag != "matmul" || !swaps_the_last(order) {
+    // A product of another checkpointed region is made there.
+    let there = made.section == reader.section;
+    if rank < 2 || !there || made.op.saved()?.tag != "matmul" || !swaps_the_last(order) {
         return None;
     }
     let mut factors = SmallVec::<[Operand; 2]>::new();
@@ -151,9 +156,9 @@ fn product(new: &mut Rewrite, turn: &Turn, operand: Operand) -> Option<Operand> 
         }
         let mut order: Vec<usize> = (0..rank).collect();
         order.swap(rank - 2, rank - 1);
-        factors.push(turned(new, &Turn::Permute(order), factor, made.site)?);
+        factors.push(turned(new, &Turn::Permute(order), factor, &made)?);
     }
-    push(new, made.op, &factors, made.site)
+    push(new, made.op.clone(), &factors, &made)
 }
 
 fn swaps_the_last(order: &[usize]) -> bool {
@@ -202,7 +207,7 @@ fn behind(
     (0..count)
         .map(|output| {
             // What was rearranged to the one shape is rearranged back to it.
-            turned(new, &turn, Operand::Result { instruction: made, output }, instruction.site)
+            turned(new, &turn, Operand::Result { instruction: made, output }, instruction)
         })
         .collect()
 }
