@@ -5,7 +5,7 @@ use autograd_core::device::{DeviceKernels, Tensors};
 use autograd_core::{DType, Device, Error, Meta, Primitive, Result, Signature, Tensor};
 use autograd_gpu::{Plan, plan, sources};
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -42,8 +42,9 @@ unsafe extern "C" {
     fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
 }
 
-/// The library, and how often each kernel ran: it runs one launch at a time.
-pub(crate) struct Emulator(Mutex<(Entry, BTreeMap<String, usize>)>);
+/// The library, and how often each kernel ran: it runs one launch at a time. Beside it, the kernels
+/// that were asked for where there was no plan.
+pub(crate) struct Emulator(Mutex<(Entry, BTreeMap<String, usize>)>, Mutex<BTreeSet<&'static str>>);
 
 impl Emulator {
     /// Builds the library; `None` without a C++20 compiler.
@@ -91,12 +92,17 @@ impl Emulator {
         assert!(built.status.success(), "{}", errors.join("\n"));
         let entry = load(&library);
         let _ = std::fs::remove_dir_all(&folder);
-        Some(Self(Mutex::new((entry, BTreeMap::new()))))
+        Some(Self(Mutex::new((entry, BTreeMap::new())), Mutex::default()))
     }
 
     /// How often each kernel ran.
     pub(crate) fn launches(&self) -> BTreeMap<String, usize> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    /// The kernels that had no plan for numbers that there were.
+    pub(crate) fn declined(&self) -> BTreeSet<&'static str> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Executes a plan.
@@ -158,7 +164,13 @@ impl DeviceKernels for Emulator {
     ) -> Result<Option<Tensors>> {
         let hints = hints && !WITHHELD.get();
         let metas: Vec<Meta> = inputs.iter().map(meta).collect::<Result<_>>()?;
-        let Some(plan) = plan(op, &metas, signature, hints) else { return Ok(None) };
+        let Some(plan) = plan(op, &metas, signature, hints) else {
+            let empty = metas.iter().chain(&signature.outputs).any(|x| x.elements() == 0);
+            if let (Some(call), false) = (op.kernel(), empty) {
+                self.1.lock().unwrap_or_else(PoisonError::into_inner).insert(call.kernel);
+            }
+            return Ok(None);
+        };
         let aux = signature.aux.iter().take(if hints { usize::MAX } else { 0 });
         let outputs: Vec<Meta> = signature.outputs.iter().chain(aux).copied().collect();
         self.run(op.name(), &plan, inputs, &outputs).map(Some)
