@@ -3,6 +3,8 @@
 //! CPU's own kernels. Needs a C++20 compiler (`g++`); without one the tests say so and pass.
 
 mod emulator;
+#[path = "../examples/gpu_host/nets.rs"]
+mod nets;
 mod reverse;
 mod steps;
 #[path = "../examples/gpu_host/workloads.rs"]
@@ -16,7 +18,7 @@ use autograd_ops::registry::{self, Case, Family, Op, Sample};
 use autograd_ops::testing::check_placed;
 use autograd_ops::{TensorAutograd, conv, index, loss, norm, random};
 use autograd_tape::{GradientTape, LossScaler, global_norm};
-use emulator::{Emulator, FLOATS, message, without_hints};
+use emulator::{Emulator, FLOATS, message, wholes, without_hints};
 use reverse::Reverse;
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -284,6 +286,12 @@ fn workloads_run() -> Result<()> {
             workload.make(&elsewhere, size)?()?;
             let expression = workload.name == "gelu";
             assert!(expression || launches(emulator) > before, "{} runs by no kernel of ours", workload.name);
+            let before = wholes();
+            workload.make_captured(&elsewhere, size)?()?;
+            // The gradient of max pooling has no launch in a sequence, nor has the comparison of
+            // classes of type i64 with the ignored one.
+            let whole = !["convnet", "cross entropy"].contains(&workload.name);
+            assert_eq!(wholes() - before, usize::from(whole), "{} as a whole", workload.name);
         }
     }
     Ok(())
