@@ -8,8 +8,10 @@
 //! [`HOST_FUNCTIONS`]. Anything else is [`Error::UnsupportedDevice`].
 
 mod expression;
+mod laid;
 
 pub use expression::HOST_FUNCTIONS;
+pub use laid::{DeviceProgram, Home, Laid, LaidStep, LaidValue, Whole, compile, takes};
 
 use crate::apply::apply_call;
 use crate::error::{At, Error, Result, Site};
@@ -68,6 +70,28 @@ pub trait DeviceKernels: Send + Sync {
     fn typed(&self, op: &'static str, location: DeviceLocation, error: &candle_core::Error) -> Option<Error> {
         let _ = (op, location, error);
         None
+    }
+
+    /// Whether [`compile`](Self::compile) can have this application of an op in a program. Ops that
+    /// are views of their inputs in row-major order are not asked for.
+    fn takes(&self, op: &dyn Primitive, inputs: &[Meta], signature: &Signature) -> bool {
+        let _ = (op, inputs, signature);
+        false
+    }
+
+    /// A program made ready to run on a device as a whole, its closed-over values where these
+    /// tensors are; `None` where it cannot be.
+    ///
+    /// # Errors
+    /// The device's: no memory, code that it refuses.
+    fn compile(
+        &self,
+        program: &Laid,
+        constants: &[Tensor],
+        device: &Device,
+    ) -> Result<Option<Box<dyn DeviceProgram>>> {
+        let _ = (program, constants, device);
+        Ok(None)
     }
 
     /// Begins to copy a tensor to the host's memory while the device goes on; `None` where there is

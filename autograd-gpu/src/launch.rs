@@ -10,9 +10,10 @@ mod group;
 mod host;
 mod memory;
 mod modules;
+mod replay;
 
-use crate::{Plan, plan};
-use autograd_core::device::{self, DeviceKernels, HostCopy, Tensors};
+use crate::{Plan, plan, sequence, takes};
+use autograd_core::device::{self, DeviceKernels, DeviceProgram, HostCopy, Laid, Tensors};
 use autograd_core::{At, Error, Meta, Primitive, Result, Signature, Tensor};
 use candle_core::cuda_backend::cudarc::driver::sys::CUresult;
 use candle_core::cuda_backend::cudarc::driver::{
@@ -25,6 +26,7 @@ pub use group::{Group, GroupId};
 use host::Copies;
 use memory::{Passed, address, placed, room, tensor};
 use modules::{Modules, architecture};
+use replay::Replay;
 use std::sync::Arc;
 
 /// Gives the process these kernels for its CUDA tensors. Returns whether they were taken.
@@ -98,6 +100,21 @@ impl DeviceKernels for Kernels {
         })
     }
 
+    fn takes(&self, op: &dyn Primitive, inputs: &[Meta], signature: &Signature) -> bool {
+        takes(op, inputs, signature)
+    }
+
+    fn compile(
+        &self,
+        program: &Laid,
+        constants: &[Tensor],
+        device: &Device,
+    ) -> Result<Option<Box<dyn DeviceProgram>>> {
+        let (Device::Cuda(device), Some(sequence)) = (device, sequence(program)) else { return Ok(None) };
+        let replay = Replay::new(&self.modules, device, sequence, program, constants)?;
+        Ok(replay.map(|replay| Box::new(replay) as Box<dyn DeviceProgram>))
+    }
+
     fn to_host(&self, x: &Tensor) -> Result<Option<Box<dyn HostCopy>>> {
         self.copies.begin(x)
     }
@@ -118,10 +135,10 @@ impl Kernels {
         inputs: &[Tensor],
         outputs: &[Meta],
     ) -> Result<Option<Tensors>> {
-        let Some(found) = architecture(op, device)? else { return Ok(None) };
+        let Some(found) = architecture(op.name(), device)? else { return Ok(None) };
         let mut functions = Vec::with_capacity(plan.steps.len());
         for step in &plan.steps {
-            let Some(module) = self.modules.file(op, step.source, found)? else { return Ok(None) };
+            let Some(module) = self.modules.file(op.name(), step.source, found)? else { return Ok(None) };
             functions.push(device.get_or_load_custom_func(&step.entry, &module.name, &module.ptx)?);
         }
         let inputs = plan.prepare(inputs)?;
@@ -146,11 +163,11 @@ impl Kernels {
             };
             let mut from = Vec::with_capacity(guards.len());
             for (storage, layout) in &guards {
-                from.push(keep(placed(op, storage, layout.start_offset(), &stream)?));
+                from.push(keep(placed(op.name(), storage, layout.start_offset(), &stream)?));
             }
             let mut to = Vec::with_capacity(made.len());
             for y in &made {
-                to.push(keep(address(op, y, &stream)?));
+                to.push(keep(address(op.name(), y, &stream)?));
             }
             let beside: Vec<u64> = rooms.iter().map(|room| keep(room.device_ptr(&stream))).collect();
             for (step, function) in plan.steps.iter().zip(&functions) {

@@ -3,7 +3,8 @@
 //!
 //! [`sources`] lists the hand-made kernels (softmax family, cross entropy, norms, reductions,
 //! dropout, pooling, embedding, attention, convolutions; forward and backward), and [`plan()`] says
-//! which of them take an op's place, on how many blocks and with which arguments. [`pointwise`]
+//! which of them take an op's place, on how many blocks and with which arguments; [`sequence()`] does
+//! so for a whole program over one arena. [`pointwise`]
 //! makes the source of a fused kernel from an expression
 //! [`Program`](autograd_core::kernels::expr::Program), the same data from which the CPU's tiles work.
 //! With the feature `nvrtc`, `compile` makes PTX of either, which a [`PtxStore`] keeps on disk; that
@@ -38,6 +39,7 @@ mod compile;
 #[cfg(feature = "cuda")]
 mod launch;
 mod plan;
+mod sequence;
 mod source;
 mod store;
 
@@ -49,5 +51,9 @@ pub use launch::{Group, GroupId};
 #[cfg(feature = "cuda")]
 pub use launch::{cuda, install};
 pub use plan::{Argument, Fault, Plan, Room, Step, Words, kernels, plan};
+pub use sequence::{
+    COMPOSED, Call, Code, Expression, Factor, Launch, Memory, Passed, Product, Report, Sequence, Spot,
+    sequence, takes,
+};
 pub use source::{Source, sources};
 pub use store::{FOLDER, Key, PtxStore};

@@ -139,11 +139,25 @@ impl Plan {
 /// The plan for an op on inputs like these; `None` where there are no kernels for this application.
 /// `hints` asks for the auxiliary outputs.
 pub fn plan(op: &dyn Primitive, inputs: &[Meta], signature: &Signature, hints: bool) -> Option<Plan> {
-    let all = || inputs.iter().chain(&signature.outputs);
-    if all().any(|x| x.elements() == 0) || inputs.is_empty() {
+    made(op, Draft { inputs, signature, whole: false, plan: Plan { hints, ..Plan::default() } })
+}
+
+/// The plan for an op within a sequence, where candle's kernels are no alternative.
+pub(crate) fn plan_within(
+    op: &dyn Primitive,
+    inputs: &[Meta],
+    signature: &Signature,
+    hints: bool,
+) -> Option<Plan> {
+    made(op, Draft { inputs, signature, whole: true, plan: Plan { hints, ..Plan::default() } })
+}
+
+fn made(op: &dyn Primitive, draft: Draft<'_>) -> Option<Plan> {
+    let inputs = draft.inputs;
+    let mut all = inputs.iter().chain(&draft.signature.outputs);
+    if all.any(|x| x.elements() == 0) || inputs.is_empty() {
         return None;
     }
-    let draft = Draft { inputs, signature, plan: Plan { hints, ..Plan::default() } };
     if let [x] = inputs
         && let Some(sum) = op.as_sum(x)
     {
@@ -204,6 +218,8 @@ const MOST_THREADS: usize = 512;
 struct Draft<'a> {
     inputs: &'a [Meta],
     signature: &'a Signature,
+    /// Whether it is a part of a sequence.
+    whole: bool,
     plan: Plan,
 }
 
@@ -261,7 +277,7 @@ impl Draft<'_> {
 }
 
 /// A float type as kernels name it.
-fn suffix(dtype: DType) -> Option<&'static str> {
+pub(crate) fn suffix(dtype: DType) -> Option<&'static str> {
     match dtype {
         DType::F32 => Some("f32"),
         DType::F64 => Some("f64"),
@@ -304,13 +320,13 @@ fn real(x: f64) -> Argument {
 
 /// A structure as C lays it out.
 #[derive(Default)]
-struct Structure {
+pub(crate) struct Structure {
     words: Words,
     bytes: usize,
 }
 
 impl Structure {
-    fn u64(mut self, n: usize) -> Self {
+    pub(crate) fn u64(mut self, n: usize) -> Self {
         self.words.push(n as u64);
         self.bytes = self.words.len() * 8;
         self
@@ -323,7 +339,7 @@ impl Structure {
     }
 
     /// Two of them share a word.
-    fn u32(mut self, n: usize) -> Option<Self> {
+    pub(crate) fn u32(mut self, n: usize) -> Option<Self> {
         let n = u64::from(u32::try_from(n).ok()?);
         match self.words.last_mut() {
             Some(word) if self.bytes % 8 == 4 => *word |= n << 32,
@@ -331,6 +347,10 @@ impl Structure {
         }
         self.bytes += 4;
         Some(self)
+    }
+
+    pub(crate) fn words(self) -> Words {
+        self.words
     }
 
     fn done(self) -> Argument {

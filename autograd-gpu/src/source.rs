@@ -37,7 +37,7 @@ impl Source {
 /// A file: its name, its text, the kernels in it that exist for every float type, and the others.
 type File = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);
 
-const FILES: [File; 9] = [
+const FILES: [File; 10] = [
     (
         "softmax",
         include_str!("../cuda/softmax.cu"),
@@ -79,6 +79,12 @@ const FILES: [File; 9] = [
         include_str!("../cuda/attention.cu"),
         &["attention", "attention_delta", "attention_vjp_q", "attention_vjp_kv"],
         &[],
+    ),
+    (
+        "copy",
+        include_str!("../cuda/copy.cu"),
+        &[],
+        &["copy_1", "copy_2", "copy_4", "copy_8", "index_of_u8", "index_of_u32"],
     ),
     ("conv", include_str!("../cuda/conv.cu"), &["conv2d", "conv2d_input_grad", "conv2d_weight_grad"], &[]),
 ];

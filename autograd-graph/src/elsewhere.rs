@@ -1,16 +1,35 @@
-//! Graphs on other devices than the CPU: the program after the passes, run op by op, so that each
-//! fused group is one kernel of the device. Values are freed at their last use; there is no arena.
+//! Graphs on other devices than the CPU. Where the device's kernels take the whole program, it is
+//! said in ops that they have, laid out in one arena by the planner of the CPU, and replayed as one
+//! thing. Otherwise the program after the passes runs op by op, each fused group as one kernel.
 
-use crate::graph::Graph;
+use crate::graph::{Graph, meta_of};
 use crate::passes::Passes;
-use autograd_core::{Buffer, DeviceLocation, Error, Program, Result, TrackedTensor, algebra};
+use crate::plan::{External, Kernel, Plan, Read, Write};
+use autograd_core::device::{self, Home, Laid, LaidStep, LaidValue, Whole};
+use autograd_core::kernels::arena::Region;
+use autograd_core::kernels::{Kind, Layout};
+use autograd_core::smallvec::SmallVec;
+use autograd_core::{
+    Buffer, DType, DeviceLocation, Error, Instruction, Meta, Operand, Prim, Program, Result, TrackedTensor,
+    Values, algebra, apply_call, on_behalf_of,
+};
 use autograd_tape::run_recorded;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// A graph's programs for devices, made at the first run there.
 #[derive(Default)]
-pub(crate) struct Elsewhere(Mutex<Vec<(DeviceLocation, bool, Arc<Program>)>>);
+pub(crate) struct Elsewhere(Mutex<Vec<Made>>);
+
+/// What runs on a device.
+#[derive(Clone)]
+struct Made {
+    location: DeviceLocation,
+    passes: bool,
+    program: Arc<Program>,
+    /// The program as one thing, where the device's kernels take it.
+    whole: Option<Arc<Whole>>,
+}
 
 /// A value on another device than the CPU, where there is one among these.
 pub(crate) fn device_of<'a>(inputs: &[&'a TrackedTensor]) -> Option<&'a TrackedTensor> {
@@ -30,12 +49,10 @@ impl Elsewhere {
         if inputs.iter().any(|x| x.location() != location) {
             return Err(mismatch(inputs.iter().map(|x| x.location()).collect()));
         }
-        let key = |known: &&(DeviceLocation, bool, Arc<Program>)| {
-            known.0 == location && known.1 == passes.is_some()
-        };
-        let known = self.0.lock().iter().find(key).map(|known| known.2.clone());
-        let program = match known {
-            Some(program) => program,
+        let key = |known: &&Made| known.location == location && known.passes == passes.is_some();
+        let known = self.0.lock().iter().find(key).cloned();
+        let made = match known {
+            Some(made) => made,
             None => {
                 let graph = match passes {
                     // Blocks of rows are for the CPU's cache.
@@ -44,12 +61,155 @@ impl Elsewhere {
                     }
                     None => graph.clone(),
                 };
+                let whole = match passes {
+                    Some(_) => whole(graph.program(), like)?.map(Arc::new),
+                    None => None,
+                };
                 let program = Arc::new(moved(graph.program().clone(), like)?);
-                self.0.lock().push((location, passes.is_some(), program.clone()));
-                program
+                let made = Made { location, passes: passes.is_some(), program, whole };
+                self.0.lock().push(made.clone());
+                made
             }
         };
-        run_recorded(&program, inputs)
+        match made.whole {
+            Some(whole) if inputs.iter().all(|x| x.plain().is_some()) => whole.run(inputs),
+            _ => run_recorded(&made.program, inputs),
+        }
+    }
+}
+
+/// The program made ready for the device of `like`; `None` where its kernels do not take all of it.
+fn whole(program: &Program, like: &TrackedTensor) -> Result<Option<Whole>> {
+    let Some(program) = in_smaller_ops(program) else { return Ok(None) };
+    let program = moved(program, like)?;
+    // Nothing is written over what it reads: the device's kernels do not say that they may.
+    let plan = Plan::new(&program, false)?;
+    match laid(&plan, &program)? {
+        Some(laid) => device::compile(&laid, like),
+        None => Ok(None),
+    }
+}
+
+/// How often ops are taken apart: a fused backward kernel, then what it is made of.
+const ROUNDS: usize = 4;
+
+/// The program in ops that the device's kernels take or that are views; `None` where some op cannot
+/// be said so.
+fn in_smaller_ops(program: &Program) -> Option<Program> {
+    let mut program = program.clone();
+    for _ in 0..ROUNDS {
+        let open: Vec<bool> = program.instructions.iter().map(|step| !is_taken(&program, step)).collect();
+        if !open.contains(&true) {
+            return Some(program);
+        }
+        let hints = program.instructions.iter().any(|step| step.aux > 0);
+        let run = |x: &[TrackedTensor]| run_opened(&program, &open, x);
+        // An op that cannot be taken apart leaves the program to those that run it op by op.
+        let opened = Graph::capture_with(run, &program.inputs, hints).ok()?;
+        program = opened.program().clone();
+    }
+    None
+}
+
+/// Whether an instruction needs no launch, or the device's kernels take it.
+fn is_taken(program: &Program, step: &Instruction) -> bool {
+    let metas: Vec<Meta> = step.operands.iter().map(|o| meta_of(program, *o)).collect();
+    let layouts: Vec<Layout> = metas.iter().map(|x| Layout::contiguous(x.shape)).collect();
+    let refs: SmallVec<[&Layout; 4]> = layouts.iter().collect();
+    let view = matches!(step.outputs[..], [y] if step.op.view(&y, &refs).is_some());
+    view || step.op.infer(&metas).is_ok_and(|signature| device::takes(&*step.op, &metas, &signature))
+}
+
+/// Runs a program on values that are being captured, some of its ops by their decomposition.
+fn run_opened(program: &Program, open: &[bool], inputs: &[TrackedTensor]) -> Result<Vec<TrackedTensor>> {
+    let mut made: Vec<Values> = Vec::with_capacity(program.instructions.len());
+    let read = |made: &[Values], operand: Operand| match operand {
+        Operand::Input(i) => inputs[i].clone(),
+        Operand::Constant(i) => program.constants[i].clone(),
+        Operand::Result { instruction, output } => made[instruction][output].clone(),
+    };
+    for (step, open) in program.instructions.iter().zip(open) {
+        let operands: Vec<TrackedTensor> = step.operands.iter().map(|o| read(&made, *o)).collect();
+        let refs: Vec<&TrackedTensor> = operands.iter().collect();
+        made.push(on_behalf_of(step.site, || {
+            if *open {
+                let parts = step.op.decompose(&refs)?;
+                let parts = parts.filter(|parts| parts.len() == step.outputs.len());
+                return parts
+                    .ok_or_else(|| Error::mode(step.op.name(), "device", "it cannot be taken apart"));
+            }
+            let applied = apply_call(&*step.op, &refs, step.aux > 0, step.site)?;
+            Ok(applied.outputs.into_iter().chain(applied.aux).collect())
+        })?);
+    }
+    Ok(program.outputs.iter().map(|o| read(&made, *o)).collect())
+}
+
+/// The plan in the words of a device; `None` for a step that only the CPU has.
+fn laid(plan: &Plan, program: &Program) -> Result<Option<Laid>> {
+    let region = |region: &Region, layout: Layout| LaidValue {
+        home: Home::Arena,
+        at: region.offset,
+        layout,
+        dtype: dtype_of(region.kind),
+    };
+    let mut steps = Vec::with_capacity(plan.steps.len());
+    for step in &plan.steps {
+        let op: Option<Prim> = match &step.kernel {
+            Kernel::Op(op) => Some(op.clone()),
+            Kernel::Copy => None,
+            Kernel::Fused { .. } | Kernel::Blocked { .. } => return Ok(None),
+        };
+        let outside = |home: Home, dtype: DType, layout: Layout| LaidValue { home, at: 0, layout, dtype };
+        let reads: Vec<LaidValue> = step
+            .reads
+            .iter()
+            .map(|(read, layout)| match *read {
+                Read::Arena(i) => region(&step.read_regions[i], *layout),
+                Read::Output(k) => outside(Home::Output(k), plan.outputs[k].dtype, *layout),
+                Read::External(i) => match step.externals[i] {
+                    External::Input(i) => outside(Home::Input(i), plan.inputs[i].dtype, *layout),
+                    External::Constant(i) => {
+                        outside(Home::Constant(i), program.constants[i].dtype(), *layout)
+                    }
+                },
+            })
+            .collect();
+        let metas: Vec<Meta> = reads.iter().map(LaidValue::meta).collect();
+        let made: Vec<Meta> = match &op {
+            Some(op) => {
+                let signature = op.infer(&metas)?;
+                signature.outputs.into_iter().chain(signature.aux).collect()
+            }
+            None => metas,
+        };
+        let writes = step
+            .writes
+            .iter()
+            .zip(&made)
+            .map(|(write, meta)| {
+                let layout = Layout::contiguous(meta.shape);
+                match *write {
+                    Write::Arena(i) => region(&step.write_regions[i], layout),
+                    Write::Output(k) => outside(Home::Output(k), meta.dtype, layout),
+                }
+            })
+            .collect();
+        steps.push(LaidStep { op, reads, writes, site: step.site });
+    }
+    let (inputs, outputs) = (plan.inputs.clone(), plan.outputs.clone());
+    Ok(Some(Laid { steps, bytes: plan.bytes, inputs, constants: program.constants.clone(), outputs }))
+}
+
+fn dtype_of(kind: Kind) -> DType {
+    match kind {
+        Kind::F64 => DType::F64,
+        Kind::F32 => DType::F32,
+        Kind::BF16 => DType::BF16,
+        Kind::F16 => DType::F16,
+        Kind::U8 => DType::U8,
+        Kind::U32 => DType::U32,
+        Kind::I64 => DType::I64,
     }
 }
 

@@ -440,7 +440,7 @@ impl Primitive for AttendGrad {
     }
 
     fn kernel(&self) -> Option<KernelCall> {
-        let wanted: SmallVec<[i64; 4]> = (0..3).map(|i| i64::from(self.wanted.has(i))).collect();
+        let wanted: SmallVec<[i64; 4]> = (0..4).map(|i| i64::from(self.wanted.has(i))).collect();
         let Attend { causal, masked, scale } = self.attend;
         let switches = [causal, masked, self.hinted].map(i64::from);
         Some(KernelCall::new("attention_vjp", &[&switches[..], &wanted].concat(), &[scale]))

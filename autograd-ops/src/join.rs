@@ -6,7 +6,7 @@ use crate::registry::{Case, Family, Op, Sample};
 use crate::saved::has;
 use crate::shape::unsqueeze;
 use autograd_core::algebra::{self, broadcast_to, narrow, reshape};
-use autograd_core::device::Tensors;
+use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::kernels::{Layout, place};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -122,6 +122,9 @@ impl Primitive for Cat {
     }
     fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
         elsewhere::one(autograd_core::Tensor::cat(inputs, self.dim)?)
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("cat", &[self.dim as i64], &[]))
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::first(self.inputs), self)

@@ -6,7 +6,7 @@ use crate::operand::Operand;
 use crate::registry::{Case, Family, Op, Sample};
 use crate::shape::{squeeze, unsqueeze};
 use autograd_core::algebra::{self, reshape, sum_to};
-use autograd_core::device::Tensors;
+use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::kernels::{Layout, View, matmul as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -150,6 +150,11 @@ impl Primitive for MatMul {
         }
         elsewhere::one(a.contiguous()?.broadcast_matmul(&b.contiguous()?)?)
     }
+
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("matmul", &[], &[]))
+    }
+
     fn rule(&self) -> Rule<'_> {
         Rule::Bilinear(0, 1, self)
     }

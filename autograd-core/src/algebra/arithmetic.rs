@@ -1,7 +1,7 @@
 //! Arithmetic of cotangents, and the operators of the value.
 
 use crate::apply::apply_one;
-use crate::device::Tensors;
+use crate::device::{KernelCall, Tensors};
 use crate::error::{Error, Result};
 use crate::mask::Mask;
 use crate::meta::{Meta, is_float, kind_of};
@@ -155,6 +155,9 @@ impl Primitive for Cast {
     fn eval_candle(&self, inputs: &[Tensor]) -> Result<Option<Tensors>> {
         Ok(Some(smallvec::smallvec![inputs[0].to_dtype(self.0)?]))
     }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("cast", &[], &[]))
+    }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)
     }
@@ -188,6 +191,9 @@ impl Primitive for FlatCast {
     }
     fn eval_candle(&self, inputs: &[Tensor]) -> Result<Option<Tensors>> {
         Ok(Some(smallvec::smallvec![inputs[0].to_dtype(self.0)?]))
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("cast", &[], &[]))
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Flat

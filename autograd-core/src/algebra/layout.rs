@@ -3,7 +3,7 @@
 use super::reduce::sum_to;
 use crate::apply::apply_one;
 use crate::capture::is_capturing;
-use crate::device::Tensors;
+use crate::device::{KernelCall, Tensors};
 use crate::error::{Error, Result};
 use crate::mask::Mask;
 use crate::meta::Meta;
@@ -407,6 +407,9 @@ impl Primitive for Embed {
     fn eval_candle(&self, inputs: &[Tensor]) -> Result<Option<Tensors>> {
         let behind = self.size - self.start - inputs[0].dims()[self.dim];
         Ok(Some(smallvec::smallvec![inputs[0].pad_with_zeros(self.dim, self.start, behind)?]))
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("embed", &[self.dim as i64, self.start as i64], &[]))
     }
     fn batch(&self, _: Mask, inputs: &[&TrackedTensor], _: usize) -> Result<Option<Values>> {
         let op = Self { dim: self.dim + 1, ..*self };

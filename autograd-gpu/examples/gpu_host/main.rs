@@ -1,10 +1,12 @@
 //! One program for a machine with a GPU: `check` compares every case of the registry in every float
-//! type with the CPU, `bench` times the workloads that training is made of. It builds anywhere with
-//! NVIDIA's toolkit, and runs where there is a driver; docs/gpu.md has the one-line commands.
+//! type with the CPU, and small nets as captured steps; `bench` times the workloads that training is
+//! made of, op by op and captured. It builds anywhere with NVIDIA's toolkit, and runs where there is a
+//! driver; docs/gpu.md has the one-line commands.
 //!
 //! `gpu_host check [OP]` and `gpu_host bench [FILE]`; the file gets a line of JSON for each workload,
 //! which `gpu_host.py` puts beside PyTorch's figures of the same card.
 
+mod nets;
 #[path = "../../tests/reverse/mod.rs"]
 mod reverse;
 mod workloads;
@@ -74,6 +76,23 @@ fn check(only: Option<&str>) -> Result<bool> {
             }
         }
     }
+    if only.is_none() {
+        for net in nets::nets() {
+            for &dtype in net.types(true) {
+                match net.difference(dtype, &place) {
+                    Ok(None) => compared += 1,
+                    Ok(Some(difference)) => {
+                        failed += 1;
+                        println!("FAILED as a captured step: {difference}");
+                    }
+                    Err(error) => {
+                        failed += 1;
+                        println!("FAILED {} in {dtype:?} as a captured step: {error}", net.name);
+                    }
+                }
+            }
+        }
+    }
     println!("{compared} cases agree, {failed} do not, {without} have no such type or gradient on the CPU");
     Ok(failed == 0 && compared > 0)
 }
@@ -127,19 +146,23 @@ fn bench(file: Option<&str>) -> Result<bool> {
     let mut lines = String::new();
     let place = |x: &TrackedTensor| autograd_ops::shape::to_device(x, &device);
     for workload in workloads(SIZE) {
-        let mut run = workload.make(&place, SIZE)?;
-        let (name, dtype) = (workload.name, workload.dtype);
-        let time = seconds(&device, &mut run)?;
-        let (share, rate) = match workload.bound {
-            Bound::Bytes(bytes) => (format!("{:.0} %", 100.0 * bytes / time / bandwidth), String::new()),
-            Bound::Operations(operations) => (String::new(), format!("{:.1}", operations / time / 1e12)),
-        };
-        println!("| {name} | {} | {:.3} | {share} | {rate} |", dtype.as_str(), time * 1e3);
-        let _ = writeln!(
-            lines,
-            "{{\"workload\": \"{name}\", \"dtype\": \"{}\", \"seconds\": {time:e}, \"card\": \"{card}\", \"date\": \"{today}\", \"copy_bandwidth\": {bandwidth:e}}}",
-            dtype.as_str()
-        );
+        let dtype = workload.dtype;
+        for captured in [false, true] {
+            let mut run =
+                if captured { workload.make_captured(&place, SIZE)? } else { workload.make(&place, SIZE)? };
+            let name = format!("{}{}", workload.name, if captured { ", captured" } else { "" });
+            let time = seconds(&device, &mut run)?;
+            let (share, rate) = match workload.bound {
+                Bound::Bytes(bytes) => (format!("{:.0} %", 100.0 * bytes / time / bandwidth), String::new()),
+                Bound::Operations(operations) => (String::new(), format!("{:.1}", operations / time / 1e12)),
+            };
+            println!("| {name} | {} | {:.3} | {share} | {rate} |", dtype.as_str(), time * 1e3);
+            let _ = writeln!(
+                lines,
+                "{{\"workload\": \"{name}\", \"dtype\": \"{}\", \"seconds\": {time:e}, \"card\": \"{card}\", \"date\": \"{today}\", \"copy_bandwidth\": {bandwidth:e}}}",
+                dtype.as_str()
+            );
+        }
     }
     if let Some(file) = file {
         std::fs::write(file, lines).map_err(|error| autograd_core::Error::msg(format!("{file}: {error}")))?;

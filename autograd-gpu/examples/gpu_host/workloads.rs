@@ -1,6 +1,7 @@
 //! Forward and backward passes of what training spends its time in.
 
-use autograd_core::{DType, Result, TrackedTensor, algebra};
+use autograd_core::{DType, Error, Result, TrackedTensor, algebra};
+use autograd_graph::jit;
 use autograd_ops::attention::scaled_dot_product_attention;
 use autograd_ops::testing::Place;
 use autograd_ops::{TensorAutograd, activation, conv, loss, norm};
@@ -28,7 +29,12 @@ pub(crate) struct Workload {
 impl Workload {
     /// The workload with inputs where `place` puts them.
     pub(crate) fn make(&self, place: &Place<'_>, size: Size) -> Result<Run> {
-        (self.make)(&Maker { place, dtype: self.dtype, size })
+        (self.make)(&Maker { place, dtype: self.dtype, size, captured: false })
+    }
+
+    /// The same as a captured step, which is compiled at the first run.
+    pub(crate) fn make_captured(&self, place: &Place<'_>, size: Size) -> Result<Run> {
+        (self.make)(&Maker { place, dtype: self.dtype, size, captured: true })
     }
 }
 
@@ -81,6 +87,7 @@ struct Maker<'a> {
     place: &'a Place<'a>,
     dtype: DType,
     size: Size,
+    captured: bool,
 }
 
 impl Maker<'_> {
@@ -97,33 +104,42 @@ impl Maker<'_> {
     }
 }
 
-/// Forward, and backward from a cotangent of the output to all inputs.
-fn pass(
-    inputs: Vec<TrackedTensor>,
-    ct: TrackedTensor,
-    f: impl Fn(&[TrackedTensor]) -> Result<TrackedTensor> + 'static,
-) -> Run {
-    Box::new(move || {
-        let tape = GradientTape::new();
-        let watched: Vec<TrackedTensor> = inputs.iter().map(|x| tape.variable(x)).collect();
-        let y = f(&watched)?;
-        tape.gradient_with(&[&y], &[&ct], &watched.iter().collect::<Vec<_>>())?;
-        Ok(())
-    })
+impl Maker<'_> {
+    /// Forward, and backward from a cotangent of the output to all inputs.
+    fn pass(
+        &self,
+        mut inputs: Vec<TrackedTensor>,
+        ct: TrackedTensor,
+        f: impl Fn(&[TrackedTensor]) -> Result<TrackedTensor> + 'static,
+    ) -> Run {
+        inputs.push(ct);
+        let step = move |x: &[TrackedTensor]| {
+            let [x @ .., ct] = x else { return Err(Error::msg("the last input is the cotangent")) };
+            let tape = GradientTape::new();
+            let watched: Vec<TrackedTensor> = x.iter().map(|x| tape.variable(x)).collect();
+            let y = f(&watched)?;
+            tape.gradient_with(&[&y], &[ct], &watched.iter().collect::<Vec<_>>())
+        };
+        if self.captured {
+            let step = jit(step);
+            return Box::new(move || step.call(&inputs.iter().collect::<Vec<_>>()).map(|_| ()));
+        }
+        Box::new(move || step(&inputs).map(|_| ()))
+    }
 }
 
 fn layer_norm(maker: &Maker<'_>) -> Result<Run> {
     let weight = || maker.numbers(&[maker.size.model], 1.0);
     let inputs = vec![maker.rows()?, weight()?, weight()?];
-    Ok(pass(inputs, maker.rows()?, |x| norm::layer_norm(&x[0], &x[1], &x[2], 1e-5)))
+    Ok(maker.pass(inputs, maker.rows()?, |x| norm::layer_norm(&x[0], &x[1], &x[2], 1e-5)))
 }
 
 fn softmax(maker: &Maker<'_>) -> Result<Run> {
-    Ok(pass(vec![maker.rows()?], maker.rows()?, |x| x[0].softmax(-1)))
+    Ok(maker.pass(vec![maker.rows()?], maker.rows()?, |x| x[0].softmax(-1)))
 }
 
 fn gelu(maker: &Maker<'_>) -> Result<Run> {
-    Ok(pass(vec![maker.rows()?], maker.rows()?, |x| activation::gelu(&x[0])))
+    Ok(maker.pass(vec![maker.rows()?], maker.rows()?, |x| activation::gelu(&x[0])))
 }
 
 fn cross_entropy(maker: &Maker<'_>) -> Result<Run> {
@@ -131,7 +147,7 @@ fn cross_entropy(maker: &Maker<'_>) -> Result<Run> {
     let targets = (0..rows).map(|i| (i * 613 % classes) as i64).collect();
     let targets = (maker.place)(&TrackedTensor::from_vec::<i64>(targets, &[rows])?)?;
     let logits = maker.numbers(&[rows, classes], 1.0)?;
-    Ok(pass(vec![logits], maker.numbers(&[], 1.0)?, move |x| loss::cross_entropy(&x[0], &targets)))
+    Ok(maker.pass(vec![logits], maker.numbers(&[], 1.0)?, move |x| loss::cross_entropy(&x[0], &targets)))
 }
 
 /// x + attention(norm(x)), then + mlp(norm(·)): the weights in the order of their use.
@@ -152,7 +168,7 @@ fn transformer(maker: &Maker<'_>) -> Result<Run> {
     ];
     let block = move |x: &[TrackedTensor]| {
         let [x, g1, b1, qkv, out, g2, b2, up, down] = x else {
-            return Err(autograd_core::Error::msg("the block has nine inputs"));
+            return Err(Error::msg("the block has nine inputs"));
         };
         let h = norm::layer_norm(x, g1, b1, 1e-5)?.matmul(qkv)?;
         let cut = |part: usize| {
@@ -165,7 +181,7 @@ fn transformer(maker: &Maker<'_>) -> Result<Run> {
         let h = activation::gelu(&norm::layer_norm(&x, g2, b2, 1e-5)?.matmul(up)?)?;
         &x + &h.matmul(down)?
     };
-    Ok(pass(inputs, of(&[rows, model])?, block))
+    Ok(maker.pass(inputs, of(&[rows, model])?, block))
 }
 
 /// Three convolutions with batch norm and relu, and a pooling.
@@ -181,7 +197,7 @@ fn convnet(maker: &Maker<'_>) -> Result<Run> {
         let mut y = x[0].clone();
         for (layer, still) in still.iter().enumerate() {
             let [k, weight, bias] = &x[1 + 3 * layer..][..3] else {
-                return Err(autograd_core::Error::msg("a layer has three parameters"));
+                return Err(Error::msg("a layer has three parameters"));
             };
             let z = conv::conv2d(&y, k, 1, 1, 1, 1)?;
             let normed = norm::batch_norm_train(&z, still, still, Some(weight), Some(bias), 0.1, 1e-5)?;
@@ -192,5 +208,5 @@ fn convnet(maker: &Maker<'_>) -> Result<Run> {
         }
         Ok(y)
     };
-    Ok(pass(inputs, of(&[images, 128, side / 2, side / 2])?, net))
+    Ok(maker.pass(inputs, of(&[images, 128, side / 2, side / 2])?, net))
 }

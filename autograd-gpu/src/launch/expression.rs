@@ -61,12 +61,13 @@ impl Kernels {
         };
         let shape = outputs.outputs[0].shape;
         let fits = shape.dims().iter().all(|&extent| u32::try_from(extent).is_ok());
-        let Some(found) = architecture(op, device)?.filter(|_| fits && inputs.len() <= MOST_INPUTS) else {
+        let Some(found) = architecture(op.name(), device)?.filter(|_| fits && inputs.len() <= MOST_INPUTS)
+        else {
             return Ok(None);
         };
         let key =
             Expression { program: program.clone(), inputs: inner, outputs: outer, architecture: found.1 };
-        let Some(module) = self.modules.expression(op, key, found.0)? else { return Ok(None) };
+        let Some(module) = self.modules.expression(op.name(), key, found.0)? else { return Ok(None) };
         macro_rules! of_inputs {
             ($($n:literal)*) => {
                 match inputs.len() {
@@ -116,10 +117,10 @@ fn launch_expression<const INPUTS: usize>(
         let guards: Vec<_> = inputs.iter().map(Tensor::storage_and_layout).collect();
         let mut addresses: Vec<(u64, SyncOnDrop<'_>)> = Vec::new();
         for (storage, layout) in &guards {
-            addresses.push(placed(op, storage, layout.start_offset(), &stream)?);
+            addresses.push(placed(op.name(), storage, layout.start_offset(), &stream)?);
         }
         for y in &made {
-            addresses.push(address(op, y, &stream)?);
+            addresses.push(address(op.name(), y, &stream)?);
         }
         let mut arguments = function.builder();
         if contiguous {

@@ -1,7 +1,7 @@
 //! Buffers of CUDA tensors as kernels get them.
 
 use crate::Words;
-use autograd_core::{DType, Error, Primitive, Result, Tensor};
+use autograd_core::{DType, Error, Result, Tensor};
 use candle_core::Storage;
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::cuda_backend::cudarc::driver::{CudaStream, DevicePtr, DeviceRepr, SyncOnDrop};
@@ -30,7 +30,7 @@ impl Passed {
 
 /// The place of a buffer, and what keeps it in order with the stream.
 pub(super) fn address<'a>(
-    op: &dyn Primitive,
+    op: &'static str,
     storage: &'a CudaStorage,
     stream: &'a CudaStream,
 ) -> Result<(u64, SyncOnDrop<'a>)> {
@@ -42,19 +42,19 @@ pub(super) fn address<'a>(
         CudaStorageSlice::U8(x) => x.device_ptr(stream),
         CudaStorageSlice::U32(x) => x.device_ptr(stream),
         CudaStorageSlice::I64(x) => x.device_ptr(stream),
-        _ => return Err(Error::internal(op.name(), "a type without kernels reached the device")),
+        _ => return Err(Error::internal(op, "a type without kernels reached the device")),
     })
 }
 
 /// The place of a tensor's first element.
 pub(super) fn placed<'a>(
-    op: &dyn Primitive,
+    op: &'static str,
     storage: &'a Storage,
     offset: usize,
     stream: &'a CudaStream,
 ) -> Result<(u64, SyncOnDrop<'a>)> {
     let Storage::Cuda(storage) = storage else {
-        return Err(Error::internal(op.name(), "a tensor of another device reached CUDA"));
+        return Err(Error::internal(op, "a tensor of another device reached CUDA"));
     };
     let (start, guard) = address(op, storage, stream)?;
     let bytes = (offset * storage.dtype().size_in_bytes()) as u64;

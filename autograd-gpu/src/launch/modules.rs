@@ -3,7 +3,7 @@
 use super::driver;
 use crate::{Architecture, CompileError, Element, PtxStore, Source, compile_through, pointwise, sources};
 use autograd_core::kernels::expr::Program;
-use autograd_core::{Error, Primitive, Result};
+use autograd_core::{Error, Result};
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute as Attribute;
 use std::collections::HashMap;
@@ -35,9 +35,9 @@ pub(super) struct Module {
 }
 
 /// The newest architecture for which a device's code can be made, and its number.
-pub(super) fn architecture(op: &dyn Primitive, device: &CudaDevice) -> Result<Option<(Architecture, u32)>> {
+pub(super) fn architecture(op: &'static str, device: &CudaDevice) -> Result<Option<(Architecture, u32)>> {
     let stream = device.cuda_stream();
-    let number = |attribute| stream.context().attribute(attribute).map_err(|error| driver(op.name(), error));
+    let number = |attribute| stream.context().attribute(attribute).map_err(|error| driver(op, error));
     let major = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
     Ok(match 10 * major + minor {
@@ -57,7 +57,7 @@ impl Modules {
 
     pub(super) fn expression(
         &self,
-        op: &dyn Primitive,
+        op: &'static str,
         key: Expression,
         architecture: Architecture,
     ) -> Result<Option<Arc<Module>>> {
@@ -74,7 +74,7 @@ impl Modules {
 
     pub(super) fn file(
         &self,
-        op: &dyn Primitive,
+        op: &'static str,
         file: &'static str,
         (architecture, number): (Architecture, u32),
     ) -> Result<Option<Arc<Module>>> {
@@ -83,7 +83,7 @@ impl Modules {
             return Ok(module.clone());
         }
         let source = sources().into_iter().find(|source| source.name() == file);
-        let source = source.ok_or_else(|| Error::internal(op.name(), format!("no source {file}")))?;
+        let source = source.ok_or_else(|| Error::internal(op, format!("no source {file}")))?;
         let made = self.module(op, &source, architecture, format!("autograd_{file}_{number}"))?;
         known.insert((file, number), made.clone());
         Ok(made)
@@ -93,7 +93,7 @@ impl Modules {
     /// error.
     fn module(
         &self,
-        op: &dyn Primitive,
+        op: &'static str,
         source: &Source,
         architecture: Architecture,
         name: String,
@@ -101,7 +101,7 @@ impl Modules {
         match compile_through(self.store.as_ref(), source, architecture) {
             Ok(ptx) => Ok(Some(Arc::new(Module { name, ptx }))),
             Err(CompileError::NoCompiler) => Ok(None),
-            Err(error @ CompileError::Rejected { .. }) => Err(Error::internal(op.name(), error.to_string())),
+            Err(error @ CompileError::Rejected { .. }) => Err(Error::internal(op, error.to_string())),
         }
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn conv(mut draft: Draft<'_>, call: &KernelCall) -> Option<Plan> {
     let (a, b, out) = (draft.inputs[0], draft.inputs[1], draft.signature.outputs[0]);
     let (x, k, y) = match call.kernel {
         // candle's, with cuBLAS behind it, where its parameters suffice.
-        "conv2d" if sy == sx && py == px && dy == dx => return None,
+        "conv2d" if sy == sx && py == px && dy == dx && !draft.whole => return None,
         "conv2d" => (a, b, out),
         "conv2d_input_grad" => (out, a, b),
         _ => (a, out, b),

@@ -1,19 +1,29 @@
 //! Plans executed on the CPU: the kernels as a library that `g++` builds, called with the arguments
 //! that the driver would get.
 
-use autograd_core::device::{DeviceKernels, Tensors};
+mod replay;
+
+use autograd_core::device::{DeviceKernels, DeviceProgram, Laid, Tensors};
 use autograd_core::{DType, Device, Error, Meta, Primitive, Result, Signature, Tensor};
-use autograd_gpu::{Plan, plan, sources};
+use autograd_gpu::{COMPOSED, Plan, Source, Words, plan, sequence, sources, takes};
+use replay::Replay;
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 thread_local! {
     static WITHHELD: Cell<bool> = const { Cell::new(false) };
+    static WHOLES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// How many programs this thread has made ready as a whole.
+pub(crate) fn wholes() -> usize {
+    WHOLES.get()
 }
 
 /// Runs `f` while kernels give no hints on this thread, as after a batch or in a graph.
@@ -42,34 +52,31 @@ unsafe extern "C" {
     fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
 }
 
-/// The library, and how often each kernel ran: it runs one launch at a time.
-pub(crate) struct Emulator(Mutex<(Entry, BTreeMap<String, usize>)>);
+/// A library of kernels, and how often each of them ran: it runs one launch at a time.
+pub(crate) struct Library(Mutex<(Entry, BTreeMap<String, usize>)>);
 
-impl Emulator {
-    /// Builds the library; `None` without a C++20 compiler.
-    pub(crate) fn build() -> Option<Self> {
-        if Command::new("g++").arg("--version").output().is_err() {
-            println!("skipped: there is no g++ on this machine to execute the kernels with");
-            return None;
-        }
+impl Library {
+    /// Builds the library of these sources, each kernel named `SOURCE::KERNEL`.
+    fn build(sources: &[(String, Source)]) -> Self {
         let mut text = format!("#include \"{}/tests/emulator.h\"\n", env!("CARGO_MANIFEST_DIR"));
         text.push_str(PLANTED);
         let mut table = String::new();
-        for name in ["astray", "outside"] {
+        let mut known = |name: &str, function: &str| {
             let _ = writeln!(
                 table,
-                "    if (!strcmp(name, \"{name}\")) return launch_at({name}, grid, threads, arguments) ? 0 : 2;"
+                "    if (!strcmp(name, \"{name}\")) return launch_at({function}, grid, threads, arguments) ? 0 : 2;"
             );
+        };
+        for name in ["astray", "outside"] {
+            known(&format!("planted::{name}"), name);
         }
-        for source in sources() {
-            // The prelude stands in each of them: a namespace keeps them apart.
-            let _ = writeln!(text, "namespace n_{} {{\n{}\n}}", source.name(), source.text());
+        for (name, source) in sources {
+            // The prelude stands in each of them, and generated kernels have one name: a namespace
+            // keeps them apart, but for functions of C.
+            let own = source.text().replace("extern \"C\" ", "");
+            let _ = writeln!(text, "namespace n_{name} {{\n{own}\n}}");
             for entry in source.entries() {
-                let _ = writeln!(
-                    table,
-                    "    if (!strcmp(name, \"{entry}\")) return launch_at(n_{}::{entry}, grid, threads, arguments) ? 0 : 2;",
-                    source.name()
-                );
+                known(&format!("{name}::{entry}"), &format!("n_{name}::{entry}"));
             }
         }
         let _ = writeln!(
@@ -77,7 +84,9 @@ impl Emulator {
             "extern \"C\" int emulate(const char* name, unsigned x, unsigned y, unsigned threads, void** arguments) {{\n\
              \x20   Dim grid = {{x, y, 1}};\n{table}    return 1;\n}}"
         );
-        let folder = std::env::temp_dir().join(format!("autograd-gpu-plans-{}", std::process::id()));
+        static LIBRARIES: AtomicUsize = AtomicUsize::new(0);
+        let (process, number) = (std::process::id(), LIBRARIES.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(format!("autograd-gpu-plans-{process}-{number}"));
         std::fs::create_dir_all(&folder).expect("a scratch folder can be made");
         let (source, library) = (folder.join("kernels.cpp"), folder.join("kernels.so"));
         std::fs::write(&source, text).expect("the scratch folder can be written");
@@ -87,16 +96,56 @@ impl Emulator {
             .output()
             .expect("g++ was found before");
         let said = String::from_utf8_lossy(&built.stderr);
-        let errors: Vec<&str> = said.lines().filter(|line| line.contains("error:")).collect();
-        assert!(built.status.success(), "{}", errors.join("\n"));
+        assert!(built.status.success(), "{}", said.chars().take(2000).collect::<String>());
         let entry = load(&library);
         let _ = std::fs::remove_dir_all(&folder);
-        Some(Self(Mutex::new((entry, BTreeMap::new()))))
+        Self(Mutex::new((entry, BTreeMap::new())))
+    }
+
+    /// Runs a kernel of a source with the words of its arguments.
+    fn launch(&self, source: &str, entry: &str, grid: [u32; 2], threads: u32, words: &mut [Words]) {
+        let mut arguments: Vec<*mut c_void> =
+            words.iter_mut().map(|words| words.as_mut_ptr().cast()).collect();
+        let name = CString::new(format!("{source}::{entry}")).expect("names have no zeros");
+        let mut library = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: a plan gives the kernel its arguments in their types; their buffers live.
+        let said = unsafe { (library.0)(name.as_ptr(), grid[0], grid[1], threads, arguments.as_mut_ptr()) };
+        assert_ne!(said, 1, "there is no kernel {entry}");
+        assert_eq!(said, 0, "the threads of {entry} wait at different barriers");
+        *library.1.entry(entry.to_owned()).or_default() += 1;
+    }
+
+    fn launches(&self) -> BTreeMap<String, usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+}
+
+/// The hand-made kernels; beside them those that were asked for where there was no plan.
+pub(crate) struct Emulator {
+    library: Arc<Library>,
+    declined: Mutex<BTreeSet<&'static str>>,
+}
+
+impl Emulator {
+    /// Builds the library; `None` without a C++20 compiler.
+    pub(crate) fn build() -> Option<Self> {
+        if Command::new("g++").arg("--version").output().is_err() {
+            println!("skipped: there is no g++ on this machine to execute the kernels with");
+            return None;
+        }
+        let named = sources().into_iter().map(|source| (source.name().to_owned(), source));
+        let library = Arc::new(Library::build(&named.collect::<Vec<_>>()));
+        Some(Self { library, declined: Mutex::default() })
     }
 
     /// How often each kernel ran.
     pub(crate) fn launches(&self) -> BTreeMap<String, usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+        self.library.launches()
+    }
+
+    /// The kernels that had no plan for numbers that there were.
+    pub(crate) fn declined(&self) -> BTreeSet<&'static str> {
+        self.declined.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Executes a plan.
@@ -109,30 +158,15 @@ impl Emulator {
     ) -> Result<Tensors> {
         let inputs = plan.prepare(inputs)?;
         let guards: Vec<_> = inputs.iter().map(Tensor::storage_and_layout).collect();
-        let addresses: Vec<u64> = guards
-            .iter()
-            .map(|(storage, layout)| match &**storage {
-                candle_core::Storage::Cpu(storage) => address(storage, layout.start_offset()),
-                _ => panic!("the emulation reads the CPU's tensors"),
-            })
-            .collect();
+        let addresses: Vec<u64> =
+            guards.iter().map(|(storage, layout)| address(storage, layout.start_offset())).collect();
         let mut made: Vec<Buffer> = outputs.iter().map(|y| Buffer::new(y.bytes(), false)).collect();
         let mut rooms: Vec<Buffer> = plan.rooms.iter().map(|r| Buffer::new(r.bytes, r.zeroed)).collect();
         let outputs_at: Vec<u64> = made.iter_mut().map(Buffer::address).collect();
         let rooms_at: Vec<u64> = rooms.iter_mut().map(Buffer::address).collect();
         for step in &plan.steps {
             let mut words = Plan::words(step, &addresses, &outputs_at, &rooms_at);
-            let mut arguments: Vec<*mut c_void> =
-                words.iter_mut().map(|words| words.as_mut_ptr().cast()).collect();
-            let entry = CString::new(step.entry.as_str()).expect("names have no zeros");
-            let mut library = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // SAFETY: the plan gives the kernel its arguments in their types; their buffers live.
-            let said = unsafe {
-                (library.0)(entry.as_ptr(), step.grid[0], step.grid[1], step.threads, arguments.as_mut_ptr())
-            };
-            assert_ne!(said, 1, "there is no kernel {}", step.entry);
-            assert_eq!(said, 0, "the threads of {} wait at different barriers", step.entry);
-            *library.1.entry(step.entry.clone()).or_default() += 1;
+            self.library.launch(step.source, &step.entry, step.grid, step.threads, &mut words);
         }
         for buffer in made.iter().chain(&rooms) {
             assert!(buffer.is_intact(), "{name}: a kernel of {:?} wrote outside of its buffers", plan.steps);
@@ -141,10 +175,7 @@ impl Emulator {
             let words = rooms[fault.room].words();
             fault.judge(name, [words[0], words[1], words[2]])?;
         }
-        let tensor = |(buffer, meta): (&Buffer, &Meta)| {
-            Tensor::from_raw_buffer(buffer.bytes(), meta.dtype, meta.shape.dims(), &Device::Cpu)
-        };
-        Ok(made.iter().zip(outputs).map(tensor).collect::<candle_core::Result<_>>()?)
+        made.iter().zip(outputs).map(|(buffer, meta)| buffer.tensor(meta)).collect()
     }
 }
 
@@ -158,10 +189,33 @@ impl DeviceKernels for Emulator {
     ) -> Result<Option<Tensors>> {
         let hints = hints && !WITHHELD.get();
         let metas: Vec<Meta> = inputs.iter().map(meta).collect::<Result<_>>()?;
-        let Some(plan) = plan(op, &metas, signature, hints) else { return Ok(None) };
+        let Some(plan) = plan(op, &metas, signature, hints) else {
+            let empty = metas.iter().chain(&signature.outputs).any(|x| x.elements() == 0);
+            if let (Some(call), false) = (op.kernel(), empty)
+                && !COMPOSED.contains(&call.kernel)
+            {
+                self.declined.lock().unwrap_or_else(PoisonError::into_inner).insert(call.kernel);
+            }
+            return Ok(None);
+        };
         let aux = signature.aux.iter().take(if hints { usize::MAX } else { 0 });
         let outputs: Vec<Meta> = signature.outputs.iter().chain(aux).copied().collect();
         self.run(op.name(), &plan, inputs, &outputs).map(Some)
+    }
+
+    fn takes(&self, op: &dyn Primitive, inputs: &[Meta], signature: &Signature) -> bool {
+        takes(op, inputs, signature)
+    }
+
+    fn compile(
+        &self,
+        program: &Laid,
+        constants: &[Tensor],
+        _: &Device,
+    ) -> Result<Option<Box<dyn DeviceProgram>>> {
+        let Some(sequence) = sequence(program) else { return Ok(None) };
+        WHOLES.set(WHOLES.get() + 1);
+        Ok(Some(Box::new(Replay::new(sequence, self.library.clone(), program, constants))))
     }
 }
 
@@ -183,8 +237,9 @@ fn load(library: &Path) -> Entry {
     unsafe { std::mem::transmute::<*mut c_void, Entry>(entry) }
 }
 
-fn address(storage: &candle_core::CpuStorage, offset: usize) -> u64 {
+fn address(storage: &candle_core::Storage, offset: usize) -> u64 {
     use candle_core::CpuStorage::{BF16, F16, F32, F64, I64, U8, U32};
+    let candle_core::Storage::Cpu(storage) = storage else { panic!("the emulation reads the CPU's tensors") };
     match storage {
         F32(x) => x[offset..].as_ptr() as u64,
         F64(x) => x[offset..].as_ptr() as u64,
@@ -223,6 +278,10 @@ impl Buffer {
     fn bytes(&self) -> &[u8] {
         // SAFETY: the words are initialised, and bytes have no alignment; they are as many or fewer.
         unsafe { std::slice::from_raw_parts(self.words().as_ptr().cast(), self.bytes) }
+    }
+
+    fn tensor(&self, meta: &Meta) -> Result<Tensor> {
+        Ok(Tensor::from_raw_buffer(self.bytes(), meta.dtype, meta.shape.dims(), &Device::Cpu)?)
     }
 
     fn is_intact(&self) -> bool {

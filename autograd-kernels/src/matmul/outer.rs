@@ -55,7 +55,7 @@ fn scaled<T: Float>(column: &[T], step: usize, row: &[T], out: &mut [T], add: bo
     for (out, &x) in out.chunks_exact_mut(row.len()).zip(column.iter().step_by(step)) {
         let pairs = out.iter_mut().zip(row);
         if add {
-            pairs.for_each(|(y, &b)| *y = *y + x * b);
+            pairs.for_each(|(y, &b)| *y += x * b);
         } else {
             pairs.for_each(|(y, &b)| *y = x * b);
         }

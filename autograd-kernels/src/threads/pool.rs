@@ -118,8 +118,8 @@ impl Pool {
         // and this function does not return before the gate is shut and all have left.
         let f: *const (dyn Fn(usize) + Sync) =
             unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
-        // SAFETY: this thread holds `busy`, and its last holder left the gate shut and empty.
         let parts = (helpers + 1).min(MOST_PARTS);
+        // SAFETY: this thread holds `busy`, and its last holder left the gate shut and empty.
         self.job.with_mut(|job| unsafe { *job = Job { f, tasks, parts } });
         for (part, next) in self.next.iter().enumerate().take(parts) {
             next.0.store(tasks * part / parts, Ordering::Relaxed);

@@ -1,0 +1,106 @@
+//! Elements moved within a sequence: into row-major order, into a part of a larger value, to another
+//! type.
+
+use super::{BLOCK, Call, Code, Draft, Launch, Passed, Placed, blocks};
+use crate::Words;
+use crate::plan::Structure;
+use autograd_core::kernels::expr::{Binary, Builder, Program};
+use autograd_core::{DType, MAX_RANK, Meta};
+
+impl Draft {
+    /// x in row-major order, in a room.
+    pub(super) fn in_order(&mut self, x: &Placed) -> Option<Placed> {
+        let to = Placed::new(self.room(x.meta().bytes()), &x.meta());
+        self.copy(x, &to)?;
+        Some(to)
+    }
+
+    /// Writes the elements of x, in row-major order, where y has them.
+    pub(super) fn copy(&mut self, x: &Placed, y: &Placed) -> Option<()> {
+        let n = x.layout.elements();
+        if n == 0 {
+            return Some(());
+        }
+        let (mut dims, mut from, mut to) = ([1; MAX_RANK], [0; MAX_RANK], [0; MAX_RANK]);
+        let first = MAX_RANK - x.layout.rank();
+        dims[first..].copy_from_slice(x.layout.dims());
+        from[first..].copy_from_slice(x.layout.strides());
+        // y has as many elements; where it has another shape it is in row-major order.
+        let target = if y.layout.shape() == x.layout.shape() {
+            y.layout
+        } else {
+            y.layout.reshape(*x.layout.shape())?
+        };
+        to[first..].copy_from_slice(target.strides());
+        let walk = from.into_iter().chain(to).fold(Structure::default().u64(n), Structure::u64);
+        let walk = dims.into_iter().try_fold(walk, Structure::u32)?;
+        let y = Placed { layout: target, ..*y };
+        let arguments = [Passed::Address(x.first()), Passed::Address(y.first())];
+        self.call(format!("copy_{}", x.dtype.size_in_bytes()), n, arguments, walk.words());
+        Some(())
+    }
+
+    /// Writes x into a part of y that begins at `start` of a dimension.
+    pub(super) fn copy_into(&mut self, x: &Placed, y: &Placed, dim: usize, start: usize) -> Option<()> {
+        let extent = *x.layout.dims().get(dim)?;
+        self.copy(x, &Placed { layout: y.layout.narrow(dim, start, extent), ..*y })
+    }
+
+    /// The values behind each other along a dimension.
+    pub(super) fn cat(&mut self, dim: usize, reads: &[Placed], y: &Placed) -> Option<()> {
+        let mut start = 0;
+        for x in reads {
+            self.copy_into(x, y, dim, start)?;
+            start += x.layout.dims().get(dim)?;
+        }
+        Some(())
+    }
+
+    /// Indices as 64-bit integers, in a room.
+    pub(super) fn indices(&mut self, x: &Placed) -> Option<Placed> {
+        let entry = match x.dtype {
+            DType::U8 => "index_of_u8",
+            DType::U32 => "index_of_u32",
+            _ => return None,
+        };
+        let x = if x.layout.is_contiguous() { *x } else { self.in_order(x)? };
+        let meta = Meta { dtype: DType::I64, ..x.meta() };
+        let to = Placed::new(self.room(meta.bytes()), &meta);
+        let n = x.layout.elements();
+        let arguments = [Passed::Address(x.first()), Passed::Address(to.spot)];
+        self.call(entry.to_owned(), n, arguments, Words::from_slice(&[n as u64]));
+        Some(to)
+    }
+
+    /// x as another type: by an expression, from and to floats and bytes.
+    pub(super) fn cast(&mut self, x: &Placed, y: &Placed) -> Option<()> {
+        if x.dtype == y.dtype {
+            return self.copy(x, y);
+        }
+        let program = if y.dtype == DType::U8 { bytes() } else { same() };
+        self.expression(&program, &[], &[*x], &[*y])
+    }
+
+    fn call(&mut self, entry: String, n: usize, buffers: [Passed; 2], last: Words) {
+        let arguments = buffers.into_iter().chain([Passed::Value(last)]).collect();
+        let call =
+            Call { code: Code::File("copy"), entry, grid: blocks(n), threads: BLOCK as u32, arguments };
+        self.made.launches.push(Launch::Kernel(call));
+    }
+}
+
+/// The number itself.
+fn same() -> Program {
+    let mut b = Builder::new();
+    let x = b.input(0);
+    b.finish(&[x], 1, 0)
+}
+
+/// The number within those of a byte; 0 for what is none.
+fn bytes() -> Program {
+    let mut b = Builder::new();
+    let (x, zero, most) = (b.input(0), b.constant(0.0), b.constant(255.0));
+    let (above, below) = (b.binary(Binary::Ge, x, zero), b.binary(Binary::Min, x, most));
+    let y = b.select(above, below, zero);
+    b.finish(&[y], 1, 0)
+}
