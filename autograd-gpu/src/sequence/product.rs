@@ -3,7 +3,7 @@
 use super::{Draft, Launch, Placed, Spot};
 use autograd_core::{DType, Shape};
 
-/// y[b] = x[b] · w[b] for every matrix of a batch, y in row-major order.
+/// `y[b] = x[b] · w[b]` for every matrix of a batch, y in row-major order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Product {
     /// The left factor, rows × inner.
