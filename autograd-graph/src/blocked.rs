@@ -48,6 +48,15 @@ impl Blocked {
         self.part.instructions.iter().map(|instruction| instruction.op.name()).collect()
     }
 
+    /// Whether these have the shapes and types of its inputs, wherever they are.
+    pub(crate) fn takes(&self, inputs: &[Meta]) -> bool {
+        let like = |(i, meta): (usize, &Meta)| {
+            let own = self.input(i);
+            (own.shape, own.dtype) == (meta.shape, meta.dtype)
+        };
+        inputs.len() == self.part.inputs.len() && inputs.iter().enumerate().all(like)
+    }
+
     /// What input `i` is over all blocks.
     pub(crate) fn input(&self, i: usize) -> Meta {
         let mut meta = self.part.inputs[i];
@@ -68,12 +77,14 @@ impl Primitive for Blocked {
     }
 
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
-        let fits = inputs.len() == self.part.inputs.len()
-            && inputs.iter().enumerate().all(|(i, meta)| *meta == self.input(i));
-        if !fits {
+        if !self.takes(inputs) {
             return Err(Error::internal("rows", "its inputs are not those that it was made for"));
         }
-        Ok(Signature { outputs: self.outputs(), aux: SmallVec::new() })
+        let mut outputs = self.outputs();
+        if let Some(x) = inputs.first() {
+            outputs.iter_mut().for_each(|out| out.device = x.device);
+        }
+        Ok(Signature { outputs, aux: SmallVec::new() })
     }
 
     fn as_any(&self) -> Option<&dyn Any> {

@@ -3,6 +3,26 @@
 use crate::graph::meta_of;
 use autograd_core::{Error, Meta, Operand, Program, Result};
 
+/// Sections lie in each other at most so deep: running and differentiating them recurses.
+const DEEPEST: usize = 256;
+
+/// What is wrong with sections, given the one around each.
+pub(crate) fn misplaced(outer: impl Iterator<Item = Option<usize>>) -> Option<String> {
+    let mut depths: Vec<usize> = Vec::new();
+    for (i, outer) in outer.enumerate() {
+        let depth = match outer.map(|outer| depths.get(outer)) {
+            None => 1,
+            Some(Some(depth)) => depth + 1,
+            Some(None) => return Some(format!("section {i} lies in one that does not come before it")),
+        };
+        if depth > DEEPEST {
+            return Some(format!("section {i} lies in {DEEPEST} others, and no more are allowed"));
+        }
+        depths.push(depth);
+    }
+    None
+}
+
 /// Whether operands come first and exist, sections do, and every output is what its op infers.
 ///
 /// # Errors
@@ -15,11 +35,8 @@ pub(crate) fn check(program: &Program) -> Result<()> {
             instruction < before && output < program.instructions[instruction].outputs.len()
         }
     };
-    for (i, section) in program.sections.iter().enumerate() {
-        if section.outer.is_some_and(|outer| outer >= i) {
-            let reason = format!("section {i} lies in one that does not come before it");
-            return Err(Error::internal("program", reason));
-        }
+    if let Some(reason) = misplaced(program.sections.iter().map(|section| section.outer)) {
+        return Err(Error::internal("program", reason));
     }
     for (i, instruction) in program.instructions.iter().enumerate() {
         let name = instruction.op.name();

@@ -10,6 +10,7 @@
 mod rows;
 
 use crate::blocked::Blocked;
+use crate::check::misplaced;
 use crate::fused::{Fused, FusedOutput};
 use crate::graph::{Constant, Graph};
 use crate::regions::{fate, options_of};
@@ -256,10 +257,10 @@ impl StoredGraph {
             made.section = stored.region;
             program.instructions.push(made);
         }
-        for (i, (outer, kept)) in self.regions.iter().zip(kept).enumerate() {
-            if outer.is_some_and(|outer| outer >= i) {
-                return Err(broken(format!("region {i} lies in one that does not come before it")));
-            }
+        if let Some(reason) = misplaced(self.regions.iter().copied()) {
+            return Err(broken(reason));
+        }
+        for (outer, kept) in self.regions.iter().zip(kept) {
             program.sections.push(Section { outer: *outer, what: Arc::new(keeping(kept)) });
         }
         program.outputs = self.outputs.iter().map(|o| loaded_operand(*o)).collect();
@@ -637,6 +638,7 @@ mod tests {
         refused(&|g| g.instructions[0].keep = true);
         refused(&|g| g.regions.push(Some(0)));
         refused(&|g| g.regions.extend([Some(1), None]));
+        refused(&|g| g.regions.extend((0..1000).map(|i: usize| i.checked_sub(1))));
         refused(&|g| {
             let parameters = vec![StoredParameter::Whole(7)];
             g.instructions[0].work =

@@ -241,6 +241,16 @@ mod tests {
         (0..len).map(|i| ((i * 7 + seed * 13 + i / 11) % 9) as f32 - 4.0).collect()
     }
 
+    /// Factors that repeat one row or one column, as those of gradients of sums do.
+    fn repeated_factors(isa: Isa, [m, k, n]: [usize; 3]) {
+        let (a, b) = (whole(k, 1), whole(k, 2));
+        let sum: f32 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
+        let want: Vec<f32> = whole(m * n, 3).iter().map(|x| x + sum).collect();
+        let mut out = whole(m * n, 3);
+        multiply(isa, [m, k, n], Matrix::new(&a, 0, 1), Matrix::new(&b, 1, 0), &mut out, true);
+        assert_eq!(out, want, "{isa:?} {m} x {k} x {n}, repeated");
+    }
+
     #[test]
     fn plain_and_fast_instructions_agree_exactly_on_whole_numbers() {
         for [m, k, n] in [
@@ -277,6 +287,7 @@ mod tests {
                         assert_eq!(out, want, "{isa:?} {m} x {k} x {n}");
                     }
                 }
+                repeated_factors(isa, [m, k, n]);
                 let (a, b) = (Matrix::new(&wide_a, k, 1), Matrix::new(&wide_bt, 1, k));
                 let mut out = wide(&whole(m * n, 3));
                 multiply(isa, [m, k, n], a, b, &mut out, true);

@@ -4,7 +4,7 @@
 //! driver; docs/gpu.md has the one-line commands.
 //!
 //! `gpu_host check [OP]` and `gpu_host bench [FILE]`; the file gets a line of JSON for each workload,
-//! which `gpu_host.py` puts beside PyTorch's figures of the same card.
+//! which `peers.py` puts beside PyTorch's figures of the same card.
 
 mod nets;
 #[path = "../../tests/reverse/mod.rs"]

@@ -83,9 +83,7 @@ pub(super) fn loaded_rows(stored: &StoredRows, operands: &[Meta], site: Site) ->
     for (j, meta) in op.part.output_metas().iter().enumerate() {
         with_blocks(meta, op.blocks, op.terms.has(j))?;
     }
-    let fits = operands.len() == op.part.inputs.len()
-        && operands.iter().enumerate().all(|(i, meta)| *meta == op.input(i));
-    if !fits {
+    if !op.takes(operands) {
         return Err(broken("blocks of rows do not fit what they read".to_owned()));
     }
     Ok(Prim::Shared(Arc::new(op)))

@@ -52,7 +52,8 @@ unsafe fn fast<T: Float>(column: &[T], step: usize, row: &[T], out: &mut [T], ad
 /// makes vectors of the loops.
 #[inline(always)]
 fn scaled<T: Float>(column: &[T], step: usize, row: &[T], out: &mut [T], add: bool) {
-    for (out, &x) in out.chunks_exact_mut(row.len()).zip(column.iter().step_by(step)) {
+    for (i, out) in out.chunks_exact_mut(row.len()).enumerate() {
+        let x = column[i * step];
         let pairs = out.iter_mut().zip(row);
         if add {
             pairs.for_each(|(y, &b)| *y += x * b);

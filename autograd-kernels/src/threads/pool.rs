@@ -282,6 +282,46 @@ mod tests {
     }
 
     #[test]
+    fn each_thread_begins_with_its_own_part() {
+        let pool = Arc::new(Pool::new());
+        pool.set_threads(2);
+        let (firsts, barrier) = (Mutex::new(std::collections::HashMap::new()), std::sync::Barrier::new(2));
+        assert!(pool.run(8, &|i| {
+            let is_first = {
+                let mut firsts = lock(&firsts);
+                let known = firsts.len();
+                firsts.entry(thread::current().id()).or_insert(i);
+                firsts.len() > known
+            };
+            if is_first {
+                barrier.wait();
+            }
+        }));
+        let firsts = lock(&firsts);
+        assert_eq!(firsts.get(&thread::current().id()), Some(&0));
+        assert!(firsts.len() == 2 && firsts.values().any(|&i| i == 4), "{:?}", *firsts);
+        pool.close();
+    }
+
+    #[test]
+    fn more_threads_than_parts_share_them() {
+        let pool = Arc::new(Pool::new());
+        pool.set_threads(MOST_PARTS + 3);
+        let counts: [_; 100] = std::array::from_fn(|_| std::sync::atomic::AtomicUsize::new(0));
+        let inside = std::sync::Barrier::new(MOST_PARTS + 3);
+        // The first tasks of all threads wait for each other.
+        let begun = std::sync::atomic::AtomicUsize::new(0);
+        assert!(pool.run(counts.len(), &|i| {
+            counts[i].fetch_add(1, Ordering::Relaxed);
+            if begun.fetch_add(1, Ordering::Relaxed) < MOST_PARTS + 3 {
+                inside.wait();
+            }
+        }));
+        assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+        pool.close();
+    }
+
+    #[test]
     fn a_worker_joins_a_job_that_is_waiting_for_it() {
         let pool = Arc::new(Pool::new());
         pool.set_threads(2);

@@ -148,14 +148,15 @@ impl Normalize {
     fn is_layer_norm(&self, x: &Shape, affine: impl Iterator<Item = Shape>) -> bool {
         let Some(last) = x.rank().checked_sub(1) else { return false };
         let mut affine = affine;
-        self.centred && self.over == Mask::one(last) && affine.all(|s| s.elements() == x.dims()[last])
+        let along = |s: Shape| s.dims().last() == Some(&x.dims()[last]) && s.elements() == x.dims()[last];
+        self.centred && self.over == Mask::one(last) && affine.all(along)
     }
 
     /// How x is seen by the kernels for channels, where they fit (weight and bias for each of them)
     /// and pay.
     fn channels(&self, x: &Shape, mut affine: impl Iterator<Item = Shape>) -> Option<Channels> {
         let (dims, rank) = (x.dims(), x.rank());
-        let last = rank.checked_sub(1).filter(|_| self.centred)?;
+        let last = rank.checked_sub(1).filter(|_| self.centred && x.elements() > 0)?;
         let (parts, grouped) = match rank {
             3 if self.over == Mask::one(0).with(2) => (1, false),
             _ if self.over == Mask::one(last) && rank > 2 => (1, true),
@@ -614,6 +615,7 @@ impl Primitive for Statistics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TensorAutograd;
     use crate::batched::assert_equals_loop;
 
     #[test]
@@ -643,11 +645,14 @@ mod tests {
     fn kernels_for_channels_give_what_the_definition_says() -> Result<()> {
         // As group norm, instance norm, both under vmap, and batch norm are seen.
         type Case = (&'static [usize], &'static [usize], &'static [usize], bool);
-        let cases: [Case; 5] = [
+        let cases: [Case; 7] = [
             (&[3, 4, 2, 18], &[2, 3], &[1, 4, 2, 1], true),
             (&[3, 5, 17], &[2], &[1, 5, 1], true),
             (&[2, 3, 4, 2, 16], &[3, 4], &[1, 4, 2, 1], true),
             (&[2, 3, 5, 17], &[3], &[1, 5, 1], true),
+            // As many positions as channels: no layer norm.
+            (&[3, 17, 17], &[2], &[1, 17, 1], true),
+            (&[2, 3, 17, 17], &[3], &[1, 17, 1], true),
             (&[4, 5, 19], &[0, 2], &[1, 5, 1], false),
         ];
         for (x, over, affine, grouped) in cases {
@@ -658,10 +663,10 @@ mod tests {
                 let seen = norm.channels(&Shape::new(x), parts()).expect("the kernels fit");
                 assert_eq!(seen.groups.is_some(), grouped);
                 let (ct, x) = (values(x, 1)?, values(x, 2)?);
-                let (weight, bias) = (values(affine, 3)?, values(affine, 4)?);
+                let (weight, bias_value) = (values(affine, 3)?, values(affine, 4)?);
                 let mut inputs = vec![&x];
                 inputs.extend(weighted.then_some(&weight));
-                inputs.extend(biased.then_some(&bias));
+                inputs.extend(biased.then_some(&bias_value));
                 same(&norm, &inputs)?;
                 // Where the elements cannot be seen as runs without a copy.
                 let last = x.shape().rank() - 1;
@@ -674,8 +679,34 @@ mod tests {
                 let mut inputs = vec![&ct, &x];
                 inputs.extend(weighted.then_some(&weight));
                 same(&grad, &inputs)?;
+                let (rstd, mean) = norm.said_statistics(&x)?;
+                let want = apply(&grad, &inputs)?;
+                inputs.extend([Some(&rstd), mean.as_ref()].into_iter().flatten());
+                let got = apply(&NormalizeGrad { hinted: true, ..grad }, &inputs)?;
+                close(&got, &want, 1e-12)?;
+                let half = x.to_dtype(DType::F16)?;
+                let (weight, bias) = (weight.to_dtype(DType::F16)?, bias_value.to_dtype(DType::F16)?);
+                let mut inputs = vec![&half];
+                inputs.extend(weighted.then_some(&weight));
+                inputs.extend(biased.then_some(&bias));
+                let want = norm.decompose(&inputs)?.expect("it has a decomposition");
+                close(&apply(&norm, &inputs)?, &want, 4e-3)?;
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn no_channels_are_no_error() -> Result<()> {
+        let x = TrackedTensor::from_vec(Vec::<f64>::new(), &[2, 0, 16])?;
+        let none = TrackedTensor::from_vec(Vec::<f64>::new(), &[0])?;
+        assert_eq!(crate::norm::instance_norm(&x, Some(&none), Some(&none), 0.1)?.dims(), [2, 0, 16]);
+        let seen = algebra::reshape(&x, &Shape::new(&[2, 2, 0, 16]))?;
+        let over = Mask::one(2).with(3);
+        let norm = Normalize { op: "norm", centred: true, over, eps: 0.1, weighted: false, biased: false };
+        assert_eq!(apply(&norm, &[&seen])?[0].dims(), [2, 2, 0, 16]);
+        let grad = NormalizeGrad { norm, input: true, weight: None, bias: None, hinted: false };
+        assert_eq!(apply(&grad, &[&seen, &seen])?[0].dims(), [2, 2, 0, 16]);
         Ok(())
     }
 
@@ -690,9 +721,14 @@ mod tests {
     fn same(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Result<()> {
         let (got, want) = (apply(op, inputs)?, op.decompose(inputs)?.expect("it has a decomposition"));
         assert_eq!(got.len(), want.len());
-        for (got, want) in got.iter().zip(&want) {
+        close(&got, &want, 1e-12)
+    }
+
+    fn close(got: &[TrackedTensor], want: &[TrackedTensor], tolerance: f64) -> Result<()> {
+        for (got, want) in got.iter().zip(want) {
+            let (got, want) = (got.to_dtype(DType::F64)?, want.to_dtype(DType::F64)?);
             for (got, want) in got.to_flat::<f64>()?.into_iter().zip(want.to_flat::<f64>()?) {
-                assert!((got - want).abs() <= 1e-12 * want.abs().max(1.0), "{got} is not {want}: {op:?}");
+                assert!((got - want).abs() <= tolerance * want.abs().max(1.0), "{got} is not {want}");
             }
         }
         Ok(())
