@@ -3,6 +3,7 @@
 
 mod nets;
 
+use autograd_core::testing::elsewhere;
 use autograd_core::{DType, Error, Result, TrackedTensor};
 use autograd_graph::{Compiled, Engine, Graph, Options, Passes, StoredGraph, value_and_grad};
 use autograd_ops::TensorAutograd;
@@ -170,5 +171,18 @@ fn what_an_op_reports_of_a_block_is_an_error() -> Result<()> {
         .call(&[&x])
         .expect_err("class 260 of 260");
     assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
+    Ok(())
+}
+
+#[test]
+fn blocks_run_where_their_inputs_are() -> Result<()> {
+    for (name, inputs, step) in cases()?.into_iter().take(2) {
+        let metas: Vec<_> = inputs.iter().map(TrackedTensor::meta).collect();
+        let graph = Graph::capture(step, &metas)?.optimise(&Passes::ALL)?;
+        assert!(graph.to_string().contains("rows"), "{name}");
+        let there = inputs.iter().map(elsewhere).collect::<Result<Values>>()?;
+        let run = |x: &[TrackedTensor]| graph.run(&x.iter().collect::<Vec<_>>());
+        assert_close(name, &run(&there)?, &run(&inputs)?, F32)?;
+    }
     Ok(())
 }
