@@ -68,6 +68,7 @@ impl<'d> Training<'d> {
     }
 
     /// The training with steps by other means.
+    #[cfg(feature = "graph")]
     pub(crate) fn with_compiled(mut self, compiled: Box<dyn Stepper>) -> Self {
         self.compiled = Some(compiled);
         self
