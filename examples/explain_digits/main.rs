@@ -15,7 +15,7 @@ mod methods;
 mod net;
 mod page;
 #[path = "../digits/training.rs"]
-#[expect(dead_code, reason = "graphs are for the example `digits`")]
+#[cfg_attr(feature = "graph", expect(dead_code, reason = "graphs are for the example `digits`"))]
 mod training;
 
 use candle_autograd::nn::Parameters;
