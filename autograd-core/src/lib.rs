@@ -66,7 +66,7 @@ pub use in_place::{
 pub use level::{Level, Pauses, is_recording, no_grad, pause_level};
 pub use mask::Mask;
 pub use memory::with_buffers;
-pub use meta::{Meta, is_float, kind_of, resolve_dim};
+pub use meta::{Meta, dtype_of, is_float, kind_of, resolve_dim};
 pub use plain::{Buffer, Plain};
 pub use pointwise::{Definition, Params, Pointwise, ReducedPointwise, pointwise, pointwise_with};
 pub use primitive::{ByRows, Composed, Prim, Primitive, Signature, SumOver};

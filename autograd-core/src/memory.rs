@@ -1,11 +1,11 @@
 //! Values and the memory under them, for those who run kernels themselves: static graphs.
 
 use crate::error::{Error, Result};
-use crate::meta::Meta;
+use crate::meta::{Meta, dtype_of};
 use crate::plain::{Buffer, Plain, candle_slice, unsupported};
 use crate::value::TrackedTensor;
-use autograd_kernels::{Kind, Shape, Slice, SliceMut};
-use candle_core::{DType, DeviceLocation};
+use autograd_kernels::{Shape, Slice, SliceMut};
+use candle_core::DeviceLocation;
 use smallvec::SmallVec;
 
 impl TrackedTensor {
@@ -28,19 +28,6 @@ impl TrackedTensor {
     pub fn unique_slice(&mut self) -> Option<SliceMut<'_>> {
         let elements = self.elem_count();
         self.plain_mut()?.unique_mut().filter(|slice| slice.len() == elements)
-    }
-}
-
-/// The element type that kernels know as `kind`.
-fn dtype_of(kind: Kind) -> DType {
-    match kind {
-        Kind::F64 => DType::F64,
-        Kind::F32 => DType::F32,
-        Kind::BF16 => DType::BF16,
-        Kind::F16 => DType::F16,
-        Kind::U8 => DType::U8,
-        Kind::U32 => DType::U32,
-        Kind::I64 => DType::I64,
     }
 }
 

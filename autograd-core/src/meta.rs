@@ -50,6 +50,19 @@ pub fn kind_of(dtype: DType) -> Option<Kind> {
     }
 }
 
+/// The element type that kernels know as `kind`.
+pub fn dtype_of(kind: Kind) -> DType {
+    match kind {
+        Kind::F64 => DType::F64,
+        Kind::F32 => DType::F32,
+        Kind::BF16 => DType::BF16,
+        Kind::F16 => DType::F16,
+        Kind::U8 => DType::U8,
+        Kind::U32 => DType::U32,
+        Kind::I64 => DType::I64,
+    }
+}
+
 /// Whether values of an element type have a derivative.
 pub fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F64 | DType::F32 | DType::BF16 | DType::F16)

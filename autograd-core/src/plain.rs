@@ -4,7 +4,7 @@ use crate::capture::is_capturing;
 use crate::deferred::{self, Deferred};
 use crate::error::{Error, Result};
 use crate::in_place::Obstacle;
-use crate::meta::{Meta, kind_of};
+use crate::meta::{Meta, dtype_of, kind_of};
 use crate::provenance::Cut;
 use autograd_kernels::{Kind, Layout, Shape, Slice, SliceMut, View, bf16, f16, memory};
 use candle_core::{CpuStorage, DType, Device, DeviceLocation, Storage, Tensor};
@@ -212,15 +212,7 @@ impl Plain {
 
     /// A value of a copy of what a kernel sees, contiguous.
     pub(crate) fn copy_of(view: View<'_>) -> Arc<Self> {
-        let dtype = match view.kind() {
-            Kind::F64 => DType::F64,
-            Kind::F32 => DType::F32,
-            Kind::BF16 => DType::BF16,
-            Kind::F16 => DType::F16,
-            Kind::U8 => DType::U8,
-            Kind::U32 => DType::U32,
-            Kind::I64 => DType::I64,
-        };
+        let dtype = dtype_of(view.kind());
         let meta = Meta { shape: *view.layout.shape(), dtype, device: DeviceLocation::Cpu };
         let mut buffer = Buffer::take(view.kind(), meta.elements());
         if let Some(out) = buffer.slice_mut() {

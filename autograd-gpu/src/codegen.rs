@@ -1,6 +1,7 @@
 //! Fused kernels from scalar expressions: the program that the CPU's tiles run, as CUDA C++.
 
 use crate::source::{PRELUDE, Source};
+use autograd_core::DType;
 use autograd_core::kernels::expr::{Binary, Node, Program, Reg, Unary};
 use std::fmt::Write as _;
 
@@ -22,6 +23,18 @@ pub enum Element {
 }
 
 impl Element {
+    /// That of a tensor's elements, where expressions have it.
+    pub fn of(dtype: DType) -> Option<Self> {
+        match dtype {
+            DType::F32 => Some(Self::F32),
+            DType::F64 => Some(Self::F64),
+            DType::F16 => Some(Self::F16),
+            DType::BF16 => Some(Self::BF16),
+            DType::U8 => Some(Self::U8),
+            _ => None,
+        }
+    }
+
     fn storage(self) -> &'static str {
         match self {
             Element::F32 => "float",

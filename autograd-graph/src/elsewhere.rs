@@ -6,12 +6,12 @@ use crate::graph::{Graph, meta_of};
 use crate::passes::Passes;
 use crate::plan::{External, Kernel, Plan, Read, Write};
 use autograd_core::device::{self, Home, Laid, LaidStep, LaidValue, Whole};
+use autograd_core::kernels::Layout;
 use autograd_core::kernels::arena::Region;
-use autograd_core::kernels::{Kind, Layout};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
     Buffer, DType, DeviceLocation, Error, Instruction, Meta, Operand, Prim, Program, Result, TrackedTensor,
-    Values, algebra, apply_call, on_behalf_of,
+    Values, algebra, apply_call, dtype_of, on_behalf_of,
 };
 use autograd_tape::run_recorded;
 use parking_lot::Mutex;
@@ -199,18 +199,6 @@ fn laid(plan: &Plan, program: &Program) -> Result<Option<Laid>> {
     }
     let (inputs, outputs) = (plan.inputs.clone(), plan.outputs.clone());
     Ok(Some(Laid { steps, bytes: plan.bytes, inputs, constants: program.constants.clone(), outputs }))
-}
-
-fn dtype_of(kind: Kind) -> DType {
-    match kind {
-        Kind::F64 => DType::F64,
-        Kind::F32 => DType::F32,
-        Kind::BF16 => DType::BF16,
-        Kind::F16 => DType::F16,
-        Kind::U8 => DType::U8,
-        Kind::U32 => DType::U32,
-        Kind::I64 => DType::I64,
-    }
 }
 
 /// A program whose constants lie where `like` does.

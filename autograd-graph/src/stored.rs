@@ -7,6 +7,7 @@
 //! bound when a graph is loaded. A checkpointed region is stored with what its policy keeps, which
 //! the policy is asked of every op of the graph; the policy itself is code.
 
+mod expression;
 mod rows;
 
 use crate::blocked::Blocked;
@@ -15,14 +16,14 @@ use crate::fused::{Fused, FusedOutput};
 use crate::graph::{Constant, Graph};
 use crate::regions::{fate, options_of};
 use autograd_core::algebra::fill;
-use autograd_core::kernels::expr::{Binary, Builder, Node, Program as Expr, Reg, Unary};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
-    DType, Definition, DeviceLocation, Error, Instruction, Layout, Meta, Operand, Parameter, Pointwise, Prim,
-    Program, ReducedPointwise, Result, ScalarExpr, Section, Shape, Site, TrackedTensor, algebra, interned,
-    is_float, known, sound_shape,
+    DType, DeviceLocation, Error, Instruction, Layout, Meta, Operand, Parameter, Prim, Program,
+    ReducedPointwise, Result, Section, Shape, Site, TrackedTensor, algebra, interned, is_float, known,
+    sound_shape,
 };
 use autograd_tape::{Fate, RegionOptions};
+use expression::{StoredExpression, loaded_expression, stored_expression};
 use rows::{StoredRows, loaded_rows, stored_rows};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -118,28 +119,6 @@ struct StoredOutput {
     shape: Vec<usize>,
     scale: u64,
     mask: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct StoredExpression {
-    name: String,
-    nodes: Vec<StoredNode>,
-    outputs: Vec<Reg>,
-    inputs: usize,
-    /// The op's numbers, by their bits.
-    params: Vec<u64>,
-    to_mask: bool,
-    flat: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-enum StoredNode {
-    Input(u8),
-    Param(u8),
-    Const(u64),
-    Unary(String, Reg),
-    Binary(String, Reg, Reg),
-    Select(Reg, Reg, Reg),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -424,27 +403,6 @@ fn stored_op(op: &Prim) -> Result<StoredOp> {
     Ok(StoredOp::Named { tag: saved.tag.to_owned(), parameters: parameters.collect() })
 }
 
-fn stored_expression(op: &Pointwise) -> StoredExpression {
-    let (definition, program) = (op.definition(), op.expr().program());
-    let nodes = program.nodes().iter().map(|node| match *node {
-        Node::Input(i) => StoredNode::Input(i),
-        Node::Param(i) => StoredNode::Param(i),
-        Node::Const(number) => StoredNode::Const(number.to_bits()),
-        Node::Unary(f, a) => StoredNode::Unary(format!("{f:?}"), a),
-        Node::Binary(f, a, b) => StoredNode::Binary(format!("{f:?}"), a, b),
-        Node::Select(c, a, b) => StoredNode::Select(c, a, b),
-    });
-    StoredExpression {
-        name: definition.name.to_owned(),
-        nodes: nodes.collect(),
-        outputs: program.outputs().to_vec(),
-        inputs: program.inputs(),
-        params: op.params().iter().map(|p| p.to_bits()).collect(),
-        to_mask: definition.to_mask,
-        flat: definition.flat,
-    }
-}
-
 /// The op on operands of these shapes and types.
 fn loaded_op(stored: &StoredOp, operands: &[Meta]) -> Result<Prim> {
     if let StoredOp::Pointwise(expression)
@@ -522,53 +480,6 @@ fn loaded_target(dims: &[usize], whole: &Shape) -> Result<Shape> {
         return Err(broken(format!("{shape} does not broadcast to {whole}")));
     }
     Ok(shape)
-}
-
-fn loaded_expression(stored: &StoredExpression) -> Result<Pointwise> {
-    let program = loaded_program(stored)?;
-    let mut definition = Definition::new(interned(&stored.name), ScalarExpr::new(program));
-    (definition.to_mask, definition.flat) = (stored.to_mask, stored.flat);
-    let params: Vec<f64> = stored.params.iter().map(|bits| f64::from_bits(*bits)).collect();
-    Ok(Pointwise::shared(Arc::new(definition), &params))
-}
-
-fn loaded_program(stored: &StoredExpression) -> Result<Expr> {
-    let wrong = || broken(format!("the expression of {:?} is broken", stored.name));
-    if stored.nodes.len() > usize::from(Reg::MAX) || stored.inputs > 256 || stored.outputs.is_empty() {
-        return Err(wrong());
-    }
-    let unary = |name: &str| Unary::ALL.into_iter().find(|f| format!("{f:?}") == name).ok_or_else(wrong);
-    let binary = |name: &str| Binary::ALL.into_iter().find(|f| format!("{f:?}") == name).ok_or_else(wrong);
-    let mut b = Builder::new();
-    let mut at: Vec<Reg> = Vec::with_capacity(stored.nodes.len());
-    for node in &stored.nodes {
-        let r = |reg: Reg| at.get(usize::from(reg)).copied().ok_or_else(wrong);
-        let reg = match node {
-            StoredNode::Input(i) if usize::from(*i) < stored.inputs => b.input(usize::from(*i)),
-            StoredNode::Param(i) if usize::from(*i) < stored.params.len() => b.param(usize::from(*i)),
-            StoredNode::Input(_) | StoredNode::Param(_) => return Err(wrong()),
-            StoredNode::Const(bits) => b.constant(f64::from_bits(*bits)),
-            StoredNode::Unary(f, x) => {
-                let x = r(*x)?;
-                b.unary(unary(f)?, x)
-            }
-            StoredNode::Binary(f, x, y) => {
-                let (x, y) = (r(*x)?, r(*y)?);
-                b.binary(binary(f)?, x, y)
-            }
-            StoredNode::Select(c, x, y) => {
-                let (c, x, y) = (r(*c)?, r(*x)?, r(*y)?);
-                b.select(c, x, y)
-            }
-        };
-        at.push(reg);
-    }
-    let outputs = stored
-        .outputs
-        .iter()
-        .map(|out| at.get(usize::from(*out)).copied().ok_or_else(wrong))
-        .collect::<Result<Vec<Reg>>>()?;
-    Ok(b.finish(&outputs, stored.inputs, stored.params.len()))
 }
 
 #[cfg(test)]

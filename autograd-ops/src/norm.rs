@@ -6,6 +6,7 @@
 //! 1/σ of each slice: no more than PyTorch keeps.
 
 mod expressions;
+mod fit;
 mod normalize;
 
 use crate::registry::{Case, Family, Op, Sample};

@@ -18,17 +18,6 @@ const MOST_BLOCKS: u64 = 4096;
 /// Inputs of an expression: their strides are passed by value.
 const MOST_INPUTS: usize = 8;
 
-fn element(dtype: DType) -> Option<Element> {
-    Some(match dtype {
-        DType::F32 => Element::F32,
-        DType::F64 => Element::F64,
-        DType::F16 => Element::F16,
-        DType::BF16 => Element::BF16,
-        DType::U8 => Element::U8,
-        _ => return None,
-    })
-}
-
 /// What `name_strided` reads beside the buffers.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -53,7 +42,8 @@ impl Kernels {
     ) -> Result<Option<Tensors>> {
         let Some(expression) = op.as_pointwise() else { return Ok(None) };
         let program = expression.expr().program();
-        let types = |dtypes: &mut dyn Iterator<Item = DType>| dtypes.map(element).collect::<Option<Vec<_>>>();
+        let types =
+            |dtypes: &mut dyn Iterator<Item = DType>| dtypes.map(Element::of).collect::<Option<Vec<_>>>();
         let Some((inner, outer)) = types(&mut inputs.iter().map(Tensor::dtype))
             .zip(types(&mut outputs.outputs.iter().map(|y| y.dtype)))
         else {

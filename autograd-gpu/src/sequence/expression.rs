@@ -4,7 +4,7 @@ use super::{BLOCK, Call, Code, Draft, Launch, Passed, Placed, blocks};
 use crate::plan::Structure;
 use crate::{Element, Source, Words, pointwise};
 use autograd_core::kernels::expr::Program;
-use autograd_core::{DType, Layout, MAX_RANK};
+use autograd_core::{Layout, MAX_RANK};
 
 /// Inputs of an expression: their strides are passed by value.
 const MOST_INPUTS: usize = 16;
@@ -27,17 +27,6 @@ impl Expression {
     }
 }
 
-fn element(dtype: DType) -> Option<Element> {
-    Some(match dtype {
-        DType::F32 => Element::F32,
-        DType::F64 => Element::F64,
-        DType::F16 => Element::F16,
-        DType::BF16 => Element::BF16,
-        DType::U8 => Element::U8,
-        _ => return None,
-    })
-}
-
 impl Draft {
     /// An expression over the shape of what it writes.
     pub(super) fn expression(
@@ -52,7 +41,7 @@ impl Draft {
             return None;
         }
         let elements =
-            |values: &[Placed]| values.iter().map(|x| element(x.dtype)).collect::<Option<Vec<_>>>();
+            |values: &[Placed]| values.iter().map(|x| Element::of(x.dtype)).collect::<Option<Vec<_>>>();
         let (inputs, outputs) = (elements(reads)?, elements(writes)?);
         let layouts: Vec<Layout> =
             reads.iter().map(|x| x.layout.broadcast_to(&shape)).collect::<Option<_>>()?;

@@ -1,6 +1,7 @@
 //! Centre, scale, weigh and shift: the primitive under every norm, and its fused reverse rule.
 
 use super::expressions::{Part, definition};
+use super::fit::Fit;
 use crate::numbers::{in_front, with_batch};
 use crate::saved::has;
 use autograd_core::device::{KernelCall, Tensors};
@@ -47,20 +48,6 @@ struct NormalizeGrad {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Statistics {
     pub(super) over: Mask,
-}
-
-/// Runs shorter than this are left to the tile machine.
-const SHORTEST_RUN: usize = 16;
-/// Large values with fewer sets are left to the tile machine, which divides sets too.
-const FEWEST_SETS: usize = 8;
-const LARGE: usize = 1 << 16;
-
-/// x as [batch, channels, run], for the kernels of group and batch norm.
-struct Channels {
-    shape: Shape,
-    /// Into how many groups the channels of an example fall; `None` where the statistics are taken
-    /// over the batch.
-    groups: Option<usize>,
 }
 
 /// `shape` with extent 1 in the dimensions `over`, and how many elements become one.
@@ -143,42 +130,9 @@ impl Normalize {
         Ok(())
     }
 
-    /// Whether the kernel for rows fits: the last dimension, and nothing or that dimension for
-    /// weight and bias.
-    fn is_layer_norm(&self, x: &Shape, affine: impl Iterator<Item = Shape>) -> bool {
-        let Some(last) = x.rank().checked_sub(1) else { return false };
-        let mut affine = affine;
-        let along = |s: Shape| s.dims().last() == Some(&x.dims()[last]) && s.elements() == x.dims()[last];
-        self.centred && self.over == Mask::one(last) && affine.all(along)
-    }
-
-    /// How x is seen by the kernels for channels, where they fit (weight and bias for each of them)
-    /// and pay.
-    fn channels(&self, x: &Shape, mut affine: impl Iterator<Item = Shape>) -> Option<Channels> {
-        let (dims, rank) = (x.dims(), x.rank());
-        let last = rank.checked_sub(1).filter(|_| self.centred && x.elements() > 0)?;
-        let (parts, grouped) = match rank {
-            3 if self.over == Mask::one(0).with(2) => (1, false),
-            _ if self.over == Mask::one(last) && rank > 2 => (1, true),
-            _ if last > 1 && self.over == Mask::one(last).with(last - 1) && rank > 3 => (2, true),
-            _ => return None,
-        };
-        let (lead, inner) = (last - parts, dims[last]);
-        let channels = dims[lead..last].iter().product();
-        let mut own = Shape::new(dims);
-        own.dims_mut()
-            .iter_mut()
-            .enumerate()
-            .filter(|(d, _)| !(lead..last).contains(d))
-            .for_each(|(_, n)| *n = 1);
-        let fits = |part: Shape| {
-            Layout::contiguous(part).broadcast_to(&own).is_some_and(|_| part.elements() == own.elements())
-        };
-        let batch = dims[..lead].iter().product();
-        let groups = grouped.then_some(dims[lead]);
-        let sets = groups.map_or(channels, |groups| batch * groups);
-        let pays = inner >= SHORTEST_RUN && (sets >= FEWEST_SETS || x.elements() <= LARGE);
-        (pays && affine.all(fits)).then(|| Channels { shape: Shape::new(&[batch, channels, inner]), groups })
+    /// The kernels of its own that fit.
+    fn fit(&self, x: &Shape, affine: impl Iterator<Item = Shape> + Clone) -> Option<Fit> {
+        if self.centred { Fit::of(self.over, x, affine) } else { None }
     }
 
     /// rstd and mean, said in ops.
@@ -270,17 +224,18 @@ impl Primitive for Normalize {
         let (y, hints) = outputs.split_at_mut(1);
         let mut hints = hints.iter_mut().map(SliceMut::reborrow);
         let (rstd, mean) = (hints.next(), hints.next());
-        if self.is_layer_norm(x.layout.shape(), inputs[1..].iter().map(|v| *v.layout.shape())) {
-            norm::layer_norm(x, weight, bias, self.eps, y[0].reborrow(), mean, rstd);
-            return Ok(());
-        }
-        if let Some(channels) = self.channels(x.layout.shape(), inputs[1..].iter().map(|v| *v.layout.shape()))
-            && let Some(layout) = x.layout.reshape(channels.shape)
+        if let Some(fit) = self.fit(x.layout.shape(), inputs[1..].iter().map(|v| *v.layout.shape()))
+            && let Some(layout) = fit.seen(x.layout)
         {
-            let (x, y) = (View { data: x.data, layout: &layout }, y[0].reborrow());
-            match channels.groups {
-                Some(groups) => norm::group_norm(x, groups, weight, bias, self.eps, y, mean, rstd),
-                None => norm::batch_norm(x, weight, bias, self.eps, y, mean, rstd),
+            let (x, y, eps) = (View { data: x.data, layout: &layout }, y[0].reborrow(), self.eps);
+            match fit {
+                Fit::Rows => norm::layer_norm(x, weight, bias, eps, y, mean, rstd),
+                Fit::Channels { groups: Some(groups), .. } => {
+                    norm::group_norm(x, groups, weight, bias, eps, y, mean, rstd);
+                }
+                Fit::Channels { groups: None, .. } => {
+                    norm::batch_norm(x, weight, bias, eps, y, mean, rstd);
+                }
             }
             return Ok(());
         }
@@ -460,28 +415,23 @@ impl Primitive for NormalizeGrad {
         let weight = self.reads_weight().then(|| inputs[2]);
         let hints = if self.hinted { &inputs[2 + usize::from(weight.is_some())..] } else { &[] };
         let (mean, rstd) = (hints.get(1).copied(), hints.first().copied());
-        let affine = || weight.iter().map(|w| *w.layout.shape()).chain(self.weight).chain(self.bias);
-        let by_rows = self.norm.is_layer_norm(x.layout.shape(), affine());
-        let channels = if by_rows { None } else { self.norm.channels(x.layout.shape(), affine()) };
-        let seen = channels.and_then(|seen| {
-            let shape = seen.shape;
-            Some((ct.layout.reshape(shape)?, x.layout.reshape(shape)?, seen.groups))
-        });
-        if by_rows || seen.is_some() {
+        let affine = weight.iter().map(|w| *w.layout.shape()).chain(self.weight).chain(self.bias);
+        if let Some(fit) = self.norm.fit(x.layout.shape(), affine)
+            && let (Some(ct_layout), Some(x_layout)) = (fit.seen(ct.layout), fit.seen(x.layout))
+        {
+            let (ct, x) = (View { layout: &ct_layout, ..ct }, View { layout: &x_layout, ..x });
             let mut out = outputs.iter_mut().map(SliceMut::reborrow);
             let dx = if self.input { out.next() } else { None };
             let dweight = if self.weight.is_some() { out.next() } else { None };
             let (dbias, eps) = (out.next(), self.norm.eps);
-            let Some((ct_layout, x_layout, groups)) = seen else {
-                norm::layer_norm_vjp(ct, x, weight, mean, rstd, eps, dx, dweight, dbias);
-                return Ok(());
-            };
-            let (ct, x) = (View { layout: &ct_layout, ..ct }, View { layout: &x_layout, ..x });
-            match groups {
-                Some(groups) => {
+            match fit {
+                Fit::Rows => norm::layer_norm_vjp(ct, x, weight, mean, rstd, eps, dx, dweight, dbias),
+                Fit::Channels { groups: Some(groups), .. } => {
                     norm::group_norm_vjp(ct, x, groups, weight, mean, rstd, eps, dx, dweight, dbias);
                 }
-                None => norm::batch_norm_vjp(ct, x, weight, mean, rstd, eps, dx, dweight, dbias),
+                Fit::Channels { groups: None, .. } => {
+                    norm::batch_norm_vjp(ct, x, weight, mean, rstd, eps, dx, dweight, dbias);
+                }
             }
             return Ok(());
         }
@@ -613,124 +563,4 @@ impl Primitive for Statistics {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::TensorAutograd;
-    use crate::batched::assert_equals_loop;
-
-    #[test]
-    fn rule_and_reverse_rule_batch_in_every_argument() {
-        // As layer norm and as batch norm are seen.
-        let cases: [([usize; 2], Mask, [usize; 2]); 2] =
-            [([3, 4], Mask::one(1), [1, 4]), ([4, 3], Mask::one(0), [1, 3])];
-        for (x, over, affine) in cases {
-            for centred in [false, true] {
-                let norm = Normalize { op: "norm", centred, over, eps: 0.1, weighted: true, biased: true };
-                assert_equals_loop(&norm, &[&x, &affine, &affine]);
-                let shape = Some(Shape::new(&affine));
-                let grad = NormalizeGrad { norm, input: true, weight: shape, bias: shape, hinted: false };
-                assert_equals_loop(&grad, &[&x, &x, &affine]);
-            }
-        }
-    }
-
-    /// Numbers in (−1, 1) that look random.
-    fn values(shape: &[usize], seed: usize) -> Result<TrackedTensor> {
-        let n: usize = shape.iter().product();
-        let number = |i: usize| ((i + 1) * 7919 * (seed + 3) % 2003) as f64 / 1001.5 - 1.0;
-        TrackedTensor::from_vec((0..n).map(number).collect(), shape)
-    }
-
-    #[test]
-    fn kernels_for_channels_give_what_the_definition_says() -> Result<()> {
-        // As group norm, instance norm, both under vmap, and batch norm are seen.
-        type Case = (&'static [usize], &'static [usize], &'static [usize], bool);
-        let cases: [Case; 7] = [
-            (&[3, 4, 2, 18], &[2, 3], &[1, 4, 2, 1], true),
-            (&[3, 5, 17], &[2], &[1, 5, 1], true),
-            (&[2, 3, 4, 2, 16], &[3, 4], &[1, 4, 2, 1], true),
-            (&[2, 3, 5, 17], &[3], &[1, 5, 1], true),
-            // As many positions as channels: no layer norm.
-            (&[3, 17, 17], &[2], &[1, 17, 1], true),
-            (&[2, 3, 17, 17], &[3], &[1, 17, 1], true),
-            (&[4, 5, 19], &[0, 2], &[1, 5, 1], false),
-        ];
-        for (x, over, affine, grouped) in cases {
-            let over = over.iter().copied().collect();
-            for (weighted, biased) in [(true, true), (true, false), (false, false)] {
-                let norm = Normalize { op: "norm", centred: true, over, eps: 0.1, weighted, biased };
-                let parts = || std::iter::repeat_n(Shape::new(affine), 1);
-                let seen = norm.channels(&Shape::new(x), parts()).expect("the kernels fit");
-                assert_eq!(seen.groups.is_some(), grouped);
-                let (ct, x) = (values(x, 1)?, values(x, 2)?);
-                let (weight, bias_value) = (values(affine, 3)?, values(affine, 4)?);
-                let mut inputs = vec![&x];
-                inputs.extend(weighted.then_some(&weight));
-                inputs.extend(biased.then_some(&bias_value));
-                same(&norm, &inputs)?;
-                // Where the elements cannot be seen as runs without a copy.
-                let last = x.shape().rank() - 1;
-                let turned = algebra::transpose(&values(&turned(x.dims()), 5)?, 0, last)?;
-                inputs[0] = &turned;
-                same(&norm, &inputs)?;
-                let shape = weighted.then(|| Shape::new(affine));
-                let bias = biased.then(|| Shape::new(affine));
-                let grad = NormalizeGrad { norm, input: true, weight: shape, bias, hinted: false };
-                let mut inputs = vec![&ct, &x];
-                inputs.extend(weighted.then_some(&weight));
-                same(&grad, &inputs)?;
-                let (rstd, mean) = norm.said_statistics(&x)?;
-                let want = apply(&grad, &inputs)?;
-                inputs.extend([Some(&rstd), mean.as_ref()].into_iter().flatten());
-                let got = apply(&NormalizeGrad { hinted: true, ..grad }, &inputs)?;
-                close(&got, &want, 1e-12)?;
-                let half = x.to_dtype(DType::F16)?;
-                let (weight, bias) = (weight.to_dtype(DType::F16)?, bias_value.to_dtype(DType::F16)?);
-                let mut inputs = vec![&half];
-                inputs.extend(weighted.then_some(&weight));
-                inputs.extend(biased.then_some(&bias));
-                let want = norm.decompose(&inputs)?.expect("it has a decomposition");
-                close(&apply(&norm, &inputs)?, &want, 4e-3)?;
-            }
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn no_channels_are_no_error() -> Result<()> {
-        let x = TrackedTensor::from_vec(Vec::<f64>::new(), &[2, 0, 16])?;
-        let none = TrackedTensor::from_vec(Vec::<f64>::new(), &[0])?;
-        assert_eq!(crate::norm::instance_norm(&x, Some(&none), Some(&none), 0.1)?.dims(), [2, 0, 16]);
-        let seen = algebra::reshape(&x, &Shape::new(&[2, 2, 0, 16]))?;
-        let over = Mask::one(2).with(3);
-        let norm = Normalize { op: "norm", centred: true, over, eps: 0.1, weighted: false, biased: false };
-        assert_eq!(apply(&norm, &[&seen])?[0].dims(), [2, 2, 0, 16]);
-        let grad = NormalizeGrad { norm, input: true, weight: None, bias: None, hinted: false };
-        assert_eq!(apply(&grad, &[&seen, &seen])?[0].dims(), [2, 2, 0, 16]);
-        Ok(())
-    }
-
-    fn turned(dims: &[usize]) -> Vec<usize> {
-        let mut dims = dims.to_vec();
-        let last = dims.len() - 1;
-        dims.swap(0, last);
-        dims
-    }
-
-    /// Whether an op's kernel and its decomposition agree.
-    fn same(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Result<()> {
-        let (got, want) = (apply(op, inputs)?, op.decompose(inputs)?.expect("it has a decomposition"));
-        assert_eq!(got.len(), want.len());
-        close(&got, &want, 1e-12)
-    }
-
-    fn close(got: &[TrackedTensor], want: &[TrackedTensor], tolerance: f64) -> Result<()> {
-        for (got, want) in got.iter().zip(want) {
-            let (got, want) = (got.to_dtype(DType::F64)?, want.to_dtype(DType::F64)?);
-            for (got, want) in got.to_flat::<f64>()?.into_iter().zip(want.to_flat::<f64>()?) {
-                assert!((got - want).abs() <= tolerance * want.abs().max(1.0), "{got} is not {want}");
-            }
-        }
-        Ok(())
-    }
-}
+mod tests;
