@@ -1,11 +1,12 @@
 //! The executor: steps over one arena. Values need no memory but the arena and the caller's outputs;
-//! the kernels of single ops take what they need to work in from the buffer pool, or the system.
+//! what the kernels of single ops need to work in stays with their threads, so that a steady run
+//! neither allocates nor takes a lock.
 
 use crate::code::Code;
 use crate::plan::{External, Kernel, Plan, Read, SharedPlan, Step, Write};
 use autograd_core::kernels::arena::{Arena, Lent, Slices, for_each_block};
 use autograd_core::kernels::machine::Feed;
-use autograd_core::kernels::{Slice, copy};
+use autograd_core::kernels::{Slice, copy, memory};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
     At, Buffer, Error, Mask, Meta, Plain, Result, SliceMut, TrackedTensor, View, is_capturing, with_buffers,
@@ -43,8 +44,8 @@ impl Executor {
     /// graph's. A value there whose memory nobody shares is overwritten; another one is replaced.
     ///
     /// Inputs are read in place where they are in row-major order, and copied otherwise. Where all
-    /// are in order and all outputs are unique, values need no new memory; kernels of single ops
-    /// may still take working memory, from the buffer pool or the system.
+    /// are in order and all outputs are unique, values need no new memory; working memory of single
+    /// kernels stays with its thread up to 256 KiB, and comes from the buffer pool beyond.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] where inputs or outputs are not those of the graph;
@@ -143,11 +144,14 @@ impl Executor {
 
     fn run_slices(&mut self, inputs: &[&Plain], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         let Self { plan, code, constants, arena } = self;
-        for (number, step) in plan.steps.iter().enumerate() {
-            run_step(step, number, code, inputs, constants, arena, outputs)
-                .map_err(|error| error.or_at(step.site))?;
-        }
-        Ok(())
+        // Working memory of single ops is there again at the next run, without a lock.
+        memory::staying(|| {
+            for (number, step) in plan.steps.iter().enumerate() {
+                run_step(step, number, code, inputs, constants, arena, outputs)
+                    .map_err(|error| error.or_at(step.site))?;
+            }
+            Ok(())
+        })
     }
 }
 

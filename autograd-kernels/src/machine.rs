@@ -12,22 +12,24 @@ mod input;
 mod over;
 mod prepared;
 mod schedule;
+mod single;
 mod small;
 mod tile;
 
 pub use over::run_over;
 pub use prepared::{Feed, MAX_INPUTS, MAX_OUTPUTS, Prepared, Target, TileCode};
 pub(crate) use schedule::Schedule;
+pub use single::run_alike;
+pub(crate) use single::{is_cheap_binary, is_cheap_unary};
 
-use crate::expr::{Binary, Node, Program, Unary};
-use crate::math::{Operand, binary, scalar, unary};
+use crate::expr::{Node, Program};
+use crate::math::scalar;
 use crate::shape::merge_dims;
 use crate::simd::Float;
-use crate::threads::{Disjoint, DisjointSlice, chunk_length, parallel_for};
+use crate::threads::{DisjointSlice, chunk_length, parallel_for};
 use crate::{Kind, Layout, MAX_RANK, Shape, SliceMut, View};
 use accumulate::Accumulator;
 use input::Input;
-use schedule::{Leaf, Single};
 use smallvec::SmallVec;
 use tile::Worker;
 
@@ -39,9 +41,6 @@ const TILE: usize = 512;
 
 /// Fewer elements than this stay on one thread.
 const MIN_CHUNK: usize = 16 * 1024;
-
-/// Below this many bytes of output one thread does what is cheaper than waking another.
-const CHEAP_ALONE: usize = 192 * 1024;
 
 /// Fewer elements than this are computed before machine code for them would be made.
 const CODE_FROM: usize = 32 * 1024;
@@ -65,7 +64,7 @@ pub fn run(
     shape: &Shape,
     outputs: &mut [SliceMut<'_>],
 ) {
-    if run_single(program, params, inputs, shape, outputs)
+    if single::run(program, params, inputs, shape, outputs)
         || small::run(program, params, inputs, shape, outputs)
     {
         return;
@@ -109,130 +108,6 @@ fn evaluate(
     } else {
         Plan::<f32>::run(program, params, inputs, shape, outputs, targets);
     }
-}
-
-/// A program of one function on contiguous tensors of one type: one loop, nothing else. Returns
-/// whether it applied.
-#[inline]
-fn run_single(
-    program: &Program,
-    params: &[f64],
-    inputs: &[View<'_>],
-    shape: &Shape,
-    outputs: &mut [SliceMut<'_>],
-) -> bool {
-    let (Some(single), [out]) = (program.schedule().single, outputs) else { return false };
-    if inputs.len() != program.inputs() || params.len() < program.params() {
-        return false;
-    }
-    match out {
-        SliceMut::F32(y) => single_loop::<f32>(single, params, inputs, shape, y),
-        SliceMut::F64(y) => single_loop::<f64>(single, params, inputs, shape, y),
-        _ => false,
-    }
-}
-
-#[inline]
-fn single_loop<T: Float>(
-    single: Single,
-    params: &[f64],
-    inputs: &[View<'_>],
-    shape: &Shape,
-    y: &mut [T],
-) -> bool {
-    let whole = |i: u8| {
-        let x = &inputs[usize::from(i)];
-        if x.layout.shape() != shape { None } else { x.contiguous::<T>() }
-    };
-    let leaf = |leaf: Leaf| match leaf {
-        Leaf::Input(i) => whole(i).map(Operand::Each),
-        Leaf::Param(i) => Some(Operand::All(T::from_f64(params[usize::from(i)]))),
-        Leaf::Const(c) => Some(Operand::All(T::from_f64(c))),
-    };
-    // A wider input that the function does not read would decide the type of computation.
-    if inputs.len() > 2 || inputs.iter().any(|x| x.kind() != T::KIND) || y.len() != shape.elements() {
-        return false;
-    }
-    match single {
-        Single::Unary(op, i) => {
-            let Some(x) = whole(i) else { return false };
-            let run = move |x: &[T], y: &mut [T]| match op {
-                Unary::Neg => each(x, y, |x| -x),
-                _ => unary(op, x, y),
-            };
-            if y.len() < if is_cheap_unary(op) { CHEAP_ALONE / size_of::<T>() } else { 2 * MIN_CHUNK } {
-                run(x, y);
-                return true;
-            }
-            in_chunks(y, &move |at, y| run(&x[at..at + y.len()], y));
-        }
-        Single::Binary(op, a, b) => {
-            let (Some(a), Some(b)) = (leaf(a), leaf(b)) else { return false };
-            if y.len() < if is_cheap_binary(op) { CHEAP_ALONE / size_of::<T>() } else { 2 * MIN_CHUNK } {
-                match (op, a, b) {
-                    (Binary::Add, Operand::Each(a), Operand::Each(b)) => pairs(a, b, y, |a, b| a + b),
-                    (Binary::Sub, Operand::Each(a), Operand::Each(b)) => pairs(a, b, y, |a, b| a - b),
-                    (Binary::Mul, Operand::Each(a), Operand::Each(b)) => pairs(a, b, y, |a, b| a * b),
-                    _ => binary(op, a, b, y),
-                }
-                return true;
-            }
-            in_chunks(y, &move |at, y| {
-                let range = at..at + y.len();
-                binary(op, a.part(range.clone()), b.part(range), y);
-            });
-        }
-        Single::Affine(i, a, b) => {
-            let (Some(x), Some(Operand::All(a)), Some(Operand::All(b))) = (whole(i), leaf(a), leaf(b)) else {
-                return false;
-            };
-            let line = move |x: &[T], y: &mut [T]| each(x, y, |x| x * a + b);
-            if size_of_val(y) < CHEAP_ALONE {
-                line(x, y);
-                return true;
-            }
-            in_chunks(y, &move |at, y| line(&x[at..at + y.len()], y));
-        }
-    }
-    true
-}
-
-/// y = f(x) as a plain loop. Where the work is nothing but reading and writing, the compiler's own
-/// vectors of 16 bytes never straddle two cache lines, and longer ones do.
-#[inline]
-fn each<T: Copy>(x: &[T], y: &mut [T], f: impl Fn(T) -> T) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y = f(*x);
-    }
-}
-
-/// y = f(a, b) as a plain loop, for the same reason.
-#[inline]
-fn pairs<T: Copy>(a: &[T], b: &[T], y: &mut [T], f: impl Fn(T, T) -> T) {
-    for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-        *y = f(*a, *b);
-    }
-}
-
-/// Whether a function costs less than reading its argument.
-pub(crate) fn is_cheap_unary(op: Unary) -> bool {
-    matches!(op, Unary::Neg | Unary::Abs | Unary::Sign | Unary::Relu | Unary::Recip | Unary::Sqrt)
-}
-
-/// Whether a function costs less than reading its arguments.
-pub(crate) fn is_cheap_binary(op: Binary) -> bool {
-    use Binary::{Add, Div, Eq, Ge, Gt, Le, Lt, Max, Min, Mul, Ne, Sub};
-    matches!(op, Add | Sub | Mul | Div | Max | Min | Lt | Le | Gt | Ge | Eq | Ne)
-}
-
-/// Runs f(start, part) over the parts of y, on all threads.
-fn in_chunks<T: Float>(y: &mut [T], f: &(dyn Fn(usize, &mut [T]) + Sync)) {
-    let len = y.len();
-    let parts = Disjoint::new(y);
-    crate::threads::parallel_chunks(len, MIN_CHUNK, &|range| {
-        // SAFETY: the ranges do not overlap.
-        f(range.start, unsafe { parts.part(range.clone()) });
-    });
 }
 
 /// Where an output goes.

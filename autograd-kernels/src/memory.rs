@@ -4,18 +4,24 @@
 //! than most kernels that write it. So buffers are given back here and taken again. They are
 //! sorted in buckets by size, four to each doubling, and a buffer taken is at most a fifth larger
 //! than asked for. Small buffers stay on the thread that gave them; large ones go to a store that
-//! all threads share and that holds no more than a limit.
+//! all threads share and that holds no more than a limit. While a thread runs a task of a parallel
+//! call, or a static graph, what it gives back up to 256 KiB stays with it too, so that working
+//! memory that is taken anew at every step takes no lock.
 
 mod bucket;
 pub(crate) mod list;
 mod raw;
+mod scratch;
+mod shared;
 #[cfg(all(feature = "parallel", not(loom)))]
 mod working;
 
 use crate::Element;
 use bucket::{SHARED_FROM, bucket_above, bucket_below, bucket_bytes};
-use raw::RawBuffer;
-use std::cell::RefCell;
+use raw::Stack;
+pub(crate) use scratch::Scratch;
+pub use shared::Room;
+use std::cell::{Cell, RefCell};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 #[cfg(all(feature = "parallel", not(loom)))]
@@ -50,7 +56,7 @@ static LIMIT: AtomicUsize = AtomicUsize::new(2 << 30);
 
 /// The buffers that all threads share, one stack for each alignment and bucket.
 struct Store {
-    stacks: Vec<Vec<RawBuffer>>,
+    stacks: Vec<Stack>,
     bytes: usize,
 }
 
@@ -59,11 +65,42 @@ static STORE: Mutex<Store> = Mutex::new(Store { stacks: Vec::new(), bytes: 0 });
 /// How many small buffers of one size a thread keeps.
 const KEPT: usize = 16;
 
+/// How many of one size from [`COUNTED_FROM`] on.
+const KEPT_LARGE: usize = 4;
+
 /// The largest buffer that [`take_own`] leaves with its thread: the tiles of 32 steps in f64, twice.
 const OWN: usize = 256 << 10;
 
 thread_local! {
-    static SMALL: RefCell<Vec<Vec<RawBuffer>>> = const { RefCell::new(Vec::new()) };
+    static SMALL: RefCell<Vec<Stack>> = const { RefCell::new(Vec::new()) };
+    /// Whether this thread runs a graph: see [`staying`].
+    static STAYING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f`, and what it takes and gives back stays with this thread where it is no larger than
+/// 256 KiB: the next run finds it there, and takes no lock.
+pub fn staying<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            STAYING.set(self.0);
+        }
+    }
+    let _restore = Restore(STAYING.replace(true));
+    f()
+}
+
+/// Whether buffers of a bucket stay with this thread now.
+fn stays(bucket: usize) -> bool {
+    bucket_bytes(bucket) <= OWN && (STAYING.get() || runs_a_task())
+}
+
+/// Whether this thread runs a task of a parallel call.
+fn runs_a_task() -> bool {
+    #[cfg(all(feature = "parallel", not(loom)))]
+    return working::is_task();
+    #[cfg(any(not(feature = "parallel"), loom))]
+    false
 }
 
 /// The number of a stack: buffers are shared only between types of one alignment, because memory
@@ -80,6 +117,7 @@ fn store() -> std::sync::MutexGuard<'static, Store> {
 
 /// A buffer of `len` elements with arbitrary (but initialised) content: what its last user left,
 /// or zeros. Debug builds fill floats with NaN, so that reading before writing shows.
+#[inline]
 pub fn take<T: Element>(len: usize) -> Vec<T> {
     let mut v = match recycled(len) {
         Some(v) => v,
@@ -103,23 +141,33 @@ pub fn zeros<T: Element>(len: usize) -> Vec<T> {
 }
 
 /// Gives a buffer back, to be taken again; it may come from anywhere.
+#[inline]
 pub fn give<T: Element>(v: Vec<T>) {
     let bytes = v.capacity() * size_of::<T>();
     let Some(bucket) = bucket_below(bytes) else { return };
     if bucket < SHARED_FROM {
         keep(bucket, v);
-        return;
+    } else {
+        give_shared(bucket, v);
     }
+}
+
+/// Puts a buffer into the store that threads share.
+fn give_shared<T: Element>(bucket: usize, v: Vec<T>) {
+    let bytes = v.capacity() * size_of::<T>();
     release(bytes);
+    if stays(bucket) {
+        return keep(bucket, v);
+    }
     let mut store = store();
     // Over the limit the buffer is freed, when `v` ends with this function.
     if store.bytes + bytes <= LIMIT.load(Relaxed) {
         let at = stack_of::<T>(bucket);
         if store.stacks.len() <= at {
-            store.stacks.resize_with(at + 1, Vec::new);
+            store.stacks.resize_with(at + 1, Stack::new);
         }
         store.bytes += bytes;
-        store.stacks[at].push(RawBuffer::new(v));
+        store.stacks[at].push(v);
     }
 }
 
@@ -128,15 +176,11 @@ pub fn give<T: Element>(v: Vec<T>) {
 /// each of them, and is not counted.
 pub(crate) fn take_own<T: Element>(len: usize) -> Vec<T> {
     let Some(bucket) = own_bucket::<T>(len) else { return take(len) };
-    let mut v =
-        match SMALL.try_with(|small| small.try_borrow_mut().ok()?.get_mut(stack_of::<T>(bucket))?.pop()) {
-            Ok(Some(raw)) => raw.into_vec(len),
-            _ => {
-                let mut v = vec![T::default(); bucket_bytes(bucket) / size_of::<T>()];
-                v.truncate(len);
-                v
-            }
-        };
+    let mut v = kept(bucket, len).unwrap_or_else(|| {
+        let mut v = vec![T::default(); bucket_bytes(bucket) / size_of::<T>()];
+        v.truncate(len);
+        v
+    });
     if cfg!(debug_assertions) {
         poison(&mut v);
     }
@@ -158,16 +202,17 @@ fn own_bucket<T>(len: usize) -> Option<usize> {
 }
 
 /// Puts a buffer on this thread's stacks.
+#[inline]
 fn keep<T: Element>(bucket: usize, v: Vec<T>) {
     // A thread that is ending has no stacks any more: then the buffer is freed.
     let _ = SMALL.try_with(|small| {
         let Ok(mut stacks) = small.try_borrow_mut() else { return };
         let at = stack_of::<T>(bucket);
         if stacks.len() <= at {
-            stacks.resize_with(at + 1, Vec::new);
+            stacks.resize_with(at + 1, Stack::new);
         }
-        if stacks[at].len() < KEPT {
-            stacks[at].push(RawBuffer::new(v));
+        if stacks[at].len() < if bucket < SHARED_FROM { KEPT } else { KEPT_LARGE } {
+            stacks[at].push(v);
         }
     });
 }
@@ -205,22 +250,41 @@ fn counted_by_a_task(bytes: isize) -> bool {
     }
 }
 
+#[inline]
 fn recycled<T: Element>(len: usize) -> Option<Vec<T>> {
     let bucket = bucket_above(len.checked_mul(size_of::<T>())?)?;
-    let at = stack_of::<T>(bucket);
-    if bucket < SHARED_FROM {
-        let raw = SMALL.try_with(|small| small.try_borrow_mut().ok()?.get_mut(at)?.pop());
-        return raw.ok()?.map(|raw| raw.into_vec(len));
+    if bucket >= SHARED_FROM {
+        return recycled_shared(bucket, len);
     }
-    let raw = {
+    kept(bucket, len)
+}
+
+/// The buffer on top of one of this thread's stacks.
+#[inline]
+fn kept<T: Element>(bucket: usize, len: usize) -> Option<Vec<T>> {
+    let at = stack_of::<T>(bucket);
+    SMALL
+        .try_with(|small| Some(small.try_borrow_mut().ok()?.get_mut(at)?.pop()?.into_vec(len)))
+        .ok()
+        .flatten()
+}
+
+fn recycled_shared<T: Element>(bucket: usize, len: usize) -> Option<Vec<T>> {
+    if stays(bucket)
+        && let Some(v) = kept::<T>(bucket, len)
+    {
+        adopt(v.capacity() * size_of::<T>());
+        return Some(v);
+    }
+    let spare = {
         let mut store = store();
-        let raw = store.stacks.get_mut(at)?.pop()?;
-        store.bytes -= raw.bytes();
-        raw
+        let spare = store.stacks.get_mut(stack_of::<T>(bucket))?.pop()?;
+        store.bytes -= spare.bytes();
+        spare
     };
-    adopt(raw.bytes());
+    adopt(spare.bytes());
     REUSED.fetch_add(1, Relaxed);
-    Some(raw.into_vec(len))
+    Some(spare.into_vec(len))
 }
 
 /// Zeros from the system, with the capacity of their bucket.

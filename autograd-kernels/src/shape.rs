@@ -8,7 +8,8 @@ pub const MAX_RANK: usize = 8;
 /// The extent of each dimension, outermost first; at most [`MAX_RANK`] of them.
 #[derive(Clone, Copy)]
 pub struct Shape {
-    rank: u8,
+    /// As wide as the extents: a struct without gaps is copied in whole words.
+    rank: usize,
     dims: [usize; MAX_RANK],
 }
 
@@ -20,7 +21,7 @@ impl Shape {
     pub fn try_new(dims: &[usize]) -> Option<Self> {
         let mut shape = Self::SCALAR;
         shape.dims.get_mut(..dims.len())?.copy_from_slice(dims);
-        shape.rank = dims.len() as u8;
+        shape.rank = dims.len();
         Some(shape)
     }
 
@@ -36,19 +37,19 @@ impl Shape {
     /// The number of dimensions.
     #[inline]
     pub fn rank(&self) -> usize {
-        self.rank as usize
+        self.rank
     }
 
     /// The extents.
     #[inline]
     pub fn dims(&self) -> &[usize] {
-        &self.dims[..self.rank as usize]
+        &self.dims[..self.rank]
     }
 
     /// The extents, to be changed in place.
     #[inline]
     pub fn dims_mut(&mut self) -> &mut [usize] {
-        &mut self.dims[..self.rank as usize]
+        &mut self.dims[..self.rank]
     }
 
     /// The number of elements: the product of the extents, 1 for a scalar.
@@ -59,7 +60,7 @@ impl Shape {
 
     /// This shape with one more dimension of extent `dim` at the end; `None` at [`MAX_RANK`].
     pub fn push(mut self, dim: usize) -> Option<Self> {
-        *self.dims.get_mut(self.rank as usize)? = dim;
+        *self.dims.get_mut(self.rank)? = dim;
         self.rank += 1;
         Some(self)
     }
@@ -70,7 +71,7 @@ impl Shape {
             return Some(*self);
         }
         let rank = self.rank().max(other.rank());
-        let mut out = Self { rank: rank as u8, dims: [0; MAX_RANK] };
+        let mut out = Self { rank, dims: [0; MAX_RANK] };
         for i in 0..rank {
             let a = (i + self.rank()).checked_sub(rank).map_or(1, |j| self.dims[j]);
             let b = (i + other.rank()).checked_sub(rank).map_or(1, |j| other.dims[j]);
@@ -85,6 +86,7 @@ impl Shape {
     }
 
     /// Row-major strides, in elements.
+    #[inline]
     pub fn contiguous_strides(&self) -> [usize; MAX_RANK] {
         let mut strides = [0; MAX_RANK];
         let mut step = 1;
@@ -135,8 +137,15 @@ pub struct Layout {
 
 impl Layout {
     /// The row-major layout of `shape`, starting at the buffer's first element.
+    #[inline]
     pub fn contiguous(shape: Shape) -> Self {
-        Self { shape, strides: shape.contiguous_strides(), offset: 0 }
+        Self::contiguous_from(shape, 0)
+    }
+
+    /// The row-major layout of `shape`, starting at the buffer's element `offset`.
+    #[inline]
+    pub fn contiguous_from(shape: Shape, offset: usize) -> Self {
+        Self { shape, strides: shape.contiguous_strides(), offset }
     }
 
     /// A layout given in full.
@@ -256,7 +265,7 @@ impl Layout {
     /// have to be copied first.
     pub fn reshape(&self, shape: Shape) -> Option<Self> {
         if self.is_contiguous() {
-            return Some(Self { offset: self.offset, ..Self::contiguous(shape) });
+            return Some(Self::contiguous_from(shape, self.offset));
         }
         // Match runs of old dimensions against runs of new ones with the same product. Strides of
         // dimensions of extent 1 mean nothing: they are left out first.
@@ -358,7 +367,7 @@ pub(crate) fn merge_dims(shape: &Shape, strides: &mut [[usize; MAX_RANK]]) -> Sh
             rank += 1;
         }
     }
-    out.rank = rank as u8;
+    out.rank = rank;
     out
 }
 

@@ -10,7 +10,7 @@ use super::tile::{Left, Size, kernel};
 use super::{Matrix, Shares};
 use crate::float::Float;
 use crate::lanes::Isa;
-use crate::memory;
+use crate::memory::{self, Scratch};
 use crate::output::Output;
 use crate::threads::{Disjoint, parallel_for, threads};
 
@@ -72,7 +72,7 @@ pub(crate) fn multiply<T: Float>(
                 // A last vector in part would be read past its row.
                 let whole = columns.len() == width;
                 let right_in_place = whole && b.column == 1 && depth <= SHALLOW && !scattered(b.row);
-                let mut packed = memory::take::<T>(if right_in_place { 0 } else { depth * width });
+                let mut packed = Scratch::<T>::take(if right_in_place { 0 } else { depth * width });
                 let (right, right_step) = if right_in_place {
                     (right, b.row)
                 } else {
@@ -95,7 +95,6 @@ pub(crate) fn multiply<T: Float>(
                         block.tile(rows.len(), left, right, right_step, columns.len(), out);
                     }
                 }
-                memory::give(packed);
             });
         }
     }

@@ -20,6 +20,11 @@ thread_local! {
     static TASK: Cell<Option<Task>> = const { Cell::new(None) };
 }
 
+/// Whether this thread runs a task.
+pub(super) fn is_task() -> bool {
+    TASK.get().is_some()
+}
+
 /// Counts bytes for the task that this thread runs; false where it runs none.
 pub(super) fn count(bytes: isize) -> bool {
     let Some(mut task) = TASK.get() else { return false };

@@ -6,6 +6,8 @@
 //! the job before, and then helps with the others'. When the tasks have run out the caller closes
 //! the gate and waits for those inside: a worker that never woke up is not waited for. So the job,
 //! which borrows from the caller's stack, is only ever read between entering and leaving.
+//!
+//! A job takes no lock: those that there are belong to a panic, and to a caller that goes to sleep.
 
 use super::sync::{
     Arc, AtomicBool, AtomicUsize, Mutex, Ordering, Thread, UnsafeCell, is_inside, look, set_inside, spin,
@@ -55,7 +57,9 @@ pub(super) struct Pool {
     /// Threads that work on one job, the caller's included.
     threads: AtomicUsize,
     started: AtomicUsize,
-    workers: Mutex<Vec<Worker>>,
+    /// Read and written by the holder of `busy` alone.
+    workers: UnsafeCell<Vec<Worker>>,
+    panicked: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     /// The caller, where it sleeps until the last worker has left.
     waiting: AtomicBool,
@@ -64,7 +68,8 @@ pub(super) struct Pool {
 }
 
 // SAFETY: `job` is written only by the holder of `busy` while the gate is shut and nobody is
-// inside, and read only by those who entered after it was opened; all else is atomics and locks.
+// inside, and read only by those who entered after it was opened; `workers` belongs to the holder of
+// `busy`; all else is atomics and locks.
 unsafe impl Sync for Pool {}
 // SAFETY: as above; the raw pointer in `job` is to a `Sync` closure.
 unsafe impl Send for Pool {}
@@ -88,7 +93,8 @@ impl Pool {
             next: std::array::from_fn(|_| Next(AtomicUsize::new(0))),
             threads: AtomicUsize::new(available()),
             started: AtomicUsize::new(0),
-            workers: Mutex::new(Vec::new()),
+            workers: UnsafeCell::new(Vec::new()),
+            panicked: AtomicBool::new(false),
             panic: Mutex::new(None),
             waiting: AtomicBool::new(false),
             caller: Mutex::new(None),
@@ -108,7 +114,7 @@ impl Pool {
     /// should run them alone.
     pub(super) fn run(self: &Arc<Self>, tasks: usize, f: &(dyn Fn(usize) + Sync)) -> bool {
         let helpers = self.threads().saturating_sub(1).min(tasks - 1);
-        if helpers == 0 || is_inside() || self.busy.swap(true, Ordering::Acquire) {
+        if helpers == 0 || is_inside() || !self.take() {
             return false;
         }
         if self.started.load(Ordering::Relaxed) < helpers {
@@ -134,12 +140,23 @@ impl Pool {
         self.gate.fetch_and(!OPEN, Ordering::SeqCst);
         self.wait_until_empty();
 
-        let panic = lock(&self.panic).take();
+        // Set before its thread left, which the gate has shown.
+        let panic = if self.panicked.load(Ordering::Relaxed) {
+            self.panicked.store(false, Ordering::Relaxed);
+            lock(&self.panic).take()
+        } else {
+            None
+        };
         self.busy.store(false, Ordering::Release);
         if let Some(payload) = panic {
             resume_unwind(payload);
         }
         true
+    }
+
+    /// Makes this thread the holder of `busy`, where there is none.
+    fn take(&self) -> bool {
+        self.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Takes tasks until there is none, first those of the part `own`. Only for the caller and for
@@ -163,6 +180,7 @@ impl Pool {
             // The tasks not yet begun are dropped.
             self.next.iter().for_each(|next| next.0.store(tasks, Ordering::Relaxed));
             lock(&self.panic).get_or_insert(payload);
+            self.panicked.store(true, Ordering::Relaxed);
         }
     }
 
@@ -179,27 +197,35 @@ impl Pool {
         self.waiting.store(false, Ordering::SeqCst);
     }
 
+    /// Only for the holder of `busy`.
     fn start(self: &Arc<Self>, helpers: usize) {
-        let mut workers = lock(&self.workers);
-        while workers.len() < helpers {
-            let (pool, id) = (Arc::clone(self), workers.len());
-            let asleep = Arc::new(AtomicBool::new(false));
-            let flag = Arc::clone(&asleep);
-            let builder = thread::Builder::new().name(format!("autograd-{id}"));
-            // With no more threads to be had, the ones that there are do the work.
-            let Ok(handle) = builder.spawn(move || pool.serve(id, &flag)) else { break };
-            workers.push(Worker { thread: handle.thread().clone(), asleep });
-        }
-        self.started.store(workers.len(), Ordering::Relaxed);
+        self.workers.with_mut(|workers| {
+            // SAFETY: this thread holds `busy`.
+            let workers = unsafe { &mut *workers };
+            while workers.len() < helpers {
+                let (pool, id) = (Arc::clone(self), workers.len());
+                let asleep = Arc::new(AtomicBool::new(false));
+                let flag = Arc::clone(&asleep);
+                let builder = thread::Builder::new().name(format!("autograd-{id}"));
+                // With no more threads to be had, the ones that there are do the work.
+                let Ok(handle) = builder.spawn(move || pool.serve(id, &flag)) else { break };
+                workers.push(Worker { thread: handle.thread().clone(), asleep });
+            }
+            self.started.store(workers.len(), Ordering::Relaxed);
+        });
     }
 
+    /// Only for the holder of `busy`.
     fn wake(&self, helpers: usize) {
-        for worker in lock(&self.workers).iter().take(helpers) {
-            // SeqCst against the worker's own: either it sees the new epoch, or it is seen here.
-            if worker.asleep.load(Ordering::SeqCst) && worker.asleep.swap(false, Ordering::SeqCst) {
-                worker.thread.unpark();
+        self.workers.with(|workers| {
+            // SAFETY: this thread holds `busy`.
+            for worker in unsafe { &*workers }.iter().take(helpers) {
+                // SeqCst against the worker's own: either it sees the new epoch, or it is seen here.
+                if worker.asleep.load(Ordering::SeqCst) && worker.asleep.swap(false, Ordering::SeqCst) {
+                    worker.thread.unpark();
+                }
             }
-        }
+        });
     }
 
     /// A worker's life.
@@ -251,6 +277,7 @@ impl Pool {
     /// Ends the workers, for tests that make pools of their own.
     #[cfg(any(test, loom))]
     pub(super) fn close(&self) {
+        assert!(self.take(), "a pool is closed when its jobs have ended");
         self.closed.store(true, Ordering::SeqCst);
         self.epoch.fetch_add(1, Ordering::SeqCst);
         self.wake(usize::MAX);
@@ -277,7 +304,7 @@ mod tests {
                 thread::sleep(std::time::Duration::from_micros(300));
             }
         }
-        assert_eq!(lock(&pool.workers).len(), 2);
+        assert_eq!(pool.started.load(Ordering::Relaxed), 2);
         pool.close();
     }
 
