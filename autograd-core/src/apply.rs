@@ -4,16 +4,18 @@ use crate::capture::{is_capturing, recorder};
 use crate::deferred;
 use crate::device;
 use crate::error::{At, Error, Result, Site};
-use crate::meta::{Meta, is_float, kind_of};
-use crate::plain::{Buffer, Plain, open};
+use crate::meta::{Meta, kind_of};
+use crate::plain::{Buffer, Held, Plain, open};
+use crate::pointwise::Pointwise;
 use crate::primitive::Primitive;
 use crate::provenance::Cut;
 use crate::rule::Rule;
 use crate::testing;
 use crate::tracer::{Applied, Call, Tracer, Values};
 use crate::value::{Repr, TrackedTensor};
-use autograd_kernels::{Layout, SliceMut, View, machine};
-use candle_core::DeviceLocation;
+use autograd_kernels::expr::Program;
+use autograd_kernels::{Layout, SliceMut, View, bf16, f16, machine, memory};
+use candle_core::{DType, DeviceLocation};
 use smallvec::SmallVec;
 use std::cell::Cell;
 use std::sync::Arc;
@@ -63,8 +65,8 @@ pub fn apply_single(op: &dyn Primitive, inputs: &[&TrackedTensor], site: Site) -
     if is_capturing() {
         return only(op, apply_call(op, inputs, false, site)?.outputs, site);
     }
-    if let Some(output) = elementwise(op, inputs) {
-        return output;
+    if let Some(output) = op.as_pointwise().and_then(|pointwise| elementwise(pointwise, inputs)) {
+        return Ok(TrackedTensor::from_plain(output));
     }
     if let [input] = inputs
         && let Some(plain) = input.plain()
@@ -73,8 +75,10 @@ pub fn apply_single(op: &dyn Primitive, inputs: &[&TrackedTensor], site: Site) -
     {
         return Ok(TrackedTensor::from_plain(plain.view(layout)));
     }
-    if let Some(output) = unwatched(op, inputs) {
-        return output.map_err(|error| error.or_at(ON_BEHALF.get().unwrap_or(site)));
+    match unwatched(op, inputs) {
+        Some(Ok(output)) => return Ok(TrackedTensor::from_plain(output)),
+        Some(Err(error)) => return Err(error.or_at(ON_BEHALF.get().unwrap_or(site))),
+        None => {}
     }
     only(op, apply_call(op, inputs, false, site)?.outputs, site)
 }
@@ -148,11 +152,15 @@ pub fn watcher(x: &TrackedTensor) -> Option<&Arc<dyn Tracer>> {
 
 /// Evaluates an op on plain values.
 fn evaluate(op: &dyn Primitive, inputs: &[&TrackedTensor], aux: bool, site: Site) -> Result<Applied> {
-    if let Some(output) = elementwise(op, inputs) {
-        return Ok(Applied { outputs: smallvec::smallvec![output?], aux: Values::new() });
+    if let Some(pointwise) = op.as_pointwise()
+        && let Some(output) = elementwise(pointwise, inputs)
+    {
+        let output = TrackedTensor::from_plain(output);
+        return Ok(Applied { outputs: smallvec::smallvec![output], aux: Values::new() });
     }
     if let Some(output) = deferred::summed(op, inputs) {
-        return Ok(Applied { outputs: smallvec::smallvec![output?], aux: Values::new() });
+        let output = TrackedTensor::from_plain(output?);
+        return Ok(Applied { outputs: smallvec::smallvec![output], aux: Values::new() });
     }
     let plains: SmallVec<[&Arc<Plain>; 4]> = inputs.iter().filter_map(|x| x.plain()).collect();
     if let Some(first) = plains.first()
@@ -202,7 +210,7 @@ fn evaluate(op: &dyn Primitive, inputs: &[&TrackedTensor], aux: bool, site: Site
         Ok(())
     })?;
     let mut values = buffers.into_iter().map(|(buffer, meta)| {
-        let plain = Plain::own(buffer, meta);
+        let plain = Plain::own(buffer, &meta);
         plain.inherit(plains.iter().copied());
         TrackedTensor::from_plain(plain)
     });
@@ -211,22 +219,20 @@ fn evaluate(op: &dyn Primitive, inputs: &[&TrackedTensor], aux: bool, site: Site
 }
 
 /// The short way of most ops: a scalar expression over contiguous values of one shape and float
-/// type needs no inference and no broadcasting. `None` where it does not apply.
+/// type needs no inference and no broadcasting, and cannot fail. `None` where it does not apply.
 #[inline]
-fn elementwise(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Option<Result<TrackedTensor>> {
-    let pointwise = op.as_pointwise()?;
-    if let Some(later) = deferred::defer(pointwise, inputs) {
-        testing::note_evaluation();
-        return Some(Ok(later));
-    }
-    let definition = pointwise.definition();
-    let program = definition.expr.program();
+fn elementwise(op: &Pointwise, inputs: &[&TrackedTensor]) -> Option<Arc<Plain>> {
     let first = inputs.first()?.plain()?;
+    if let Some(later) = deferred::defer(op, inputs) {
+        testing::note_evaluation();
+        return Some(later);
+    }
+    let definition = op.definition();
+    let program = definition.expr.program();
     let simple = !definition.to_mask
         && program.outputs().len() == 1
         && inputs.len() <= MAX_ELEMENTWISE
-        && first.device() == DeviceLocation::Cpu
-        && is_float(first.dtype());
+        && first.device() == DeviceLocation::Cpu;
     if !simple {
         return None;
     }
@@ -243,43 +249,59 @@ fn elementwise(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Option<Result<T
         *slot = plain;
     }
     let plains = &plains[..inputs.len()];
-    let mut buffer = Buffer::take(kind_of(first.dtype())?, first.layout().elements());
-    let mut run = |views: &[View<'_>]| {
-        if let Some(out) = buffer.slice_mut() {
-            machine::run(program, pointwise.params(), views, first.layout().shape(), &mut [out]);
-        }
+    let made = match first.dtype() {
+        DType::F32 => computed::<f32>(program, op.params(), plains),
+        DType::F64 => computed::<f64>(program, op.params(), plains),
+        DType::BF16 => computed::<bf16>(program, op.params(), plains),
+        DType::F16 => computed::<f16>(program, op.params(), plains),
+        _ => return None,
     };
-    // Memory of our own needs no guard.
-    fn own(plain: &Plain) -> Option<View<'_>> {
-        plain.buffer().slice().map(|data| View { data, layout: plain.layout() })
-    }
-    let ran = match *plains {
-        [a] if a.is_own() => {
-            run(&[own(a)?]);
-            Ok(())
-        }
-        [a, b] if a.is_own() && b.is_own() => {
-            run(&[own(a)?, own(b)?]);
-            Ok(())
-        }
-        _ => open(op.name(), plains, |views| {
-            run(views);
-            Ok(())
-        }),
-    };
+    let made = made.or_else(|| opened(op, plains))?;
     testing::note_evaluation();
-    Some(ran.map(|()| {
-        let made = Plain::own_like(buffer, first);
-        made.inherit(plains.iter().copied());
-        TrackedTensor::from_plain(made)
-    }))
+    made.inherit(plains.iter().copied());
+    Some(made)
+}
+
+/// A program of one output on contiguous values of type T and one shape. `None` where one of them is
+/// in memory that is not ours.
+#[inline]
+fn computed<T: Held>(program: &Program, params: &[f64], plains: &[&Plain]) -> Option<Arc<Plain>> {
+    let first = *plains.first()?;
+    let mut numbers: [&[T]; MAX_ELEMENTWISE] = [&[]; MAX_ELEMENTWISE];
+    for (slot, plain) in numbers.iter_mut().zip(plains) {
+        *slot = plain.elements()?;
+    }
+    let numbers = &numbers[..plains.len()];
+    let mut y = memory::take::<T>(first.layout().elements());
+    if !machine::run_alike(program, params, numbers, &mut y) {
+        let layout = Layout::contiguous(*first.layout().shape());
+        let views: SmallVec<[View<'_>; MAX_ELEMENTWISE]> =
+            numbers.iter().map(|x| View { data: T::slice(x), layout: &layout }).collect();
+        machine::run(program, params, &views, layout.shape(), &mut [T::slice_mut(&mut y)]);
+    }
+    Some(Plain::own_like(T::buffer(y), first))
+}
+
+/// The same on values of which some are candle's, which are locked meanwhile.
+fn opened(op: &Pointwise, plains: &[&Plain]) -> Option<Arc<Plain>> {
+    let first = *plains.first()?;
+    let mut y = Buffer::take(kind_of(first.dtype())?, first.layout().elements());
+    // Whatever cannot be opened is reported by the long way.
+    open(op.definition().name, plains, |views| {
+        let out = y.slice_mut().ok_or_else(|| Error::internal("elementwise", "no memory of its own"))?;
+        machine::run(op.expr().program(), op.params(), views, first.layout().shape(), &mut [out]);
+        Ok(())
+    })
+    .ok()?;
+    Some(Plain::own_like(y, first))
 }
 
 /// The short way of other ops of one output on memory of our own. `None` where it does not apply.
+/// The error is boxed, so that the result fits in registers.
 #[inline]
-fn unwatched(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Option<Result<TrackedTensor>> {
+fn unwatched(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Option<Result<Arc<Plain>, Box<Error>>> {
     if let Some(output) = deferred::summed(op, inputs) {
-        return Some(output);
+        return Some(output.map_err(Box::new));
     }
     let mut metas: SmallVec<[Meta; 3]> = SmallVec::new();
     let mut views: SmallVec<[View<'_>; 3]> = SmallVec::new();
@@ -296,25 +318,21 @@ fn unwatched(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Option<Result<Tra
     }
     let signature = match op.infer(&metas) {
         Ok(signature) => signature,
-        Err(error) => return Some(Err(error)),
+        Err(error) => return Some(Err(Box::new(error))),
     };
-    let [output] = signature.outputs[..] else { return None };
+    let [output] = &signature.outputs[..] else { return None };
     let layouts: SmallVec<[&Layout; 3]> = views.iter().map(|view| view.layout).collect();
-    if let Some((input, layout)) = op.view(&output, &layouts) {
-        let plain = inputs[input].plain()?;
-        return Some(Ok(TrackedTensor::from_plain(plain.view(layout))));
+    if let Some((input, layout)) = op.view(output, &layouts) {
+        return Some(Ok(inputs[input].plain()?.view(layout)));
     }
     let mut buffer = Buffer::take(kind_of(output.dtype)?, output.elements());
     testing::note_evaluation();
-    let ran = match buffer.slice_mut() {
-        Some(out) => op.eval_into(&views, &mut [out]),
-        None => return None,
-    };
-    Some(ran.map(|()| {
-        let made = Plain::own(buffer, output);
-        made.inherit(inputs.iter().filter_map(|x| x.plain()).map(|plain| &**plain));
-        TrackedTensor::from_plain(made)
-    }))
+    if let Err(error) = op.eval_into(&views, &mut [buffer.slice_mut()?]) {
+        return Some(Err(Box::new(error)));
+    }
+    let made = Plain::own(buffer, output);
+    made.inherit(inputs.iter().filter_map(|x| x.plain()).map(|plain| &**plain));
+    Some(Ok(made))
 }
 
 /// The most inputs of an expression on the short way.

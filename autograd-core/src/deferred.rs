@@ -215,13 +215,13 @@ fn kept(program: Program) -> Arc<Program> {
 
 /// The deferred result of an op on values that nobody watches; `None` where it is computed now.
 #[inline]
-pub(crate) fn defer(op: &Pointwise, inputs: &[&TrackedTensor]) -> Option<TrackedTensor> {
+pub(crate) fn defer(op: &Pointwise, inputs: &[&TrackedTensor]) -> Option<Arc<Plain>> {
     let from = bound();
     let large = |x: &&TrackedTensor| x.plain().is_some_and(|plain| plain.layout().elements() >= from);
     if inputs.iter().any(large) { defer_large(op, inputs) } else { None }
 }
 
-fn defer_large(op: &Pointwise, inputs: &[&TrackedTensor]) -> Option<TrackedTensor> {
+fn defer_large(op: &Pointwise, inputs: &[&TrackedTensor]) -> Option<Arc<Plain>> {
     let definition = op.definition();
     // Derived rules are computed at once: a sweep lets go of what they read.
     if !op.is_static() || definition.to_mask || definition.expr.program().outputs().len() != 1 {
@@ -283,7 +283,7 @@ fn defer_large(op: &Pointwise, inputs: &[&TrackedTensor]) -> Option<TrackedTenso
     );
     made.inherit(plains.iter().map(|plain| &**plain));
     note(&made);
-    Some(TrackedTensor::from_plain(made))
+    Some(made)
 }
 
 /// Remembers a deferred value, and computes the oldest where there are many.
@@ -319,7 +319,7 @@ pub(crate) fn settle_all() {
 
 /// The sum of a deferred value, in the pass that computes it. `None` where it is not one, or has
 /// been taken in before.
-pub(crate) fn summed(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Option<Result<TrackedTensor>> {
+pub(crate) fn summed(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Option<Result<Arc<Plain>>> {
     let [x] = inputs else { return None };
     let plain = x.plain()?;
     let deferred = plain.deferred()?;
@@ -347,8 +347,8 @@ pub(crate) fn summed(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Option<Re
         reduce::reduce_expression(reduction, program, params, views, &over, out);
     });
     Some(ran.map(|()| {
-        let made = Plain::own(buffer, made);
+        let made = Plain::own(buffer, &made);
         made.inherit([&**plain]);
-        TrackedTensor::from_plain(made)
+        made
     }))
 }

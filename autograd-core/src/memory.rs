@@ -20,7 +20,7 @@ impl TrackedTensor {
             return Err(Error::shape("from_buffer", &[shape], "the buffer has another number of elements"));
         };
         let meta = Meta { shape, dtype: dtype_of(kind), device: DeviceLocation::Cpu };
-        Ok(Self::from_plain(Plain::own(buffer, meta)))
+        Ok(Self::from_plain(Plain::own(buffer, &meta)))
     }
 
     /// The elements to overwrite, in row-major order, where nobody else can see them: a value that

@@ -6,13 +6,16 @@ use crate::error::{Error, Result};
 use crate::in_place::Obstacle;
 use crate::meta::{Meta, dtype_of, kind_of};
 use crate::provenance::Cut;
-use autograd_kernels::{Kind, Layout, Shape, Slice, SliceMut, View, bf16, f16, memory};
+use autograd_kernels::memory::{self, Room};
+use autograd_kernels::{Element, Kind, Layout, Shape, Slice, SliceMut, View, bf16, f16};
 use candle_core::{CpuStorage, DType, Device, DeviceLocation, Storage, Tensor};
 use smallvec::SmallVec;
 use std::sync::{Arc, OnceLock};
 
 /// Memory with numbers in it. Dropping it returns the memory to the pool.
+// The tag is as wide as what follows it: an enum without gaps is copied in whole words.
 #[derive(Debug)]
+#[repr(u64)]
 pub enum Buffer {
     /// 64-bit floats.
     F64(Vec<f64>),
@@ -75,6 +78,14 @@ macro_rules! buffer_kinds {
 
 buffer_kinds!(F64, F32, BF16, F16, U8, U32, I64);
 
+/// An element type that buffers hold.
+pub(crate) trait Held: Element {
+    /// The memory as a buffer; it is already counted as the pool's.
+    fn buffer(data: Vec<Self>) -> Buffer;
+    /// The numbers of a buffer of this type.
+    fn numbers(buffer: &Buffer) -> Option<&[Self]>;
+}
+
 fn element_bytes<T>(_: &[T]) -> usize {
     size_of::<T>()
 }
@@ -118,8 +129,9 @@ pub struct Plain {
 
 impl Plain {
     /// A value that owns a whole, contiguous buffer.
-    pub(crate) fn own(buffer: Buffer, meta: Meta) -> Arc<Self> {
-        Arc::new(Self {
+    #[inline]
+    pub(crate) fn own(buffer: Buffer, meta: &Meta) -> Arc<Self> {
+        Room::take().fill(Self {
             layout: Layout::contiguous(meta.shape),
             contiguous: true,
             dtype: meta.dtype,
@@ -133,13 +145,18 @@ impl Plain {
     /// A value with the shape, type and device of `like`, in a buffer of its own.
     #[inline]
     pub(crate) fn own_like(buffer: Buffer, like: &Self) -> Arc<Self> {
-        let layout = match (like.contiguous, like.layout.offset()) {
-            (true, 0) => like.layout,
-            _ => Layout::contiguous(*like.layout.shape()),
-        };
-        let (dtype, device) = (like.dtype, like.device);
-        let (memory, cut) = (Memory::Own(buffer), OnceLock::new());
-        Arc::new(Self { layout, contiguous: true, dtype, device, known: is_capturing(), memory, cut })
+        if !(like.contiguous && like.layout.offset() == 0) {
+            return Self::own(buffer, &like.meta());
+        }
+        Room::take().fill(Self {
+            layout: like.layout,
+            contiguous: true,
+            dtype: like.dtype,
+            device: like.device,
+            known: is_capturing(),
+            memory: Memory::Own(buffer),
+            cut: OnceLock::new(),
+        })
     }
 
     /// A value that is computed when it is first read.
@@ -180,7 +197,7 @@ impl Plain {
             return Err(Error::shape("from_vec", &[shape], reason));
         }
         let meta = Meta { shape, dtype: T::DTYPE, device: DeviceLocation::Cpu };
-        Ok(Self::own(Buffer::from(data), meta))
+        Ok(Self::own(Buffer::from(data), &meta))
     }
 
     /// The candle tensor, read in place; any history that candle keeps for it is cut.
@@ -218,7 +235,7 @@ impl Plain {
         if let Some(out) = buffer.slice_mut() {
             autograd_kernels::copy::copy(view, out);
         }
-        Self::own(buffer, meta)
+        Self::own(buffer, &meta)
     }
 
     /// A tensor of the place `location`, which is its device's but for values that a test only
@@ -283,6 +300,16 @@ impl Plain {
         }
     }
 
+    /// The elements in row-major order, where they lie so in memory of our own.
+    #[inline]
+    pub(crate) fn elements<T: Held>(&self) -> Option<&[T]> {
+        if !self.contiguous {
+            return None;
+        }
+        let start = self.layout.offset();
+        T::numbers(self.buffer())?.get(start..start + self.layout.elements())
+    }
+
     /// The number that [`fill`](crate::algebra::fill) made this of: what a program may treat as
     /// known. Closed-over values are never literals, even where all their elements are equal.
     pub fn literal(&self) -> Option<f64> {
@@ -320,7 +347,7 @@ impl Plain {
             Memory::Fill(owner) => Memory::Fill(owner.clone()),
         };
         let contiguous = layout.is_contiguous();
-        Arc::new(Self {
+        Room::take().fill(Self {
             layout,
             contiguous,
             dtype: self.dtype,
@@ -329,6 +356,13 @@ impl Plain {
             memory,
             cut: self.cut.clone(),
         })
+    }
+
+    /// The same numbers in row-major order under a shape of as many, where they lie in that order.
+    #[inline]
+    pub(crate) fn reshaped(self: &Arc<Self>, shape: &Shape) -> Option<Arc<Self>> {
+        let fits = self.contiguous && self.layout.elements() == shape.elements();
+        fits.then(|| self.view(Layout::contiguous_from(*shape, self.layout.offset())))
     }
 
     /// The cut behind which the numbers lie.
@@ -476,6 +510,18 @@ macro_rules! from_vec {
             fn from(data: Vec<$ty>) -> Self {
                 memory::adopt(data.capacity() * size_of::<$ty>());
                 Buffer::$variant(data)
+            }
+        }
+
+        impl Held for $ty {
+            #[inline]
+            fn buffer(data: Vec<Self>) -> Buffer {
+                Buffer::$variant(data)
+            }
+
+            #[inline]
+            fn numbers(buffer: &Buffer) -> Option<&[Self]> {
+                if let Buffer::$variant(data) = buffer { Some(data) } else { None }
             }
         })*
     };

@@ -153,8 +153,7 @@ impl Pointwise {
 
     /// Runs a reverse rule.
     fn pull(&self, reverse: &Reverse, wanted: Mask, cts: &Cotangents, saved: &Saved<'_>) -> Result<Grads> {
-        let mut grads: Grads = Grads::new();
-        grads.resize(saved.inputs.len(), None);
+        let mut grads: Grads = saved.inputs.iter().map(|_| None).collect();
         // A cotangent that passes through as it is costs nothing but its sum.
         if reverse.direct.iter().any(Option::is_some) {
             let mut rest = Mask::EMPTY;
@@ -201,8 +200,18 @@ impl Pointwise {
             }
             return Ok(grads);
         }
+        // One gradient of the output's own shape, which an operand has: nothing is summed.
+        let whole = &saved.outputs[0].shape;
+        let mut one = wanted.iter();
+        if let (Some(i), None) = (one.next(), one.next())
+            && saved.inputs[i].shape == *whole
+            && inputs[0].shape() == whole
+        {
+            grads[i] = Some(apply_one(&self.derived(&reverse.definition), &inputs)?);
+            return Ok(grads);
+        }
         let targets: SmallVec<[Shape; 2]> = wanted.iter().map(|i| saved.inputs[i].shape).collect();
-        let out = self.fused(&reverse.definition, &inputs, saved.outputs[0].shape, &targets)?;
+        let out = self.fused(&reverse.definition, &inputs, *whole, &targets)?;
         for (i, ct) in wanted.iter().zip(out) {
             grads[i] = Some(ct);
         }
@@ -238,6 +247,11 @@ impl Pointwise {
         Ok(out.into_iter().map(Some).collect())
     }
 
+    /// A derived expression with this op's parameters.
+    fn derived(&self, definition: &Arc<Definition>) -> Self {
+        Self { definition: DefinitionRef::Shared(definition.clone()), params: self.params.clone() }
+    }
+
     /// Evaluates a derived expression, with this op's parameters, over `shape` and sums each output
     /// down to its target.
     ///
@@ -250,7 +264,7 @@ impl Pointwise {
         shape: Shape,
         targets: &[Shape],
     ) -> Result<Values> {
-        let op = Self { definition: DefinitionRef::Shared(definition.clone()), params: self.params.clone() };
+        let op = self.derived(definition);
         let whole = inputs.iter().any(|x| *x.shape() == shape);
         if whole && targets.iter().all(|target| *target == shape) {
             return match targets {

@@ -48,7 +48,7 @@ impl TrackedTensor {
     /// A single number of type f64 without dimensions.
     pub fn scalar(value: f64) -> Self {
         let meta = Meta { shape: Shape::SCALAR, dtype: DType::F64, device: DeviceLocation::Cpu };
-        Self::from_plain(Plain::own(Buffer::F64(vec![value]), meta))
+        Self::from_plain(Plain::own(Buffer::F64(vec![value]), &meta))
     }
 
     /// The value of a candle tensor, read in place; any history that candle keeps is cut.

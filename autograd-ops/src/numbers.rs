@@ -114,25 +114,25 @@ impl Numbers for &candle_core::Shape {
 
 impl Numbers for usize {
     fn list(self) -> List {
-        [self.number()].into_iter().collect()
+        List::from_slice(&[self.number()])
     }
 }
 
 impl Numbers for isize {
     fn list(self) -> List {
-        [self].into_iter().collect()
+        List::from_slice(&[self])
     }
 }
 
 impl Numbers for i32 {
     fn list(self) -> List {
-        [self.number()].into_iter().collect()
+        List::from_slice(&[self.number()])
     }
 }
 
 impl Numbers for D {
     fn list(self) -> List {
-        [self.number()].into_iter().collect()
+        List::from_slice(&[self.number()])
     }
 }
 
@@ -148,7 +148,7 @@ macro_rules! tuples {
             #[allow(non_snake_case, reason = "type parameters name the fields")]
             fn list(self) -> List {
                 let ($($name,)*) = self;
-                [$($name.number()),*].into_iter().collect()
+                List::from_slice(&[$($name.number()),*])
             }
         }
     )*};
@@ -213,11 +213,10 @@ pub(crate) fn shape_of(op: &'static str, extents: &[isize], elements: usize) -> 
     };
     let mut hole = None;
     let mut known = 1usize;
-    let Some(zeros) = [0; MAX_RANK].get(..extents.len()) else {
+    let mut dims = [0; MAX_RANK];
+    if extents.len() > dims.len() {
         return Err(fail("it has too many dimensions"));
-    };
-    let mut shape = Shape::new(zeros);
-    let dims = shape.dims_mut();
+    }
     for (i, &extent) in extents.iter().enumerate() {
         match usize::try_from(extent) {
             Ok(extent) => {
@@ -234,7 +233,7 @@ pub(crate) fn shape_of(op: &'static str, extents: &[isize], elements: usize) -> 
         }
         dims[i] = elements / known;
     }
-    Ok(shape)
+    Ok(Shape::new(&dims[..extents.len()]))
 }
 
 /// `dims` of x with one of them replaced.
@@ -246,8 +245,14 @@ pub(crate) fn with_extent(x: &Shape, dim: usize, extent: usize) -> Shape {
 
 /// The shape without the dimensions of a set.
 pub(crate) fn without(shape: &Shape, dims: Mask) -> Shape {
-    let kept = shape.dims().iter().enumerate().filter(|(d, _)| !dims.has(*d));
-    kept.fold(Shape::SCALAR, |kept, (_, &extent)| kept.push(extent).unwrap_or(kept))
+    let (mut kept, mut rank) = ([0; MAX_RANK], 0);
+    for (d, &extent) in shape.dims().iter().enumerate() {
+        if !dims.has(d) {
+            kept[rank] = extent;
+            rank += 1;
+        }
+    }
+    Shape::new(&kept[..rank])
 }
 
 /// The shape with extent 1 in the dimensions of a set.

@@ -5,7 +5,7 @@
 
 use crate::elementwise::{exp, log};
 use crate::elsewhere;
-use crate::numbers::{Dim, dimension};
+use crate::numbers::{Dim, dimension, without};
 use crate::registry::{Case, Family, Op, Sample};
 use crate::saved::has;
 use autograd_core::algebra::{add, broadcast_to, div, mul, ones_like, reshape, sub, sum_to};
@@ -64,13 +64,6 @@ fn kept(shape: &Shape, dim: usize) -> Shape {
     let mut kept = *shape;
     kept.dims_mut()[dim] = 1;
     kept
-}
-
-/// A shape without a dimension.
-fn without(shape: &Shape, dim: usize) -> Shape {
-    let dims: SmallVec<[usize; 8]> =
-        shape.dims().iter().enumerate().filter(|(d, _)| *d != dim).map(|(_, &n)| n).collect();
-    Shape::new(&dims)
 }
 
 /// Σ over a dimension, kept at extent 1.
@@ -336,7 +329,7 @@ impl Primitive for Logsumexp {
     rows_apart!();
     fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
         floats("logsumexp", &inputs[0])?;
-        Ok(Signature::one(inputs[0].with_shape(without(&inputs[0].shape, self.0))))
+        Ok(Signature::one(inputs[0].with_shape(without(&inputs[0].shape, Mask::one(self.0)))))
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         kernel::logsumexp(inputs[0], self.0, outputs[0].reborrow());
@@ -348,7 +341,7 @@ impl Primitive for Logsumexp {
     fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
         let (z, shift) = shifted(inputs[0], self.0)?;
         let y = add(&log(&sum_kept(&exp(&z)?, self.0)?)?, &shift)?;
-        Ok(Some(smallvec![reshape(&y, &without(inputs[0].shape(), self.0))?]))
+        Ok(Some(smallvec![reshape(&y, &without(inputs[0].shape(), Mask::one(self.0)))?]))
     }
 }
 
@@ -511,7 +504,10 @@ mod tests {
         let x = TrackedTensor::from_vec(data.clone(), &[2, 3, 4])?;
         let ct = TrackedTensor::from_vec(data.into_iter().rev().collect(), &[2, 3, 4])?;
         for dim in 0..3 {
-            let row = TrackedTensor::from_vec(vec![0.5; 24 / x.dims()[dim]], without(x.shape(), dim).dims())?;
+            let row = TrackedTensor::from_vec(
+                vec![0.5; 24 / x.dims()[dim]],
+                without(x.shape(), Mask::one(dim)).dims(),
+            )?;
             let ops: [(&dyn Primitive, Vec<&TrackedTensor>); 6] = [
                 (&Softmax(dim), vec![&x]),
                 (&SoftmaxVjp(dim), vec![&ct, &x]),

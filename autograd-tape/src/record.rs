@@ -2,7 +2,7 @@
 
 use crate::anomaly::Check;
 use crate::life::{Life, Own, State};
-use crate::node::{Node, Slot, Step};
+use crate::node::{Node, Slot, Source, Step};
 use crate::region::{Region, RegionEntry, entries};
 use crate::rules::RuleSet;
 use crate::saved::{Fingerprints, Watchfulness};
@@ -191,15 +191,15 @@ impl Record {
     }
 
     /// The metas of a node's inputs.
-    pub(crate) fn input_metas(&self, node: &Node) -> SmallVec<[Meta; 4]> {
-        use crate::node::Source;
-        node.inputs
-            .iter()
-            .map(|input| match *input {
+    pub(crate) fn input_metas(&self, node: &Node) -> SmallVec<[Meta; 2]> {
+        let mut metas = SmallVec::new();
+        for input in &node.inputs {
+            metas.push(match *input {
                 Source::Slot(slot) => self.nodes[slot.node as usize].outputs[slot.output as usize],
                 Source::Constant(id) => self.constants[id as usize].meta,
-            })
-            .collect()
+            });
+        }
+        metas
     }
 }
 

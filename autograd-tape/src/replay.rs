@@ -154,10 +154,9 @@ impl<'a> Replays<'a> {
             let mut outputs: SmallVec<[TrackedTensor; 2]> = SmallVec::new();
             if evaluated[at] {
                 ops += 1;
-                let raw: SmallVec<[TrackedTensor; 4]> = (0..step.node.inputs.len())
-                    .map(|i| values.operand(step, op, i))
+                let inputs: SmallVec<[TrackedTensor; 4]> = (0..step.node.inputs.len())
+                    .map(|i| recalled(values.operand(step, op, i)?))
                     .collect::<Result<_>>()?;
-                let inputs: SmallVec<[TrackedTensor; 4]> = raw.iter().map(recalled).collect::<Result<_>>()?;
                 let refs: SmallVec<[&TrackedTensor; 4]> = inputs.iter().collect();
                 let aux = step.pulled && step.reads.iter().any(|r| matches!(r, Residual::Aux(_)));
                 let site = step.node.site;
@@ -243,7 +242,7 @@ impl Values<'_> {
     /// A node's operand; one that the region makes is let go with its last use.
     fn operand(&mut self, step: &Visit, op: &Prim, input: usize) -> Result<TrackedTensor> {
         match (step.outside(input), step.node.inputs[input]) {
-            (Some(value), _) => self.gate.pass(&recalled(value)?),
+            (Some(value), _) => self.gate.pass(&recalled(value.clone())?),
             (None, Source::Slot(slot)) => self.take(slot, op),
             (None, Source::Constant(_)) => Err(Error::internal(op.name(), "a constant operand was not kept")),
         }

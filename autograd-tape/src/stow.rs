@@ -77,7 +77,8 @@ impl Tracer for Waiting {
     }
 
     fn process(&self, call: &Call<'_>) -> Result<Applied> {
-        let inputs: Vec<TrackedTensor> = call.inputs.iter().map(|x| recalled(x)).collect::<Result<_>>()?;
+        let inputs: Vec<TrackedTensor> =
+            call.inputs.iter().map(|x| recalled((*x).clone())).collect::<Result<_>>()?;
         let refs: Vec<&TrackedTensor> = inputs.iter().collect();
         apply_call(call.op, &refs, call.aux, call.site)
     }
@@ -88,10 +89,10 @@ impl Tracer for Waiting {
 }
 
 /// The value in memory: fetched where it waits in a store.
-pub(crate) fn recalled(value: &TrackedTensor) -> Result<TrackedTensor> {
+pub(crate) fn recalled(value: TrackedTensor) -> Result<TrackedTensor> {
     match value.tracer().and_then(|tracer| tracer.as_any().downcast_ref::<Waiting>()) {
         Some(waiting) => waiting.fetch(),
-        None => Ok(value.clone()),
+        None => Ok(value),
     }
 }
 

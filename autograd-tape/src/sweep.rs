@@ -25,11 +25,8 @@ pub(crate) enum Nodes<'a> {
     Shared { tape: &'a Arc<Shared>, level: Level, recording: bool },
 }
 
-/// One node, ready for its rule.
-struct Visit {
-    node: Node,
-    metas: SmallVec<[Meta; 4]>,
-}
+/// The metas of a node's inputs.
+type Metas = SmallVec<[Meta; 2]>;
 
 impl Nodes<'_> {
     pub(crate) fn with<R>(&self, f: impl FnOnce(&Record) -> R) -> R {
@@ -39,27 +36,25 @@ impl Nodes<'_> {
         }
     }
 
-    /// The node, taken or copied; its kept values are wrapped again where the sweep is recorded.
-    fn visit(&mut self, id: usize) -> Visit {
+    /// The node, taken or copied.
+    fn node(&mut self, id: usize) -> Node {
         match self {
             Nodes::Taken(record) => {
-                let metas = record.input_metas(&record.nodes[id]);
                 let node = &mut record.nodes[id];
-                // What the outputs' consumers need stays: the metas.
-                let taken = Node {
+                // A replay asks the nodes of its region for their metas.
+                let outputs = match node.region {
+                    0 => std::mem::take(&mut node.outputs),
+                    _ => node.outputs.clone(),
+                };
+                Node {
                     step: std::mem::replace(&mut node.step, Step::Released),
                     inputs: std::mem::take(&mut node.inputs),
                     kept: std::mem::take(&mut node.kept),
-                    outputs: node.outputs.clone(),
+                    outputs,
                     ..*node
-                };
-                Visit { node: taken, metas }
+                }
             }
-            Nodes::Shared { tape, .. } => {
-                let record = tape.lock();
-                let node = record.nodes[id].clone();
-                Visit { metas: record.input_metas(&node), node }
-            }
+            Nodes::Shared { tape, .. } => tape.lock().nodes[id].clone(),
         }
     }
 
@@ -116,9 +111,9 @@ pub(crate) fn sweep(
         if !depends[id - low] || ct.iter().all(Option::is_none) {
             continue;
         }
-        let mut visit = nodes.visit(id);
+        let mut node = nodes.node(id);
         for watch in watches.iter_mut() {
-            watch.arrive(id, &visit.node, &mut ct)?;
+            watch.arrive(id, &node, &mut ct)?;
         }
         for (result, source) in results.iter_mut().zip(sources) {
             if source.node as usize == id {
@@ -128,35 +123,34 @@ pub(crate) fn sweep(
         let reached = |source: &Source| {
             source.slot().is_some_and(|s| (s.node as usize) >= low && depends[s.node as usize - low])
         };
-        let recorded = visit.node.differentiable();
-        let wanted = Mask::of(visit.node.inputs.len(), |i| recorded.has(i) && reached(&visit.node.inputs[i]));
-        let Step::Apply(op) = std::mem::replace(&mut visit.node.step, Step::Released) else { continue };
+        let recorded = node.differentiable();
+        let wanted = Mask::of(node.inputs.len(), |i| recorded.has(i) && reached(&node.inputs[i]));
+        let Step::Apply(op) = std::mem::replace(&mut node.step, Step::Released) else { continue };
         if wanted.is_empty() {
             continue;
         }
-        verify(op.name(), &visit.node, &nodes.with(|record| record.prints_of(id)))?;
-        if visit.node.region != 0 {
-            let reached =
-                Reached { id, node: &visit.node, op: &op, low, depends: &depends, cts: &cts, ct: &ct };
-            let again = replays.residuals(&nodes, &reached).map_err(|e| e.or_at(visit.node.site))?;
-            visit.node.kept = again;
+        let metas: Metas = nodes.with(|record| record.input_metas(&node));
+        verify(op.name(), &node, &nodes.with(|record| record.prints_of(id)))?;
+        let site = node.site;
+        if node.region != 0 {
+            let reached = Reached { id, node: &node, op: &op, low, depends: &depends, cts: &cts, ct: &ct };
+            node.kept = replays.residuals(&nodes, &reached).map_err(|e| e.or_at(site))?;
         }
-        let site = visit.node.site;
-        let seen = (!watches.is_empty()).then(|| (ct.clone(), visit.node.kept.clone()));
-        let grads = on_behalf_of(site, || pull(&nodes, &*op, id, recorded, wanted, ct, &mut visit))
+        let seen = (!watches.is_empty()).then(|| (ct.clone(), node.kept.clone()));
+        let grads = on_behalf_of(site, || pull(&nodes, &*op, id, recorded, wanted, ct, &mut node, &metas))
             .map_err(|error| error.or_at(site))?;
         if let Some((cts, kept)) = &seen {
-            let (node, metas) = (&visit.node, &visit.metas[..]);
+            let (node, metas) = (&node, &metas[..]);
             let passage = Passage { id, op: &op, node, metas, recorded, wanted, kept, cts, grads: &grads };
             for watch in watches.iter_mut() {
                 watch.pass(&passage)?;
             }
         }
         for (i, grad) in grads.into_iter().enumerate() {
-            let (Some(grad), Source::Slot(slot), true) = (grad, visit.node.inputs[i], wanted.has(i)) else {
+            let (Some(grad), Source::Slot(slot), true) = (grad, node.inputs[i], wanted.has(i)) else {
                 continue;
             };
-            let meta = visit.metas[i];
+            let meta = &metas[i];
             if *grad.shape() != meta.shape || grad.dtype() != meta.dtype {
                 let (got, dtype) = (grad.shape(), grad.dtype());
                 let reason = format!(
@@ -165,7 +159,7 @@ pub(crate) fn sweep(
                 );
                 return Err(Error::internal(op.name(), reason).or_at(site));
             }
-            if visit.node.region != 0 {
+            if node.region != 0 {
                 replays.fence.note(&grad);
             }
             give(&mut cts[slot.node as usize - low], slot, grad, &nodes)?;
@@ -217,32 +211,28 @@ fn pull(
     recorded: Mask,
     wanted: Mask,
     mut cts: Cotangents,
-    visit: &mut Visit,
+    node: &mut Node,
+    metas: &[Meta],
 ) -> Result<Grads> {
     let rule = op.rule();
-    let node = &mut visit.node;
-    cts.resize(node.outputs.len(), None);
+    while cts.len() < node.outputs.len() {
+        cts.push(None);
+    }
     let reads = residuals(rule, recorded, node.inputs.len(), node.outputs.len());
-    let values: SmallVec<[Option<TrackedTensor>; 4]> = std::mem::take(&mut node.kept)
-        .into_iter()
-        .zip(&reads)
-        .map(|(value, residual)| {
-            let slot = match *residual {
-                Residual::Input(i) => node.inputs[i].slot(),
-                Residual::Output(j) => Some(Slot { node: id as u32, output: j as u32 }),
-                // A hint is never tracked.
-                Residual::Aux(_) => None,
-            };
-            value.map(|value| Ok(nodes.seen(recalled(&value)?, slot))).transpose()
-        })
-        .collect::<Result<_>>()?;
-    let saved = Saved {
-        op: op.name(),
-        residuals: &reads,
-        values: &values,
-        inputs: &visit.metas,
-        outputs: &node.outputs,
-    };
+    let mut values = std::mem::take(&mut node.kept);
+    for (value, residual) in values.iter_mut().zip(&reads) {
+        let slot = match *residual {
+            Residual::Input(i) => node.inputs[i].slot(),
+            Residual::Output(j) => Some(Slot { node: id as u32, output: j as u32 }),
+            // A hint is never tracked.
+            Residual::Aux(_) => None,
+        };
+        if let Some(raw) = value.take() {
+            *value = Some(nodes.seen(recalled(raw)?, slot));
+        }
+    }
+    let saved =
+        Saved { op: op.name(), residuals: &reads, values: &values, inputs: metas, outputs: &node.outputs };
     match rule {
         Rule::Pointwise(op) => op.vjp(wanted, &cts, &saved),
         Rule::Linear(_, transpose) | Rule::Bilinear(_, _, transpose) => {

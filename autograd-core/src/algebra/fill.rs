@@ -22,7 +22,7 @@ pub fn fill(number: f64, meta: &Meta, like: &TrackedTensor) -> Result<TrackedTen
         if let Some(slice) = buffer.slice_mut() {
             copy::fill(number, slice);
         }
-        Plain::own(buffer, one)
+        Plain::own(buffer, &one)
     } else {
         let device: Device = like.device();
         Plain::on_device(&Tensor::full(number, (), &device)?.to_dtype(meta.dtype)?, meta.device)?

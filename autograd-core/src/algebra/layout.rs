@@ -96,11 +96,9 @@ pub fn reshape(x: &TrackedTensor, shape: &Shape) -> Result<TrackedTensor> {
     if !is_capturing()
         && let Some(plain) = x.plain()
         && plain.device() == DeviceLocation::Cpu
-        && plain.is_contiguous()
-        && plain.layout().elements() == shape.elements()
-        && let Some(layout) = plain.layout().reshape(*shape)
+        && let Some(view) = plain.reshaped(shape)
     {
-        return Ok(TrackedTensor::from_plain(plain.view(layout)));
+        return Ok(TrackedTensor::from_plain(view));
     }
     apply_one(&Reshape(*shape), &[x])
 }
