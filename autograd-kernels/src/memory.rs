@@ -3,7 +3,7 @@
 //! Memory fresh from the system is mapped page by page while it is first written, which costs more
 //! than most kernels that write it. So buffers are given back here and taken again. They are
 //! sorted in buckets by size, four to each doubling, and a buffer taken is at most a fifth larger
-//! than asked for. Small buffers stay on the thread that gave them; large ones go to a store that
+//! than asked for, or twice as large where one waits and none of the size does. Small buffers stay on the thread that gave them; large ones go to a store that
 //! all threads share and that holds no more than a limit. While a thread runs a task of a parallel
 //! call, or a static graph, what it gives back up to 256 KiB stays with it too, so that working
 //! memory that is taken anew at every step takes no lock.
@@ -61,6 +61,9 @@ struct Store {
 }
 
 static STORE: Mutex<Store> = Mutex::new(Store { stacks: Vec::new(), bytes: 0 });
+
+/// How many buckets above the one asked for may serve: up to twice the size.
+const LARGER: usize = 4;
 
 /// How many small buffers of one size a thread keeps.
 const KEPT: usize = 16;
@@ -278,7 +281,10 @@ fn recycled_shared<T: Element>(bucket: usize, len: usize) -> Option<Vec<T>> {
     }
     let spare = {
         let mut store = store();
-        let spare = store.stacks.get_mut(stack_of::<T>(bucket))?.pop()?;
+        let store = &mut *store;
+        // A larger buffer that waits is taken before one more comes from the system.
+        let mut larger = (0..=LARGER).map(|more| stack_of::<T>(bucket + more));
+        let spare = larger.find_map(|at| store.stacks.get_mut(at)?.pop())?;
         store.bytes -= spare.bytes();
         spare
     };
@@ -356,7 +362,7 @@ mod tests {
     #[test]
     fn a_buffer_given_back_is_taken_again() {
         // A size that no other test uses, so that nobody takes it first.
-        let n = 777_777;
+        let n = 5_777_777;
         let v = take::<f64>(n);
         let (at, capacity) = (v.as_ptr(), v.capacity());
         give(v);
@@ -402,11 +408,11 @@ mod tests {
 
     #[test]
     fn a_foreign_buffer_serves_by_its_capacity() {
-        let mut v: Vec<u8> = Vec::with_capacity(3_333_333);
+        let mut v: Vec<u8> = Vec::with_capacity(33_333_333);
         v.push(1);
         let at = v.as_ptr();
         give(v);
-        let bucket = bucket_below(3_333_333).unwrap();
+        let bucket = bucket_below(33_333_333).unwrap();
         let w = zeros::<u8>(bucket_bytes(bucket));
         assert_eq!(w.as_ptr(), at);
         assert!(w.iter().all(|&b| b == 0));
