@@ -11,7 +11,7 @@ use crate::primitive::Primitive;
 use crate::provenance::Cut;
 use crate::rule::Rule;
 use crate::testing;
-use crate::tracer::{Applied, Call, Tracer, Values};
+use crate::tracer::{Applied, Call, Tracer, Values, only};
 use crate::value::{Repr, TrackedTensor};
 use autograd_kernels::expr::Program;
 use autograd_kernels::{Layout, SliceMut, View, bf16, f16, machine, memory};
@@ -63,7 +63,12 @@ pub fn apply_one(op: &dyn Primitive, inputs: &[&TrackedTensor]) -> Result<Tracke
 #[inline]
 pub fn apply_single(op: &dyn Primitive, inputs: &[&TrackedTensor], site: Site) -> Result<TrackedTensor> {
     if is_capturing() {
-        return only(op, apply_call(op, inputs, false, site)?.outputs, site);
+        return only(op, apply_call(op, inputs, false, site)?.outputs).map_err(|error| error.or_at(site));
+    }
+    if let Some(tracer) = hearing(inputs) {
+        let site = ON_BEHALF.get().unwrap_or(site);
+        let call = Call { op, inputs, aux: false, site };
+        return tracer.process_one(&call).map_err(|error| error.or_at(site));
     }
     if let Some(output) = op.as_pointwise().and_then(|pointwise| elementwise(pointwise, inputs)) {
         return Ok(TrackedTensor::from_plain(output));
@@ -80,11 +85,25 @@ pub fn apply_single(op: &dyn Primitive, inputs: &[&TrackedTensor], site: Site) -
         Some(Err(error)) => return Err(error.or_at(ON_BEHALF.get().unwrap_or(site))),
         None => {}
     }
-    only(op, apply_call(op, inputs, false, site)?.outputs, site)
+    only(op, apply_call(op, inputs, false, site)?.outputs).map_err(|error| error.or_at(site))
 }
 
-fn only(op: &dyn Primitive, outputs: Values, site: Site) -> Result<TrackedTensor> {
-    outputs.into_iter().next().ok_or_else(|| Error::internal(op.name(), "it has no output").or_at(site))
+/// The highest level among the inputs, where all of them are sound and heard.
+#[inline]
+fn hearing<'a>(inputs: &[&'a TrackedTensor]) -> Option<&'a Arc<dyn Tracer>> {
+    let mut top: Option<&Arc<dyn Tracer>> = None;
+    for input in inputs {
+        match &input.0 {
+            Repr::Plain(_) => {}
+            Repr::Traced(tracer) if tracer.is_active() => {
+                if top.is_none_or(|t| t.level() < tracer.level()) {
+                    top = Some(tracer);
+                }
+            }
+            Repr::Traced(_) | Repr::Failed(_) => return None,
+        }
+    }
+    top
 }
 
 /// Applies an op on behalf of a level: auxiliary outputs on demand, the user's line given.

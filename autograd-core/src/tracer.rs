@@ -1,6 +1,6 @@
 //! What it takes to watch values.
 
-use crate::error::{Result, Site};
+use crate::error::{Error, Result, Site};
 use crate::in_place::{Obstacle, Rewrite, Rewritten};
 use crate::level::Level;
 use crate::primitive::Primitive;
@@ -26,6 +26,11 @@ pub struct Call<'a> {
     pub aux: bool,
     /// The user's line.
     pub site: Site,
+}
+
+/// The output of an op that has one.
+pub(crate) fn only(op: &dyn Primitive, outputs: Values) -> Result<TrackedTensor> {
+    outputs.into_iter().next().ok_or_else(|| Error::internal(op.name(), "it has no output"))
 }
 
 /// What an application gives: outputs, and auxiliary outputs where they were wanted and the
@@ -70,6 +75,15 @@ pub trait Tracer: Any + Debug + Send + Sync {
     /// # Errors
     /// Whatever the op or the levels below report.
     fn process(&self, call: &Call<'_>) -> Result<Applied>;
+
+    /// The same for an op of one output, of which no hints are wanted: the way of most ops, where a
+    /// level may do without lists. By default [`process`](Self::process).
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    fn process_one(&self, call: &Call<'_>) -> Result<TrackedTensor> {
+        only(call.op, self.process(call)?.outputs)
+    }
 
     /// A plain value that a function made for this one, a number for all elements, as the level
     /// sees it: a graph being captured makes a constant of it, so that what is computed from it

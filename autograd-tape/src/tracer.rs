@@ -91,22 +91,27 @@ impl Tracer for TapeTracer {
         self.record_in_place(call)
     }
 
-    fn process(&self, call: &Call<'_>) -> Result<Applied> {
-        let Call { op, inputs, aux, site } = *call;
-        let mut inner: SmallVec<[&TrackedTensor; 4]> = SmallVec::with_capacity(inputs.len());
-        let mut slots: SmallVec<[Option<Slot>; 4]> = SmallVec::with_capacity(inputs.len());
-        for input in inputs {
-            match Self::of(input).filter(|t| t.level == self.level) {
-                Some(tracer) => {
-                    inner.push(&tracer.value);
-                    slots.push(Some(tracer.slot));
-                }
-                None => {
-                    inner.push(input);
-                    slots.push(None);
-                }
+    fn process_one(&self, call: &Call<'_>) -> Result<TrackedTensor> {
+        let op = call.op;
+        if let Rule::Pointwise(pointwise) = op.rule()
+            && self.tape.rules.is_none()
+            && pointwise.expr().program().outputs().len() == 1
+            && open_region(self.level).is_none()
+        {
+            let (inner, slots) = self.operands(call.inputs);
+            let tracked = Mask::of(slots.len(), |i| slots[i].is_some());
+            let wanted = differentiable(Rule::Pointwise(pointwise), slots.len()).and(tracked);
+            if !wanted.is_empty() {
+                return self.record_elementwise(call, pointwise, wanted, &slots, &inner);
             }
         }
+        let outputs = self.process(call)?.outputs;
+        outputs.into_iter().next().ok_or_else(|| Error::internal(op.name(), "it has no output"))
+    }
+
+    fn process(&self, call: &Call<'_>) -> Result<Applied> {
+        let Call { op, inputs, aux, site } = *call;
+        let (inner, slots) = self.operands(inputs);
         let replaced = match &self.tape.rules {
             Some(rules) => match rules.choice(op, Mask::of(inputs.len(), |i| slots[i].is_some())) {
                 Choice::Own => None,
@@ -146,7 +151,8 @@ impl Tracer for TapeTracer {
         if let (Rule::Pointwise(pointwise), None, false) = (rule, &region, aux)
             && pointwise.expr().program().outputs().len() == 1
         {
-            return self.record_elementwise(call, pointwise, wanted, &slots, &inner);
+            let y = self.record_elementwise(call, pointwise, wanted, &slots, &inner)?;
+            return Ok(Applied { outputs: smallvec![y], aux: Values::new() });
         }
         // Aux(k) is declared last; whether hints are needed is known before the outputs are.
         let early = residuals(rule, wanted, inputs.len(), 1);
@@ -221,6 +227,29 @@ impl Tracer for TapeTracer {
 }
 
 impl TapeTracer {
+    /// The operands one level below, and where those of this tape were recorded.
+    #[inline]
+    fn operands<'a>(
+        &self,
+        inputs: &[&'a TrackedTensor],
+    ) -> (SmallVec<[&'a TrackedTensor; 4]>, SmallVec<[Option<Slot>; 4]>) {
+        let mut inner: SmallVec<[&TrackedTensor; 4]> = SmallVec::with_capacity(inputs.len());
+        let mut slots: SmallVec<[Option<Slot>; 4]> = SmallVec::with_capacity(inputs.len());
+        for input in inputs {
+            match Self::of(input).filter(|t| t.level == self.level) {
+                Some(tracer) => {
+                    inner.push(&tracer.value);
+                    slots.push(Some(tracer.slot));
+                }
+                None => {
+                    inner.push(input);
+                    slots.push(None);
+                }
+            }
+        }
+        (inner, slots)
+    }
+
     /// The way of most ops, an expression of one output: no hints, nothing to count.
     fn record_elementwise(
         &self,
@@ -229,7 +258,7 @@ impl TapeTracer {
         wanted: Mask,
         slots: &[Option<Slot>],
         inner: &[&TrackedTensor],
-    ) -> Result<Applied> {
+    ) -> Result<TrackedTensor> {
         if inner.iter().any(|x| x.is_deferred()) {
             // What is kept is there before an op could take it in.
             op.expr().reverse(wanted, Mask::one(0), |reverse| {
@@ -262,7 +291,7 @@ impl TapeTracer {
         let prints = self.tape.fingerprints(&kept);
         let id = {
             let Some(mut record) = self.tape.live() else {
-                return Ok(Applied { outputs: smallvec![y], aux: Values::new() });
+                return Ok(y);
             };
             for (slot, value) in slots.iter().zip(inner) {
                 inputs.push(match slot {
@@ -276,7 +305,7 @@ impl TapeTracer {
         };
         let slot = Slot { node: id, output: 0 };
         let tracer = Self { tape: self.tape.clone(), level: self.level, slot, value: y };
-        Ok(Applied { outputs: smallvec![TrackedTensor::from_tracer(Arc::new(tracer))], aux: Values::new() })
+        Ok(TrackedTensor::from_tracer(Arc::new(tracer)))
     }
 
     /// For a node of a region: the operands that the region, or one around it, does not make
