@@ -29,7 +29,7 @@ pub(crate) use working::Working;
 
 /// Counters of the buffer pool, for buffers of 4 KiB and more: smaller ones are not counted, so
 /// that they stay cheap, and neither are the tiles that a thread keeps for its own work (256 KiB at
-/// the most).
+/// the most). What waits on a thread's own stacks is neither live nor pooled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryStats {
     /// Bytes of buffers taken (or adopted) and not given back (or released).
@@ -78,19 +78,32 @@ thread_local! {
     static SMALL: RefCell<Vec<Stack>> = const { RefCell::new(Vec::new()) };
     /// Whether this thread runs a graph: see [`staying`].
     static STAYING: Cell<bool> = const { Cell::new(false) };
+    /// Whether memory is being measured: see [`measuring`].
+    static MEASURING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f`, which takes no buffer that is much larger than asked for, whatever waits in the store: so
+/// that the bytes it takes are the same each time.
+pub fn measuring<R>(f: impl FnOnce() -> R) -> R {
+    with_mark(&MEASURING, f)
+}
+
+/// Runs `f` while a mark of this thread is set.
+fn with_mark<R>(mark: &'static std::thread::LocalKey<Cell<bool>>, f: impl FnOnce() -> R) -> R {
+    struct Restore(&'static std::thread::LocalKey<Cell<bool>>, bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            self.0.set(self.1);
+        }
+    }
+    let _restore = Restore(mark, mark.replace(true));
+    f()
 }
 
 /// Runs `f`, and what it takes and gives back stays with this thread where it is no larger than
 /// 256 KiB: the next run finds it there, and takes no lock.
 pub fn staying<R>(f: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            STAYING.set(self.0);
-        }
-    }
-    let _restore = Restore(STAYING.replace(true));
-    f()
+    with_mark(&STAYING, f)
 }
 
 /// Whether buffers of a bucket stay with this thread now.
@@ -149,7 +162,7 @@ pub fn give<T: Element>(v: Vec<T>) {
     let bytes = v.capacity() * size_of::<T>();
     let Some(bucket) = bucket_below(bytes) else { return };
     if bucket < SHARED_FROM {
-        keep(bucket, v);
+        drop(keep(bucket, v));
     } else {
         give_shared(bucket, v);
     }
@@ -159,9 +172,13 @@ pub fn give<T: Element>(v: Vec<T>) {
 fn give_shared<T: Element>(bucket: usize, v: Vec<T>) {
     let bytes = v.capacity() * size_of::<T>();
     release(bytes);
-    if stays(bucket) {
-        return keep(bucket, v);
-    }
+    let v = match stays(bucket) {
+        true => match keep(bucket, v) {
+            Some(v) => v,
+            None => return,
+        },
+        false => v,
+    };
     let mut store = store();
     // Over the limit the buffer is freed, when `v` ends with this function.
     if store.bytes + bytes <= LIMIT.load(Relaxed) {
@@ -193,7 +210,7 @@ pub(crate) fn take_own<T: Element>(len: usize) -> Vec<T> {
 /// Gives back what [`take_own`] gave.
 pub(crate) fn give_own<T: Element>(v: Vec<T>) {
     match own_bucket::<T>(v.len()) {
-        Some(bucket) => keep(bucket, v),
+        Some(bucket) => drop(keep(bucket, v)),
         None => give(v),
     }
 }
@@ -204,20 +221,23 @@ fn own_bucket<T>(len: usize) -> Option<usize> {
     bucket_above(bytes).filter(|&bucket| bucket_bytes(bucket) <= OWN)
 }
 
-/// Puts a buffer on this thread's stacks.
+/// Puts a buffer on this thread's stacks; gives it back where they are full, or the thread is ending.
 #[inline]
-fn keep<T: Element>(bucket: usize, v: Vec<T>) {
-    // A thread that is ending has no stacks any more: then the buffer is freed.
+fn keep<T: Element>(bucket: usize, v: Vec<T>) -> Option<Vec<T>> {
+    let mut v = Some(v);
     let _ = SMALL.try_with(|small| {
         let Ok(mut stacks) = small.try_borrow_mut() else { return };
         let at = stack_of::<T>(bucket);
         if stacks.len() <= at {
             stacks.resize_with(at + 1, Stack::new);
         }
-        if stacks[at].len() < if bucket < SHARED_FROM { KEPT } else { KEPT_LARGE } {
+        if stacks[at].len() < if bucket < SHARED_FROM { KEPT } else { KEPT_LARGE }
+            && let Some(v) = v.take()
+        {
             stacks[at].push(v);
         }
     });
+    v
 }
 
 /// Counts `bytes` that leave the pool's care without [`give`]: a buffer moved into a tensor of
@@ -282,9 +302,11 @@ fn recycled_shared<T: Element>(bucket: usize, len: usize) -> Option<Vec<T>> {
     let spare = {
         let mut store = store();
         let store = &mut *store;
-        // A larger buffer that waits is taken before one more comes from the system.
-        let mut larger = (0..=LARGER).map(|more| stack_of::<T>(bucket + more));
-        let spare = larger.find_map(|at| store.stacks.get_mut(at)?.pop())?;
+        // A larger buffer that waits is taken before one more comes from the system; not to work in,
+        // where the bytes that are taken must not depend on what waits.
+        let larger = if MEASURING.get() || STAYING.get() || runs_a_task() { 0 } else { LARGER };
+        let mut stacks = (0..=larger).map(|more| stack_of::<T>(bucket + more));
+        let spare = stacks.find_map(|at| store.stacks.get_mut(at)?.pop())?;
         store.bytes -= spare.bytes();
         spare
     };
@@ -320,7 +342,8 @@ fn poison<T: Element>(v: &mut [T]) {
     }
 }
 
-/// Frees all buffers that lie ready: those that threads share and the small ones of this thread.
+/// Frees all buffers that lie ready: those that threads share, and those that stay with this thread.
+/// Every other thread keeps its own, at the most a few MiB, until it ends.
 pub fn trim() {
     let stacks = {
         let mut store = store();

@@ -137,7 +137,7 @@ pub(crate) fn sweep(
             node.kept = replays.residuals(&nodes, &reached).map_err(|e| e.or_at(site))?;
         }
         let seen = (!watches.is_empty()).then(|| (ct.clone(), node.kept.clone()));
-        let grads = on_behalf_of(site, || pull(&nodes, &*op, id, recorded, wanted, ct, &mut node, &metas))
+        let grads = on_behalf_of(site, || pull(&nodes, &*op, id, [recorded, wanted], ct, &mut node, &metas))
             .map_err(|error| error.or_at(site))?;
         if let Some((cts, kept)) = &seen {
             let (node, metas) = (&node, &metas[..]);
@@ -203,13 +203,12 @@ fn give(cts: &mut Cotangents, slot: Slot, ct: TrackedTensor, nodes: &Nodes<'_>) 
     Ok(())
 }
 
-/// Runs one node's reverse rule.
+/// Runs one node's reverse rule, recorded for some inputs and wanted for some of these.
 fn pull(
     nodes: &Nodes<'_>,
     op: &dyn Primitive,
     id: usize,
-    recorded: Mask,
-    wanted: Mask,
+    [recorded, wanted]: [Mask; 2],
     mut cts: Cotangents,
     node: &mut Node,
     metas: &[Meta],

@@ -268,7 +268,9 @@ impl Pool {
         let last = self.gate.fetch_sub(ENTRANT, Ordering::SeqCst) == ENTRANT;
         if last
             && self.waiting.load(Ordering::SeqCst)
-            && let Some(caller) = lock(&self.caller).take()
+            // Not taken out: who comes this far late may meet the caller of a later job, whose own last
+            // worker must find it too. Woken for nothing, a caller looks and sleeps again.
+            && let Some(caller) = lock(&self.caller).clone()
         {
             caller.unpark();
         }
