@@ -11,7 +11,7 @@ mod expression;
 mod laid;
 
 pub use expression::HOST_FUNCTIONS;
-pub use laid::{DeviceProgram, Home, Laid, LaidStep, LaidValue, Whole, compile, takes};
+pub use laid::{Declined, DeviceProgram, Home, Laid, LaidStep, LaidValue, Tried, Whole, compile, takes};
 
 use crate::apply::apply_call;
 use crate::error::{At, Error, Result, Site};
@@ -40,12 +40,21 @@ pub struct KernelCall {
     pub integers: SmallVec<[i64; 8]>,
     /// Factors, and what is added for stability.
     pub reals: SmallVec<[f64; 2]>,
+    /// The op that errors name, where it is not the one that is applied.
+    pub named: Option<&'static str>,
 }
 
 impl KernelCall {
     /// A kernel with these numbers.
     pub fn new(kernel: &'static str, integers: &[i64], reals: &[f64]) -> Self {
-        Self { kernel, integers: SmallVec::from_slice(integers), reals: SmallVec::from_slice(reals) }
+        let (integers, reals) = (SmallVec::from_slice(integers), SmallVec::from_slice(reals));
+        Self { kernel, integers, reals, named: None }
+    }
+
+    /// The same for an op that is a part of `op`, which errors name.
+    #[must_use]
+    pub fn within(self, op: &'static str) -> Self {
+        Self { named: Some(op), ..self }
     }
 }
 
@@ -80,7 +89,7 @@ pub trait DeviceKernels: Send + Sync {
     }
 
     /// A program made ready to run on a device as a whole, its closed-over values where these
-    /// tensors are; `None` where it cannot be.
+    /// tensors are, or why it is not.
     ///
     /// # Errors
     /// The device's: no memory, code that it refuses.
@@ -89,9 +98,9 @@ pub trait DeviceKernels: Send + Sync {
         program: &Laid,
         constants: &[Tensor],
         device: &Device,
-    ) -> Result<Option<Box<dyn DeviceProgram>>> {
+    ) -> Result<Tried<Box<dyn DeviceProgram>>> {
         let _ = (program, constants, device);
-        Ok(None)
+        Ok(Err(Declined::Device))
     }
 
     /// Begins to copy a tensor to the host's memory while the device goes on; `None` where there is
@@ -127,6 +136,11 @@ static KERNELS: OnceLock<Arc<dyn DeviceKernels>> = OnceLock::new();
 /// Gives the process kernels for its devices. Returns whether they were taken: the first ones stay.
 pub fn install(kernels: Arc<dyn DeviceKernels>) -> bool {
     KERNELS.set(kernels).is_ok()
+}
+
+/// Whether the process has kernels for its devices.
+pub fn installed() -> bool {
+    KERNELS.get().is_some()
 }
 
 /// Evaluates an op on plain values of one device that is not the CPU.

@@ -1,5 +1,20 @@
 // Functions of one or two numbers that CUDA's library lacks or defines otherwise, for generated kernels.
 
+// A number as an integer of a type, as Rust's `as`: cut off, held within the type's bounds, 0 for NaN.
+template <class A> __device__ inline void cut_off(A x, unsigned char& to) {
+    to = x > A(0) ? x < A(255) ? (unsigned char)x : 255 : 0;
+}
+template <class A> __device__ inline void cut_off(A x, u32& to) {
+    to = x > A(0) ? x < A(4294967296.0) ? (u32)x : 0xffffffffu : 0;
+}
+template <class A> __device__ inline void cut_off(A x, i64& to) {
+    const A bound = A(9223372036854775808.0);
+    if (x != x) to = 0;
+    else if (x >= bound) to = 0x7fffffffffffffffll;
+    else if (x < -bound) to = -0x7fffffffffffffffll - 1;
+    else to = (i64)x;
+}
+
 template <class A> __device__ inline A sign_of(A x) { return x != x ? x : A(x > A(0)) - A(x < A(0)); }
 template <class A> __device__ inline A sigmoid_of(A x) {
     A e = exp(-fabs(x));

@@ -20,6 +20,10 @@ pub enum Element {
     BF16,
     /// Bytes: masks of 0 and 1.
     U8,
+    /// 32-bit unsigned integers, computed in f64.
+    U32,
+    /// 64-bit integers, computed in f64 as on the CPU: exact up to 2⁵³.
+    I64,
 }
 
 impl Element {
@@ -31,6 +35,8 @@ impl Element {
             DType::F16 => Some(Self::F16),
             DType::BF16 => Some(Self::BF16),
             DType::U8 => Some(Self::U8),
+            DType::U32 => Some(Self::U32),
+            DType::I64 => Some(Self::I64),
             _ => None,
         }
     }
@@ -42,19 +48,26 @@ impl Element {
             Element::F16 => "f16",
             Element::BF16 => "bf16",
             Element::U8 => "unsigned char",
+            Element::U32 => "u32",
+            Element::I64 => "i64",
         }
+    }
+
+    /// Whether what holds its numbers is f64.
+    fn is_wide(self) -> bool {
+        matches!(self, Element::F64 | Element::U32 | Element::I64)
     }
 
     fn load(self, from: &str) -> String {
         match self {
-            Element::U8 => format!("A({from})"),
+            Element::U8 | Element::U32 | Element::I64 => format!("A({from})"),
             _ => format!("A(widen({from}))"),
         }
     }
 
     fn store(self, value: &str, to: &str) -> String {
         match self {
-            Element::U8 => format!("{to} = (unsigned char)({value});"),
+            Element::U8 | Element::U32 | Element::I64 => format!("cut_off({value}, {to});"),
             // Through the type's own width, so that a double becomes a half in one rounding less.
             Element::F64 => format!("narrow(double({value}), {to});"),
             _ => format!("narrow(float({value}), {to});"),
@@ -66,11 +79,12 @@ impl Element {
 /// elements, and `name_strided(g, x₀ …, y₀ …, p₀ …)` for inputs of any strides (0 along broadcast
 /// dimensions) and contiguous outputs, where
 /// `g = { u64 n; u32 rank; u32 dims[8]; u64 strides[INPUTS][8]; }`. Parameters are doubles. It is
-/// computed in f64 where any buffer is of that type, otherwise in f32. Threads walk by the grid.
+/// computed in f64 where any buffer is of that type or of integers that f32 cannot hold, otherwise
+/// in f32. Threads walk by the grid.
 ///
 /// `inputs` and `outputs` name the type of each buffer, as many as the program has.
 pub fn pointwise(name: &str, program: &Program, inputs: &[Element], outputs: &[Element]) -> Source {
-    let wide = inputs.iter().chain(outputs).any(|e| *e == Element::F64);
+    let wide = inputs.iter().chain(outputs).any(|e| e.is_wide());
     let accumulator = if wide { "double" } else { "float" };
     let mut buffers = Vec::new();
     buffers.extend(inputs.iter().enumerate().map(|(i, e)| format!("const {}* x{i}", e.storage())));

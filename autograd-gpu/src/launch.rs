@@ -13,7 +13,7 @@ mod modules;
 mod replay;
 
 use crate::{Plan, plan, sequence, takes};
-use autograd_core::device::{self, DeviceKernels, DeviceProgram, HostCopy, Laid, Tensors};
+use autograd_core::device::{self, Declined, DeviceKernels, DeviceProgram, HostCopy, Laid, Tensors, Tried};
 use autograd_core::{At, Error, Meta, Primitive, Result, Signature, Tensor};
 use candle_core::cuda_backend::cudarc::driver::sys::CUresult;
 use candle_core::cuda_backend::cudarc::driver::{
@@ -109,10 +109,14 @@ impl DeviceKernels for Kernels {
         program: &Laid,
         constants: &[Tensor],
         device: &Device,
-    ) -> Result<Option<Box<dyn DeviceProgram>>> {
-        let (Device::Cuda(device), Some(sequence)) = (device, sequence(program)) else { return Ok(None) };
+    ) -> Result<Tried<Box<dyn DeviceProgram>>> {
+        let Device::Cuda(device) = device else { return Ok(Err(Declined::Device)) };
+        let sequence = match sequence(program) {
+            Ok(sequence) => sequence,
+            Err(declined) => return Ok(Err(declined)),
+        };
         let replay = Replay::new(&self.modules, device, sequence, program, constants)?;
-        Ok(replay.map(|replay| Box::new(replay) as Box<dyn DeviceProgram>))
+        Ok(replay.map(|replay| Box::new(replay) as Box<dyn DeviceProgram>).ok_or(Declined::Device))
     }
 
     fn to_host(&self, x: &Tensor) -> Result<Option<Box<dyn HostCopy>>> {

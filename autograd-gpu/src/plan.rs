@@ -5,6 +5,7 @@
 //! CPU. Only the addresses of buffers are put in by whoever executes it.
 
 mod attention;
+mod gather;
 mod index;
 mod norm;
 mod reduce;
@@ -82,6 +83,8 @@ pub struct Fault {
     pub bound: usize,
     /// Whether it is the class that a row belongs to.
     pub class: bool,
+    /// The op that the error names, where it is not the one that is applied.
+    pub named: Option<&'static str>,
 }
 
 impl Fault {
@@ -90,7 +93,7 @@ impl Fault {
     /// # Errors
     /// An index out of its range.
     pub fn judge(&self, op: &'static str, [met, index, position]: [u64; 3]) -> Result<()> {
-        let (index, bound) = (index as i64, self.bound);
+        let (index, bound, op) = (index as i64, self.bound, self.named.unwrap_or(op));
         match (met, self.class) {
             (0, _) => Ok(()),
             (_, true) => Err(Error::argument(
@@ -139,7 +142,7 @@ impl Plan {
 /// The plan for an op on inputs like these; `None` where there are no kernels for this application.
 /// `hints` asks for the auxiliary outputs.
 pub fn plan(op: &dyn Primitive, inputs: &[Meta], signature: &Signature, hints: bool) -> Option<Plan> {
-    made(op, Draft { inputs, signature, whole: false, plan: Plan { hints, ..Plan::default() } })
+    made(op, Draft { inputs, signature, whole: false, named: None, plan: Plan { hints, ..Plan::default() } })
 }
 
 /// The plan for an op within a sequence, where candle's kernels are no alternative.
@@ -149,10 +152,10 @@ pub(crate) fn plan_within(
     signature: &Signature,
     hints: bool,
 ) -> Option<Plan> {
-    made(op, Draft { inputs, signature, whole: true, plan: Plan { hints, ..Plan::default() } })
+    made(op, Draft { inputs, signature, whole: true, named: None, plan: Plan { hints, ..Plan::default() } })
 }
 
-fn made(op: &dyn Primitive, draft: Draft<'_>) -> Option<Plan> {
+fn made(op: &dyn Primitive, mut draft: Draft<'_>) -> Option<Plan> {
     let inputs = draft.inputs;
     let mut all = inputs.iter().chain(&draft.signature.outputs);
     if all.any(|x| x.elements() == 0) || inputs.is_empty() {
@@ -165,12 +168,13 @@ fn made(op: &dyn Primitive, draft: Draft<'_>) -> Option<Plan> {
     }
     let call = op.kernel()?;
     let make = FAMILIES.iter().find(|(name, _)| *name == call.kernel)?.1;
+    draft.named = call.named;
     make(draft, &call)
 }
 
 type Make = fn(Draft<'_>, &KernelCall) -> Option<Plan>;
 
-const FAMILIES: [(&str, Make); 23] = [
+const FAMILIES: [(&str, Make); 28] = [
     ("softmax", rows::softmax),
     ("softmax_vjp", rows::softmax),
     ("log_softmax", rows::softmax),
@@ -186,6 +190,11 @@ const FAMILIES: [(&str, Make); 23] = [
     ("dropout", index::dropout),
     ("index_select", index::select),
     ("index_add", index::add),
+    ("gather", gather::gather),
+    ("scatter", gather::scatter),
+    ("scatter_add", gather::scatter),
+    ("pick_class", gather::classes),
+    ("place_class", gather::classes),
     ("max_pool2d", window::max_pool),
     ("max_pool2d_indices", window::max_pool_indices),
     ("max_pool2d_vjp", window::max_pool_vjp),
@@ -220,6 +229,8 @@ struct Draft<'a> {
     signature: &'a Signature,
     /// Whether it is a part of a sequence.
     whole: bool,
+    /// The op that errors name.
+    named: Option<&'static str>,
     plan: Plan,
 }
 
@@ -242,8 +253,17 @@ impl Draft<'_> {
     fn fault(&mut self, bound: usize, class: bool) -> Argument {
         self.plan.rooms.push(Room { bytes: 24, zeroed: true });
         let room = self.plan.rooms.len() - 1;
-        self.plan.fault = Some(Fault { room, bound, class });
+        self.plan.fault = Some(Fault { room, bound, class, named: self.named });
         Argument::Room(room)
+    }
+
+    /// Copies n elements in row-major order; `None` for more than a copy counts.
+    fn copied(&mut self, from: Argument, to: Argument, dtype: DType, n: usize) -> Option<()> {
+        let steps = [0, 0, 0, 0, 0, 0, 0, 1];
+        let walk = steps.into_iter().chain(steps).fold(Structure::default().u64(n), Structure::u64);
+        let walk = [1, 1, 1, 1, 1, 1, 1, n].into_iter().try_fold(walk, Structure::u32)?;
+        let entry = format!("copy_{}", dtype.size_in_bytes());
+        self.launch("copy", entry, [blocks_for(n), 1], BLOCK as usize, vec![from, to, walk.done()])
     }
 
     /// An auxiliary output where hints are wanted, else room for it.
@@ -408,7 +428,7 @@ mod tests {
 
     #[test]
     fn what_kernels_report_is_an_error() {
-        let fault = Fault { room: 0, bound: 5, class: true };
+        let fault = Fault { room: 0, bound: 5, class: true, named: None };
         assert!(fault.judge("op", [0, 9, 9]).is_ok());
         let error = fault.judge("op", [1, u64::MAX, 3]).expect_err("an index was reported");
         assert!(error.to_string().contains("target -1 of row 3 is not one of 5 classes"));

@@ -10,7 +10,7 @@ mod product;
 
 use crate::plan::plan_within;
 use crate::{Argument, Fault, Plan, Words};
-use autograd_core::device::{Home, Laid, LaidValue};
+use autograd_core::device::{Declined, Home, Laid, LaidValue, Tried};
 use autograd_core::{DType, DeviceLocation, Error, Layout, Meta, Primitive, Result, Signature, Site};
 pub use expression::Expression;
 pub use product::{Factor, Product};
@@ -145,8 +145,11 @@ fn blocks(n: usize) -> [u32; 2] {
 /// The kernels of [`KernelCall`](autograd_core::device::KernelCall) that are made of others here.
 pub const COMPOSED: [&str; 4] = ["matmul", "cast", "cat", "embed"];
 
-/// The sequence of a program; `None` where an op has no launches.
-pub fn sequence(program: &Laid) -> Option<Sequence> {
+/// The sequence of a program.
+///
+/// # Errors
+/// [`Declined::Op`] for an op without launches.
+pub fn sequence(program: &Laid) -> Tried<Sequence> {
     let mut draft = Draft::default();
     draft.made.arena = program.bytes;
     for step in &program.steps {
@@ -154,13 +157,16 @@ pub fn sequence(program: &Laid) -> Option<Sequence> {
             [&step.reads, &step.writes].map(|values| values.iter().map(Placed::of).collect::<Vec<_>>());
         draft.used = 0;
         draft.site = Some(step.site);
-        match &step.op {
-            Some(op) => draft.op(&**op, &reads, &writes)?,
-            None => draft.copy(reads.first()?, writes.first()?)?,
-        }
+        let launched = match (&step.op, &reads[..], &writes[..]) {
+            (Some(op), ..) => draft.op(&**op, &reads, &writes),
+            (None, [x], [y]) => draft.copy(x, y),
+            (None, ..) => None,
+        };
+        let op = step.op.as_ref().map_or("copy", |op| op.name());
+        launched.ok_or(Declined::Op { op, site: step.site })?;
         draft.made.rooms = draft.made.rooms.max(draft.used);
     }
-    Some(draft.made)
+    Ok(draft.made)
 }
 
 /// Whether a sequence can have this application of an op.
@@ -213,7 +219,14 @@ struct Draft {
 
 impl Draft {
     fn op(&mut self, op: &dyn Primitive, reads: &[Placed], writes: &[Placed]) -> Option<()> {
-        if reads.iter().chain(writes).any(|x| x.layout.elements() == 0) {
+        let empty = |x: &Placed| x.layout.elements() == 0;
+        if !writes.is_empty() && writes.iter().all(empty) {
+            // There is nothing to write; indices would have to be judged all the same.
+            let judged = |x: &Placed| matches!(x.dtype, DType::U32 | DType::I64) && !empty(x);
+            return (!reads.iter().any(judged)).then_some(());
+        }
+        let parts = op.kernel().is_some_and(|call| matches!(call.kernel, "cat" | "embed"));
+        if !parts && reads.iter().chain(writes).any(empty) {
             return None;
         }
         if let Some(pointwise) = op.as_pointwise() {

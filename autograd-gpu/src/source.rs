@@ -37,7 +37,7 @@ impl Source {
 /// A file: its name, its text, the kernels in it that exist for every float type, and the others.
 type File = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);
 
-const FILES: [File; 10] = [
+const FILES: [File; 11] = [
     (
         "softmax",
         include_str!("../cuda/softmax.cu"),
@@ -73,6 +73,27 @@ const FILES: [File; 10] = [
         include_str!("../cuda/embedding.cu"),
         &["index_select", "index_add"],
         &["count_indices", "starts_of_rows", "order_indices"],
+    ),
+    (
+        "gather",
+        include_str!("../cuda/gather.cu"),
+        &["scatter_add"],
+        &[
+            "gather_1",
+            "gather_2",
+            "gather_4",
+            "gather_8",
+            "scatter_1",
+            "scatter_2",
+            "scatter_4",
+            "scatter_8",
+            "pick_class_2",
+            "pick_class_4",
+            "pick_class_8",
+            "place_class_2",
+            "place_class_4",
+            "place_class_8",
+        ],
     ),
     (
         "attention",

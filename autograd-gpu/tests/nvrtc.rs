@@ -30,6 +30,8 @@ fn generated() -> Vec<Source> {
         of("group_f64", Element::F64),
         of("group_f16", Element::F16),
         of("group_bf16", Element::BF16),
+        of("group_u32", Element::U32),
+        of("group_i64", Element::I64),
     ]
 }
 

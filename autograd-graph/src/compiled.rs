@@ -3,7 +3,7 @@
 use crate::code::{Code, Engine};
 use crate::elsewhere::{Elsewhere, device_of};
 use crate::executor::Executor;
-use crate::explain::Explanation;
+use crate::explain::{DeviceExplanation, Explanation};
 use crate::graph::Graph;
 use crate::passes::Passes;
 use crate::plan::{Plan, SharedPlan};
@@ -122,9 +122,12 @@ impl Compiled {
         self.0.plan.bytes
     }
 
-    /// What was fused, what is planned, and what a run is predicted to cost.
+    /// What was fused, what is planned, what a run is predicted to cost, and how it runs on the
+    /// devices where it has run.
     pub fn explain(&self) -> Explanation {
-        Explanation::new(&self.0.plan, &self.0.code, self.0.source.program().instructions.len())
+        let of = |(location, declined)| DeviceExplanation { location, declined };
+        let devices = self.0.elsewhere.places().into_iter().map(of).collect();
+        Explanation::new(&self.0.plan, &self.0.code, self.0.source.program().instructions.len(), devices)
     }
 
     /// An executor with an arena of its own, to be run without locks.

@@ -2,33 +2,39 @@
 //! said in ops that they have, laid out in one arena by the planner of the CPU, and replayed as one
 //! thing. Otherwise the program after the passes runs op by op, each fused group as one kernel.
 
-use crate::graph::{Graph, meta_of};
+mod laid;
+mod smaller;
+
+use crate::graph::Graph;
 use crate::passes::Passes;
-use crate::plan::{External, Kernel, Plan, Read, Write};
-use autograd_core::device::{self, Home, Laid, LaidStep, LaidValue, Whole};
-use autograd_core::kernels::Layout;
-use autograd_core::kernels::arena::Region;
-use autograd_core::smallvec::SmallVec;
-use autograd_core::{
-    Buffer, DType, DeviceLocation, Error, Instruction, Meta, Operand, Prim, Program, Result, TrackedTensor,
-    Values, algebra, apply_call, dtype_of, on_behalf_of,
-};
+use crate::plan::Plan;
+use autograd_core::device::{self, Declined, Whole};
+use autograd_core::{Buffer, DeviceLocation, Error, Program, Result, TrackedTensor, algebra};
 use autograd_tape::run_recorded;
+use laid::laid;
 use parking_lot::Mutex;
+use smaller::in_smaller_ops;
 use std::sync::Arc;
 
 /// A graph's programs for devices, made at the first run there.
 #[derive(Default)]
 pub(crate) struct Elsewhere(Mutex<Vec<Made>>);
 
-/// What runs on a device.
+/// A program made ready for a device.
 #[derive(Clone)]
 struct Made {
     location: DeviceLocation,
     passes: bool,
-    program: Arc<Program>,
-    /// The program as one thing, where the device's kernels take it.
-    whole: Option<Arc<Whole>>,
+    runs: Runs,
+}
+
+/// How it runs there. What it closes over is moved there once, for the one that is taken.
+#[derive(Clone)]
+enum Runs {
+    /// As one thing, by the device's kernels.
+    Whole(Arc<Whole>),
+    /// Op by op, and why.
+    Ops(Arc<Program>, Arc<[Declined]>),
 }
 
 /// A value on another device than the CPU, where there is one among these.
@@ -37,7 +43,8 @@ pub(crate) fn device_of<'a>(inputs: &[&'a TrackedTensor]) -> Option<&'a TrackedT
 }
 
 impl Elsewhere {
-    /// Runs a graph where `like`, one of the inputs, is: after the passes, or as it was captured.
+    /// Runs a graph where `like`, one of the inputs, is: after the passes, which watched values do
+    /// not reach, or as it was captured.
     pub(crate) fn run(
         &self,
         graph: &Graph,
@@ -54,151 +61,57 @@ impl Elsewhere {
         let made = match known {
             Some(made) => made,
             None => {
-                let graph = match passes {
-                    // Blocks of rows are for the CPU's cache.
-                    Some(passes) => {
-                        graph.without_checkpoints().optimise(&Passes { block: false, ..*passes })?
-                    }
-                    None => graph.clone(),
+                let runs = match passes {
+                    Some(passes) => optimised(graph, passes, like)?,
+                    None => Runs::Ops(Arc::new(moved(graph.program().clone(), like)?), Arc::new([])),
                 };
-                let whole = match passes {
-                    Some(_) => whole(graph.program(), like)?.map(Arc::new),
-                    None => None,
-                };
-                let program = Arc::new(moved(graph.program().clone(), like)?);
-                let made = Made { location, passes: passes.is_some(), program, whole };
+                let made = Made { location, passes: passes.is_some(), runs };
                 self.0.lock().push(made.clone());
                 made
             }
         };
-        match made.whole {
-            Some(whole) if inputs.iter().all(|x| x.plain().is_some()) => whole.run(inputs),
-            _ => run_recorded(&made.program, inputs),
+        match &made.runs {
+            Runs::Whole(whole) => whole.run(inputs),
+            Runs::Ops(program, _) => run_recorded(program, inputs),
         }
+    }
+
+    /// Where the graph has run after its passes, and what kept it from running as one thing there.
+    pub(crate) fn places(&self) -> Vec<(DeviceLocation, Vec<Declined>)> {
+        let place = |made: &Made| match &made.runs {
+            Runs::Whole(_) => (made.location, Vec::new()),
+            Runs::Ops(_, declined) => (made.location, declined.to_vec()),
+        };
+        self.0.lock().iter().filter(|made| made.passes).map(place).collect()
     }
 }
 
-/// The program made ready for the device of `like`; `None` where its kernels do not take all of it.
-fn whole(program: &Program, like: &TrackedTensor) -> Result<Option<Whole>> {
-    let Some(program) = in_smaller_ops(program) else { return Ok(None) };
-    let program = moved(program, like)?;
+/// The graph after the passes, for the device of `like`.
+fn optimised(graph: &Graph, passes: &Passes, like: &TrackedTensor) -> Result<Runs> {
+    // Blocks of rows are for the CPU's cache.
+    let graph = graph.without_checkpoints().optimise(&Passes { block: false, ..*passes })?;
+    Ok(match whole(graph.program(), like)? {
+        Ok(whole) => Runs::Whole(Arc::new(whole)),
+        Err(declined) => Runs::Ops(Arc::new(moved(graph.program().clone(), like)?), declined.into()),
+    })
+}
+
+/// The program made ready for the device of `like`, or why its kernels do not take all of it.
+fn whole(program: &Program, like: &TrackedTensor) -> Result<std::result::Result<Whole, Vec<Declined>>> {
+    if !device::installed() {
+        return Ok(Err(vec![Declined::Device]));
+    }
+    let program = match in_smaller_ops(program)? {
+        Ok(program) => moved(program, like)?,
+        Err(declined) => return Ok(Err(declined)),
+    };
     // Nothing is written over what it reads: the device's kernels do not say that they may.
     let plan = Plan::new(&program, false)?;
-    match laid(&plan, &program)? {
-        Some(laid) => device::compile(&laid, like),
-        None => Ok(None),
-    }
-}
-
-/// How often ops are taken apart: a fused backward kernel, then what it is made of.
-const ROUNDS: usize = 4;
-
-/// The program in ops that the device's kernels take or that are views; `None` where some op cannot
-/// be said so.
-fn in_smaller_ops(program: &Program) -> Option<Program> {
-    let mut program = program.clone();
-    for _ in 0..ROUNDS {
-        let open: Vec<bool> = program.instructions.iter().map(|step| !is_taken(&program, step)).collect();
-        if !open.contains(&true) {
-            return Some(program);
-        }
-        let hints = program.instructions.iter().any(|step| step.aux > 0);
-        let run = |x: &[TrackedTensor]| run_opened(&program, &open, x);
-        // An op that cannot be taken apart leaves the program to those that run it op by op.
-        let opened = Graph::capture_with(run, &program.inputs, hints).ok()?;
-        program = opened.program().clone();
-    }
-    None
-}
-
-/// Whether an instruction needs no launch, or the device's kernels take it.
-fn is_taken(program: &Program, step: &Instruction) -> bool {
-    let metas: Vec<Meta> = step.operands.iter().map(|o| meta_of(program, *o)).collect();
-    let layouts: Vec<Layout> = metas.iter().map(|x| Layout::contiguous(x.shape)).collect();
-    let refs: SmallVec<[&Layout; 4]> = layouts.iter().collect();
-    let view = matches!(step.outputs[..], [y] if step.op.view(&y, &refs).is_some());
-    view || step.op.infer(&metas).is_ok_and(|signature| device::takes(&*step.op, &metas, &signature))
-}
-
-/// Runs a program on values that are being captured, some of its ops by their decomposition.
-fn run_opened(program: &Program, open: &[bool], inputs: &[TrackedTensor]) -> Result<Vec<TrackedTensor>> {
-    let mut made: Vec<Values> = Vec::with_capacity(program.instructions.len());
-    let read = |made: &[Values], operand: Operand| match operand {
-        Operand::Input(i) => inputs[i].clone(),
-        Operand::Constant(i) => program.constants[i].clone(),
-        Operand::Result { instruction, output } => made[instruction][output].clone(),
+    let made = match laid(&plan, &program)? {
+        Ok(laid) => device::compile(&laid, like)?,
+        Err(declined) => Err(declined),
     };
-    for (step, open) in program.instructions.iter().zip(open) {
-        let operands: Vec<TrackedTensor> = step.operands.iter().map(|o| read(&made, *o)).collect();
-        let refs: Vec<&TrackedTensor> = operands.iter().collect();
-        made.push(on_behalf_of(step.site, || {
-            if *open {
-                let parts = step.op.decompose(&refs)?;
-                let parts = parts.filter(|parts| parts.len() == step.outputs.len());
-                return parts
-                    .ok_or_else(|| Error::mode(step.op.name(), "device", "it cannot be taken apart"));
-            }
-            let applied = apply_call(&*step.op, &refs, step.aux > 0, step.site)?;
-            Ok(applied.outputs.into_iter().chain(applied.aux).collect())
-        })?);
-    }
-    Ok(program.outputs.iter().map(|o| read(&made, *o)).collect())
-}
-
-/// The plan in the words of a device; `None` for a step that only the CPU has.
-fn laid(plan: &Plan, program: &Program) -> Result<Option<Laid>> {
-    let region = |region: &Region, layout: Layout| LaidValue {
-        home: Home::Arena,
-        at: region.offset,
-        layout,
-        dtype: dtype_of(region.kind),
-    };
-    let mut steps = Vec::with_capacity(plan.steps.len());
-    for step in &plan.steps {
-        let op: Option<Prim> = match &step.kernel {
-            Kernel::Op(op) => Some(op.clone()),
-            Kernel::Copy => None,
-            Kernel::Fused { .. } | Kernel::Blocked { .. } => return Ok(None),
-        };
-        let outside = |home: Home, dtype: DType, layout: Layout| LaidValue { home, at: 0, layout, dtype };
-        let reads: Vec<LaidValue> = step
-            .reads
-            .iter()
-            .map(|(read, layout)| match *read {
-                Read::Arena(i) => region(&step.read_regions[i], *layout),
-                Read::Output(k) => outside(Home::Output(k), plan.outputs[k].dtype, *layout),
-                Read::External(i) => match step.externals[i] {
-                    External::Input(i) => outside(Home::Input(i), plan.inputs[i].dtype, *layout),
-                    External::Constant(i) => {
-                        outside(Home::Constant(i), program.constants[i].dtype(), *layout)
-                    }
-                },
-            })
-            .collect();
-        let metas: Vec<Meta> = reads.iter().map(LaidValue::meta).collect();
-        let made: Vec<Meta> = match &op {
-            Some(op) => {
-                let signature = op.infer(&metas)?;
-                signature.outputs.into_iter().chain(signature.aux).collect()
-            }
-            None => metas,
-        };
-        let writes = step
-            .writes
-            .iter()
-            .zip(&made)
-            .map(|(write, meta)| {
-                let layout = Layout::contiguous(meta.shape);
-                match *write {
-                    Write::Arena(i) => region(&step.write_regions[i], layout),
-                    Write::Output(k) => outside(Home::Output(k), meta.dtype, layout),
-                }
-            })
-            .collect();
-        steps.push(LaidStep { op, reads, writes, site: step.site });
-    }
-    let (inputs, outputs) = (plan.inputs.clone(), plan.outputs.clone());
-    Ok(Some(Laid { steps, bytes: plan.bytes, inputs, constants: program.constants.clone(), outputs }))
+    Ok(made.map_err(|declined| vec![declined]))
 }
 
 /// A program whose constants lie where `like` does.
@@ -222,9 +135,10 @@ fn mismatch(devices: Vec<DeviceLocation>) -> Error {
 #[cfg(test)]
 mod tests {
     use crate::{compile, jit, value_and_grad};
+    use autograd_core::device::Declined;
     use autograd_core::testing::elsewhere;
     use autograd_core::{DType, Device, Error, Result, Tensor, TrackedTensor};
-    use autograd_ops::{TensorAutograd, norm};
+    use autograd_ops::{TensorAutograd, compare, norm};
     use autograd_tape::GradientTape;
 
     fn vector(len: usize, factor: f64) -> Result<TrackedTensor> {
@@ -288,6 +202,33 @@ mod tests {
             Ok(tape.gradient(&dx.sum()?, &[&v])?.remove(0))
         };
         close(&gradient(&elsewhere(&x)?)?, &gradient(&x)?)
+    }
+
+    /// The gradient of a choice is an expression of nothing but its mask.
+    #[test]
+    fn what_is_made_of_masks_alone_has_its_type() -> Result<()> {
+        let mask = TrackedTensor::from_vec(vec![1u8, 0, 0, 3, 1, 0], &[6])?;
+        let chosen = |x: &[TrackedTensor]| compare::where_cond(&x[1], &x[0], 0)?.sum();
+        let (x, step) = (vector(6, 0.5)?, jit(value_and_grad(chosen)));
+        let (here, there) = (step.call(&[&x, &mask])?, step.call(&[&elsewhere(&x)?, &elsewhere(&mask)?])?);
+        assert_eq!(there[1].dtype(), x.dtype());
+        close(&there[1], &here[1])
+    }
+
+    #[test]
+    fn a_graph_says_how_it_runs_on_a_device() -> Result<()> {
+        let (x, sum) = (vector(6, 0.5)?, jit(|x: &[TrackedTensor]| Ok(vec![x[0].tanh()?.sum()?])));
+        sum.call(&[&x])?;
+        assert!(sum.explain(&[&x])?.devices.is_empty());
+        let far = elsewhere(&x)?;
+        sum.call(&[&far])?;
+        let explained = sum.explain(&[&far])?;
+        assert!(matches!(&explained.devices[..], [device] if device.declined == [Declined::Device]));
+        assert!(
+            explained.to_string().contains("op by op:\n      there are no kernels for it"),
+            "{explained}"
+        );
+        Ok(())
     }
 
     #[test]

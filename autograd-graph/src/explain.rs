@@ -2,6 +2,8 @@
 
 use crate::code::Code;
 use crate::plan::{Kernel, Plan};
+use autograd_core::DeviceLocation;
+use autograd_core::device::Declined;
 use std::fmt;
 
 /// What was fused, what is planned, and what a run is predicted to cost. It prints as a table.
@@ -19,6 +21,17 @@ pub struct Explanation {
     pub operations: u64,
     /// Predicted bytes that a run reads and writes.
     pub bytes_moved: u64,
+    /// The devices other than the CPU where it has run so far: the steps above are the CPU's.
+    pub devices: Vec<DeviceExplanation>,
+}
+
+/// How a graph runs on a device other than the CPU.
+#[derive(Clone, Debug)]
+pub struct DeviceExplanation {
+    /// The device.
+    pub location: DeviceLocation,
+    /// What kept it from running as one sequence of launches; nothing where it does.
+    pub declined: Vec<Declined>,
 }
 
 /// One step of a run.
@@ -37,7 +50,7 @@ pub struct StepExplanation {
 }
 
 impl Explanation {
-    pub(crate) fn new(plan: &Plan, code: &Code, captured: usize) -> Self {
+    pub(crate) fn new(plan: &Plan, code: &Code, captured: usize, devices: Vec<DeviceExplanation>) -> Self {
         let steps: Vec<StepExplanation> = plan
             .steps
             .iter()
@@ -67,6 +80,7 @@ impl Explanation {
             operations: steps.iter().map(|s| s.operations).sum(),
             bytes_moved: steps.iter().map(|s| s.bytes_moved).sum(),
             steps,
+            devices,
         }
     }
 }
@@ -91,6 +105,24 @@ impl fmt::Display for Explanation {
                 }
             }
             writeln!(f)?;
+        }
+        self.devices.iter().try_for_each(|device| writeln!(f, "{device}"))
+    }
+}
+
+impl fmt::Display for DeviceExplanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let location = self.location;
+        if self.declined.is_empty() {
+            return write!(f, "on {location:?} as one sequence of launches");
+        }
+        write!(f, "on {location:?} op by op:")?;
+        let mut said: Vec<String> = Vec::new();
+        for reason in self.declined.iter().map(ToString::to_string) {
+            if !said.contains(&reason) {
+                write!(f, "\n      {reason}")?;
+                said.push(reason);
+            }
         }
         Ok(())
     }

@@ -4,8 +4,8 @@ use autograd_core::kernels::machine::{Feed, MAX_INPUTS, MAX_OUTPUTS, Prepared, T
 use autograd_core::kernels::{Element, Kind, Layout, memory};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
-    DType, Definition, Error, Meta, Pointwise, Prim, Primitive, Result, Rule, ScalarExpr, Shape, Signature,
-    SliceMut, TrackedTensor, Values, View, algebra, apply, kind_of,
+    DType, Definition, Error, Mask, Meta, Pointwise, Prim, Primitive, Result, Rule, ScalarExpr, Shape,
+    Signature, SliceMut, TrackedTensor, Values, View, algebra, apply, kind_of,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -130,8 +130,17 @@ impl Primitive for Fused {
         if wide.iter().all(|x| *x.shape() != self.shape) {
             wide[0] = algebra::broadcast_to(&wide[0], &self.shape)?;
         }
+        let definition = self.pointwise.definition();
+        let mut pointwise = self.pointwise.clone();
+        if (0..wide.len()).all(|i| definition.masks.has(i)) {
+            // Masks say no type: the first is read as a number of the group's.
+            wide[0] = algebra::cast(&wide[0], self.dtype)?;
+            let masks = Mask::of(wide.len(), |i| i > 0);
+            let definition = Definition { masks, ..Definition::new("fused", definition.expr.clone()) };
+            pointwise = Pointwise::shared(Arc::new(definition), self.pointwise.params());
+        }
         let refs: SmallVec<[&TrackedTensor; 4]> = wide.iter().collect();
-        let whole = apply(&self.pointwise, &refs)?;
+        let whole = apply(&pointwise, &refs)?;
         let parts = whole.iter().zip(&self.outputs).map(|(x, out)| {
             let mut x = algebra::sum_to(x, &out.kept)?;
             if out.scale != 1.0 {

@@ -42,7 +42,7 @@ pub use capture::capture;
 pub use code::Engine;
 pub use compiled::{Compiled, Options};
 pub use executor::Executor;
-pub use explain::{Explanation, StepExplanation};
+pub use explain::{DeviceExplanation, Explanation, StepExplanation};
 pub use graph::{Constant, Graph};
 pub use jit_function::{Jit, compile, jit, jit_with, value_and_grad};
 pub use passes::{Passes, Recomputation};

@@ -340,6 +340,9 @@ impl Primitive for Gather {
         let all = all_batched(batched, inputs, size)?;
         Ok(Some(smallvec![apply_one(&Self { dim: self.dim + 1 }, &[&all[0], &all[1]])?]))
     }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("gather", &[self.dim as i64], &[]))
+    }
     fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
         let at = elsewhere::indices("gather", &inputs[1], inputs[0].dims()[self.dim])?;
         elsewhere::one(inputs[0].contiguous()?.gather(&at, self.dim)?)
@@ -387,6 +390,9 @@ impl Primitive for ScatterAdd {
     fn batch(&self, batched: Mask, inputs: &[&TrackedTensor], size: usize) -> Result<Option<Values>> {
         let all = all_batched(batched, inputs, size)?;
         Ok(Some(smallvec![apply_one(&Self { dim: self.dim + 1 }, &[&all[0], &all[1], &all[2]])?]))
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("scatter_add", &[self.dim as i64], &[]))
     }
     fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
         let at = elsewhere::indices("scatter_add", &inputs[1], inputs[0].dims()[self.dim])?;

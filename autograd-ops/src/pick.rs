@@ -6,7 +6,7 @@
 use crate::elsewhere;
 use crate::softmax::{all_batched, floats};
 use autograd_core::algebra::reshape;
-use autograd_core::device::Tensors;
+use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::kernels::{Layout, Slice, copy, index, memory};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{DType, Device};
@@ -30,6 +30,14 @@ pub(crate) struct Pick {
 pub(crate) struct Unpick {
     pub(crate) pick: Pick,
     pub(crate) classes: usize,
+}
+
+impl Pick {
+    /// What a device's kernel of this name is told.
+    fn call(&self, kernel: &'static str) -> KernelCall {
+        let ignored = [i64::from(self.ignore.is_some()), self.ignore.unwrap_or(0)];
+        KernelCall::new(kernel, &ignored, &[]).within(self.op)
+    }
 }
 
 /// The targets as a kernel takes them, and the rows to ignore, whose class is set to 0.
@@ -190,6 +198,9 @@ impl Primitive for Pick {
         targets.clear_ignored(outputs[0].reborrow(), 1);
         Ok(())
     }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(self.call("pick_class"))
+    }
     fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
         let (x, classes) = (&inputs[0], inputs[0].dims()[1]);
         let targets = Targets::from_tensor(self.op, &inputs[1], classes, self.ignore)?;
@@ -239,6 +250,9 @@ impl Primitive for Unpick {
         targets.with_view(&[rows, 1], |at| index::scatter(outputs[0].reborrow(), &whole, 1, at, x));
         targets.clear_ignored(outputs[0].reborrow(), self.classes);
         Ok(())
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(self.pick.call("place_class"))
     }
     fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
         let targets = Targets::from_tensor(self.pick.op, &inputs[1], self.classes, self.pick.ignore)?;

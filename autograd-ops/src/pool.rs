@@ -332,11 +332,11 @@ impl General for MaxPool {
     fn vjp(&self, _: Mask, cts: &[Option<TrackedTensor>], saved: &Saved<'_>) -> Result<Grads> {
         let Some(ct) = &cts[0] else { return Ok(smallvec![None]) };
         let x = saved.input(0)?;
-        let dx = match saved.aux(0) {
-            Some(indices) => apply_one(&MaxPoolGrad(self.0), &[ct, x, indices])?,
-            None => spread(ct, &apply_one(&Indices(self.0), &[x])?, x.shape())?,
-        };
-        Ok(smallvec![Some(dx)])
+        // Where the kernel has not kept them the indices are found again.
+        let found = if saved.aux(0).is_none() { Some(apply_one(&Indices(self.0), &[x])?) } else { None };
+        let indices = saved.aux(0).or(found.as_ref());
+        let indices = indices.ok_or_else(|| Error::internal("max_pool2d_vjp", "it has no indices"))?;
+        Ok(smallvec![Some(apply_one(&MaxPoolGrad(self.0), &[ct, x, indices])?)])
     }
 
     // dy = the tangent of the chosen element.

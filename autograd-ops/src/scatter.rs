@@ -6,7 +6,7 @@ use crate::numbers::{Dim, dimension};
 use crate::registry::{Case, Family, Op, Sample};
 use crate::saved::has;
 use autograd_core::algebra::{self, fill};
-use autograd_core::device::Tensors;
+use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::kernels::expr::Binary;
 use autograd_core::kernels::{copy, index as kernel};
 use autograd_core::smallvec::smallvec;
@@ -48,6 +48,9 @@ impl Primitive for Scatter {
     }
     fn keep(&self) -> Prim {
         Prim::Shared(Arc::new(*self))
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("scatter", &[self.dim as i64], &[]))
     }
     fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
         let at = elsewhere::indices("scatter", &inputs[1], inputs[0].dims()[self.dim])?;

@@ -6,9 +6,10 @@ use crate::meta::Meta;
 use crate::plain::Plain;
 use crate::primitive::{Prim, Primitive, Signature};
 use crate::value::TrackedTensor;
-use autograd_kernels::Layout;
+use autograd_kernels::{Layout, Shape};
 use candle_core::{DType, Device, DeviceLocation, Tensor};
 use smallvec::SmallVec;
+use std::fmt;
 
 /// A program with a place for every value.
 #[derive(Clone, Debug)]
@@ -71,6 +72,39 @@ pub enum Home {
     Arena,
 }
 
+/// Why a device does not run a program as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declined {
+    /// An op has no launch there.
+    Op {
+        /// The op's name.
+        op: &'static str,
+        /// The user's line.
+        site: Site,
+    },
+    /// A closed-over value does not lie where its layout says.
+    Constant(Shape),
+    /// There are no kernels: none were installed, the compiler is missing, or the device is too old.
+    Device,
+}
+
+impl fmt::Display for Declined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Declined::Op { op, site } => write!(f, "{op} has no launch there (at {site})"),
+            Declined::Constant(shape) => {
+                write!(f, "a closed-over value of shape {shape} is moved when it is read")
+            }
+            Declined::Device => {
+                f.write_str("there are no kernels for it: none installed, no compiler, or too old")
+            }
+        }
+    }
+}
+
+/// What kernels make of a program, or why they do not take it.
+pub type Tried<T> = std::result::Result<T, Declined>;
+
 /// A program that kernels have made ready.
 pub trait DeviceProgram: Send + Sync {
     /// Runs it on the device.
@@ -85,27 +119,29 @@ pub fn takes(op: &dyn Primitive, inputs: &[Meta], signature: &Signature) -> bool
     KERNELS.get().is_some_and(|kernels| kernels.takes(op, inputs, signature))
 }
 
-/// A program made ready by the installed kernels for the device of `like`; `None` where they do not
-/// take it.
+/// A program made ready by the installed kernels for the device of `like`, or why they do not take
+/// it.
 ///
 /// # Errors
 /// The device's: no memory, code that it refuses.
-pub fn compile(program: &Laid, like: &TrackedTensor) -> Result<Option<Whole>> {
+pub fn compile(program: &Laid, like: &TrackedTensor) -> Result<Tried<Whole>> {
     let (Some(kernels), Some(device)) = (KERNELS.get(), like.plain().map(|x| x.candle_device())) else {
-        return Ok(None);
+        return Ok(Err(Declined::Device));
     };
     let mut constants = Vec::with_capacity(program.constants.len());
     for constant in &program.constants {
-        let Some(plain) = constant.plain() else { return Ok(None) };
+        let declined = Declined::Constant(*constant.shape());
+        let Some(plain) = constant.plain() else { return Ok(Err(declined)) };
         let tensor = plain.device_tensor()?;
         // The steps read it where the layout says.
         if plain.device() != like.location() || tensor.layout().start_offset() != plain.layout().offset() {
-            return Ok(None);
+            return Ok(Err(declined));
         }
         constants.push(tensor);
     }
-    let Some(made) = kernels.compile(program, &constants, &device)? else { return Ok(None) };
-    Ok(Some(Whole { made, inputs: program.inputs.clone(), device, location: like.location() }))
+    let made = kernels.compile(program, &constants, &device)?;
+    let (inputs, location) = (program.inputs.clone(), like.location());
+    Ok(made.map(|made| Whole { made, inputs, device, location }))
 }
 
 /// A program that runs on a device as a whole.
@@ -139,8 +175,8 @@ impl Whole {
     }
 }
 
-impl std::fmt::Debug for Whole {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Whole(on {:?})", self.location)
     }
 }

@@ -27,7 +27,11 @@ enum Kind {
     Float(&'static [usize]),
     Index(usize, u32),
     SmallIndex(usize, u8),
+    /// Below the bound, or -100 in every fourth place: classes that are ignored.
+    Class(&'static [usize], i64, bool),
     Seen(&'static [usize]),
+    /// Of three numbers: windows have equal maxima.
+    Tied(&'static [usize]),
 }
 
 impl Kind {
@@ -46,6 +50,19 @@ impl Kind {
                 let of = |i: usize| ((i * 5 + round) % usize::from(bound)) as u8;
                 TrackedTensor::from_vec((0..n).map(of).collect(), &[n])
             }
+            Kind::Class(dims, bound, ignoring) => {
+                let n = dims.iter().product::<usize>();
+                let of = |i: usize| match ignoring && (i + round).is_multiple_of(4) {
+                    true => -100,
+                    false => (i * 5 + round) as i64 % bound,
+                };
+                TrackedTensor::from_vec((0..n).map(of).collect(), dims)
+            }
+            Kind::Tied(dims) => {
+                let n = dims.iter().product::<usize>();
+                let of = |i: usize| ((i * 7 + i / 5 + round) % 3) as f64 / 2.0;
+                algebra::cast(&TrackedTensor::from_vec((0..n).map(of).collect(), dims)?, dtype)
+            }
             Kind::Seen(dims) => {
                 let n = dims.iter().product::<usize>();
                 TrackedTensor::from_vec(
@@ -58,7 +75,7 @@ impl Kind {
 }
 
 pub(crate) fn nets() -> Vec<Net> {
-    use Kind::{Float, Index, Seen, SmallIndex};
+    use Kind::{Class, Float, Index, Seen, SmallIndex, Tied};
     vec![
         Net {
             name: "an expression with a sum",
@@ -129,6 +146,66 @@ pub(crate) fn nets() -> Vec<Net> {
             },
         },
         Net {
+            name: "a net for digits",
+            inputs: vec![
+                Float(&[8, 1, 8, 8]),
+                Float(&[3, 1, 3, 3]),
+                Float(&[3]),
+                Float(&[4, 3, 3, 3]),
+                Float(&[4]),
+                Float(&[16, 10]),
+                Float(&[10]),
+                Class(&[8], 10, false),
+            ],
+            products: true,
+            loss: digits,
+        },
+        Net {
+            name: "windows with equal maxima",
+            inputs: vec![Tied(&[2, 3, 7, 6]), Float(&[6, 4, 6])],
+            products: false,
+            loss: |x| {
+                let y = x[0].max_pool2d_with((3, 2), (2, 1), (1, 0))?.reshape((6, 4, 5))?;
+                y.mul(&x[1].narrow(2, 1, 5)?)?.sum()
+            },
+        },
+        Net {
+            name: "batch norm in training",
+            inputs: vec![
+                Float(&[3, 2, 5, 4]),
+                Float(&[4, 2, 3, 3]),
+                Float(&[4]),
+                Float(&[4]),
+                Float(&[4]),
+                Float(&[4]),
+            ],
+            products: false,
+            loss: |x| {
+                let y = conv::conv2d(&x[0], &x[1], 1, 1, 1, 1)?;
+                let y = norm::batch_norm_train(&y, &x[2], &x[3], Some(&x[4]), Some(&x[5]), 0.1, 1e-3)?;
+                let carried = y.running_mean.add(&y.running_var)?.mean()?;
+                y.output.relu()?.sqr()?.mean()?.add(&carried)
+            },
+        },
+        Net {
+            name: "a step of a language model",
+            inputs: vec![
+                Float(&[11, 8]),
+                Float(&[8, 8]),
+                Float(&[8]),
+                Class(&[2, 6], 11, false),
+                Class(&[2, 6], 11, true),
+            ],
+            products: true,
+            loss: |x| {
+                let h = index::embedding(&x[0], &x[3])?;
+                let h = norm::rms_norm(&h, &x[2], 1e-3)?.matmul(&x[1])?.silu()?.add(&h)?;
+                // The table's rows are the weights of the classes, too.
+                let logits = h.reshape((12, 8))?.matmul(&x[0].t()?)?;
+                loss::cross_entropy(&logits, &x[4].reshape((12,))?)
+            },
+        },
+        Net {
             name: "parts put together",
             inputs: vec![Float(&[3, 4]), Float(&[3, 2])],
             products: false,
@@ -138,6 +215,15 @@ pub(crate) fn nets() -> Vec<Net> {
             },
         },
     ]
+}
+
+/// Two convolutions with pooling, and a linear layer: eight images, ten classes.
+fn digits(x: &[TrackedTensor]) -> Result<TrackedTensor> {
+    let mut y = x[0].clone();
+    for layer in x[1..5].chunks(2) {
+        y = conv::conv2d_bias(&y, &layer[0], &layer[1], 1, 1, 1, 1)?.relu()?.max_pool2d(2)?;
+    }
+    loss::cross_entropy(&y.flatten_from(1)?.matmul(&x[5])?.add(&x[6])?, &x[7])
 }
 
 /// The most that a number may be off, for each type.

@@ -43,6 +43,13 @@ def convnet(x, *parameters):
     return x
 
 
+def digits(x, k1, b1, k2, b2, w, b):
+    for k, bias in [(k1, b1), (k2, b2)]:
+        x = F.max_pool2d(F.relu(F.conv2d(x, k, bias, padding=2)), 2)
+    classes = (torch.arange(IMAGES, device="cuda") * 7) % 10
+    return F.cross_entropy(x.flatten(1) @ w + b, classes)
+
+
 def workloads(dtype):
     """Each name with a function, its inputs and the shape of its output."""
     of = lambda *dims, scale=1.0: numbers(dims, dtype, scale)
@@ -54,6 +61,9 @@ def workloads(dtype):
     layers = [of(IMAGES, 3, SIDE, SIDE, scale=0.1)]
     for channels, before in [(64, 3), (64, 64), (128, 64)]:
         layers += [of(channels, before, 3, 3, scale=0.1), of(channels, scale=0.1), of(channels, scale=0.1)]
+    net = [of(IMAGES, 1, SIDE, SIDE, scale=0.1), of(16, 1, 5, 5, scale=0.1), of(16, scale=0.1)]
+    net += [of(32, 16, 5, 5, scale=0.1), of(32, scale=0.1)]
+    net += [of(32 * (SIDE // 4) ** 2, 10, scale=0.1), of(10, scale=0.1)]
     norm = lambda x, w, b: F.layer_norm(x, (MODEL,), w, b)
     return [
         ("layer norm", norm, [of(*rows), of(MODEL), of(MODEL)]),
@@ -62,6 +72,7 @@ def workloads(dtype):
         ("cross entropy", lambda x: F.cross_entropy(x, targets), [of(ROWS, CLASSES)]),
         ("transformer block", block, small),
         ("convnet", convnet, layers),
+        ("digits", digits, net),
     ]
 
 

@@ -78,6 +78,7 @@ pub(crate) fn workloads(size: Size) -> Vec<Workload> {
         add("cross entropy", Bound::Bytes(3.0 * rows * size.classes as f64 * bytes), cross_entropy);
         add("transformer block", Bound::Operations(block), transformer);
         add("convnet", Bound::Operations(images), convnet);
+        add("digits", Bound::Operations(digits_of(size)), digits);
     }
     all
 }
@@ -209,4 +210,36 @@ fn convnet(maker: &Maker<'_>) -> Result<Run> {
         Ok(y)
     };
     Ok(maker.pass(inputs, of(&[images, 128, side / 2, side / 2])?, net))
+}
+
+/// Operations of [`digits`]: forward once, backward twice.
+fn digits_of(size: Size) -> f64 {
+    let (images, side) = (size.images as f64, size.side as f64);
+    let (first, second) = (16.0 * 25.0 * side * side, 32.0 * 16.0 * 25.0 * side * side / 4.0);
+    3.0 * 2.0 * images * (first + second + 10.0 * 32.0 * side * side / 16.0)
+}
+
+/// Two convolutions with relu and pooling, a linear layer, and cross entropy over ten classes.
+fn digits(maker: &Maker<'_>) -> Result<Run> {
+    let of = |dims: &[usize]| maker.numbers(dims, 0.1);
+    let Size { images, side, .. } = maker.size;
+    let inputs = vec![
+        of(&[images, 1, side, side])?,
+        of(&[16, 1, 5, 5])?,
+        of(&[16])?,
+        of(&[32, 16, 5, 5])?,
+        of(&[32])?,
+        of(&[32 * (side / 4) * (side / 4), 10])?,
+        of(&[10])?,
+    ];
+    let classes = (0..images).map(|i| (i * 7 % 10) as i64).collect();
+    let classes = (maker.place)(&TrackedTensor::from_vec::<i64>(classes, &[images])?)?;
+    let net = move |x: &[TrackedTensor]| {
+        let mut y = x[0].clone();
+        for layer in x[1..5].chunks(2) {
+            y = conv::conv2d_bias(&y, &layer[0], &layer[1], 2, 1, 1, 1)?.relu()?.max_pool2d(2)?;
+        }
+        loss::cross_entropy(&y.flatten_from(1)?.matmul(&x[5])?.add(&x[6])?, &classes)
+    };
+    Ok(maker.pass(inputs, maker.numbers(&[], 1.0)?, net))
 }

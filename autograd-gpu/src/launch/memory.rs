@@ -8,8 +8,8 @@ use candle_core::cuda_backend::cudarc::driver::{CudaStream, DevicePtr, DeviceRep
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice};
 use candle_core::op::BackpropOp;
 
-/// The most words of an argument.
-const MOST_WORDS: usize = 20;
+/// The most words of an argument: the steps of three values, and what is walked.
+const MOST_WORDS: usize = 40;
 
 /// An argument of any size: the driver reads as many bytes as the kernel's parameter has.
 #[derive(Clone, Copy)]

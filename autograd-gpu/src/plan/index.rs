@@ -1,18 +1,18 @@
 //! Rows by index, rows added by index, and dropout.
 
-use super::{Argument, BLOCK, Draft, Plan, Room, blocks_for, real, threads_for, whole};
-use autograd_core::DType;
+use super::{Argument, BLOCK, Draft, Plan, Room, blocks_for, gather, real, threads_for, whole};
 use autograd_core::device::KernelCall;
+use autograd_core::{DType, is_float};
 
-/// Rows of n elements, where the op is along the first dimension.
+/// Rows of n floats, where the op is along the first dimension.
 fn rows(draft: &Draft<'_>, call: &KernelCall) -> Option<(usize, usize)> {
     let (&rows, rest) = draft.inputs[0].shape.dims().split_first()?;
-    (call.integers[0] == 0).then(|| (rows, rest.iter().product()))
+    (call.integers[0] == 0 && is_float(draft.inputs[0].dtype)).then(|| (rows, rest.iter().product()))
 }
 
 /// Inputs x and indices.
 pub(super) fn select(mut draft: Draft<'_>, call: &KernelCall) -> Option<Plan> {
-    let (rows, n) = rows(&draft, call)?;
+    let Some((rows, n)) = rows(&draft, call) else { return gather::gather(draft, call) };
     let entry = format!("index_select_{}", draft.suffix([0])?);
     draft.plan.converted = [None, Some(DType::I64)].into_iter().collect();
     let fault = draft.fault(rows, false);
@@ -25,7 +25,7 @@ pub(super) fn select(mut draft: Draft<'_>, call: &KernelCall) -> Option<Plan> {
 
 /// Inputs x, indices and what is added at them.
 pub(super) fn add(mut draft: Draft<'_>, call: &KernelCall) -> Option<Plan> {
-    let (rows, n) = rows(&draft, call)?;
+    let Some((rows, n)) = rows(&draft, call) else { return gather::scatter(draft, call) };
     let entry = format!("index_add_{}", draft.suffix([0, 2])?);
     draft.plan.converted = [None, Some(DType::I64), None].into_iter().collect();
     let count = draft.inputs[1].elements();

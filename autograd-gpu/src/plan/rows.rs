@@ -20,7 +20,7 @@ pub(super) fn softmax(mut draft: Draft<'_>, call: &KernelCall) -> Option<Plan> {
 }
 
 /// The ignored class as a structure.
-fn ignore(call: &KernelCall) -> Argument {
+pub(super) fn ignore(call: &KernelCall) -> Argument {
     let &[given, target] = &call.integers[..] else { return Argument::Null };
     Structure::default().u64(given as usize).u64(target as usize).done()
 }

@@ -4,8 +4,8 @@
 use super::{BLOCK, Call, Code, Draft, Launch, Passed, Placed, blocks};
 use crate::Words;
 use crate::plan::Structure;
-use autograd_core::kernels::expr::{Binary, Builder, Program};
-use autograd_core::{DType, MAX_RANK, Meta};
+use autograd_core::kernels::expr::Builder;
+use autograd_core::{DType, Layout, MAX_RANK, Meta};
 
 impl Draft {
     /// x in row-major order, in a room.
@@ -72,13 +72,14 @@ impl Draft {
         Some(to)
     }
 
-    /// x as another type: by an expression, from and to floats and bytes.
+    /// x as another type: from and to floats by an expression; a wider integer keeps the number.
     pub(super) fn cast(&mut self, x: &Placed, y: &Placed) -> Option<()> {
-        if x.dtype == y.dtype {
-            return self.copy(x, y);
+        if let Some(low) = low_bytes(x, y.dtype) {
+            return self.copy(&low, y);
         }
-        let program = if y.dtype == DType::U8 { bytes() } else { same() };
-        self.expression(&program, &[], &[*x], &[*y])
+        let mut b = Builder::new();
+        let number = b.input(0);
+        self.expression(&b.finish(&[number], 1, 0), &[], &[*x], &[*y])
     }
 
     fn call(&mut self, entry: String, n: usize, buffers: [Passed; 2], last: Words) {
@@ -89,18 +90,20 @@ impl Draft {
     }
 }
 
-/// The number itself.
-fn same() -> Program {
-    let mut b = Builder::new();
-    let x = b.input(0);
-    b.finish(&[x], 1, 0)
-}
-
-/// The number within those of a byte; 0 for what is none.
-fn bytes() -> Program {
-    let mut b = Builder::new();
-    let (x, zero, most) = (b.input(0), b.constant(0.0), b.constant(255.0));
-    let (above, below) = (b.binary(Binary::Ge, x, zero), b.binary(Binary::Min, x, most));
-    let y = b.select(above, below, zero);
-    b.finish(&[y], 1, 0)
+/// x as an integer that is no wider: its low bytes, which come first on every device that has
+/// these kernels. `None` where it is no such cast.
+fn low_bytes(x: &Placed, to: DType) -> Option<Placed> {
+    let width = |dtype| match dtype {
+        DType::U8 => Some(1usize),
+        DType::U32 => Some(4),
+        DType::I64 => Some(8),
+        _ => None,
+    };
+    if x.dtype == to {
+        return Some(*x);
+    }
+    let times = width(x.dtype)?.checked_div(width(to)?).filter(|&times| times > 0)?;
+    let strides: Vec<usize> = x.layout.strides().iter().map(|stride| stride * times).collect();
+    let layout = Layout::new(*x.layout.shape(), &strides, x.layout.offset() * times);
+    Some(Placed { layout, dtype: to, ..*x })
 }

@@ -3,11 +3,11 @@
 
 mod replay;
 
-use autograd_core::device::{DeviceKernels, DeviceProgram, Laid, Tensors};
+use autograd_core::device::{Declined, DeviceKernels, DeviceProgram, Laid, Tensors, Tried};
 use autograd_core::{DType, Device, Error, Meta, Primitive, Result, Signature, Tensor};
-use autograd_gpu::{COMPOSED, Plan, Source, Words, plan, sequence, sources, takes};
+use autograd_gpu::{COMPOSED, Expression, Plan, Source, Words, plan, sequence, sources, takes};
 use replay::Replay;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fmt::Write as _;
@@ -19,11 +19,72 @@ use std::sync::{Arc, Mutex, PoisonError};
 thread_local! {
     static WITHHELD: Cell<bool> = const { Cell::new(false) };
     static WHOLES: Cell<usize> = const { Cell::new(0) };
+    static LAUNCHED: RefCell<BTreeMap<String, usize>> = const { RefCell::new(BTreeMap::new()) };
+    static GENERATED: RefCell<Generated> = const { RefCell::new(Generated::Each) };
+    static WITHOUT_PLAN: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// How often each kernel ran on this thread: tests run at once.
+pub(crate) fn launched() -> BTreeMap<String, usize> {
+    LAUNCHED.with_borrow(Clone::clone)
+}
+
+/// The kernels that this thread has asked for where there was no plan.
+pub(crate) fn without_plan() -> BTreeSet<&'static str> {
+    WITHOUT_PLAN.with_borrow(Clone::clone)
 }
 
 /// How many programs this thread has made ready as a whole.
 pub(crate) fn wholes() -> usize {
     WHOLES.get()
+}
+
+/// Where the kernels come from that a sequence generates.
+enum Generated {
+    /// Each sequence builds a library of its own.
+    Each,
+    /// They are noted, and no sequence runs.
+    Noted(Vec<Source>),
+    /// From a library that has all of these.
+    Built(Arc<Library>, Vec<Source>),
+}
+
+/// Runs `f` twice: the first time sequences are made and do not run, and the second time they run
+/// with kernels of one library, because a compiler for each of very many would take minutes.
+pub(crate) fn with_one_library(mut f: impl FnMut()) {
+    GENERATED.set(Generated::Noted(Vec::new()));
+    f();
+    let Generated::Noted(sources) = GENERATED.replace(Generated::Each) else { panic!("they are noted") };
+    let named = sources.iter().enumerate().map(|(i, source)| (format!("g{i}"), source.clone()));
+    let library = Arc::new(Library::build(&named.collect::<Vec<_>>()));
+    GENERATED.set(Generated::Built(library, sources));
+    f();
+    GENERATED.set(Generated::Each);
+}
+
+impl Generated {
+    /// A library of these kernels, and what each is called there; `None` while they are noted.
+    fn library(&mut self, wanted: Vec<Source>) -> Option<(Arc<Library>, Vec<String>)> {
+        let place = |all: &[Source], source: &Source| all.iter().position(|s| s.text() == source.text());
+        let (library, all) = match self {
+            Generated::Each => {
+                let named = |(i, source): (usize, &Source)| (format!("g{i}"), source.clone());
+                let named: Vec<_> = wanted.iter().enumerate().map(named).collect();
+                (Arc::new(Library::build(&named)), &wanted)
+            }
+            Generated::Noted(all) => {
+                for source in wanted {
+                    if place(all, &source).is_none() {
+                        all.push(source);
+                    }
+                }
+                return None;
+            }
+            Generated::Built(library, all) => (library.clone(), &*all),
+        };
+        let called = |source: &Source| format!("g{}", place(all, source).expect("it was noted before"));
+        Some((library, wanted.iter().map(called).collect()))
+    }
 }
 
 /// Runs `f` while kernels give no hints on this thread, as after a batch or in a graph.
@@ -52,8 +113,8 @@ unsafe extern "C" {
     fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
 }
 
-/// A library of kernels, and how often each of them ran: it runs one launch at a time.
-pub(crate) struct Library(Mutex<(Entry, BTreeMap<String, usize>)>);
+/// A library of kernels, which runs one launch at a time.
+pub(crate) struct Library(Mutex<Entry>);
 
 impl Library {
     /// Builds the library of these sources, each kernel named `SOURCE::KERNEL`.
@@ -99,7 +160,7 @@ impl Library {
         assert!(built.status.success(), "{}", said.chars().take(2000).collect::<String>());
         let entry = load(&library);
         let _ = std::fs::remove_dir_all(&folder);
-        Self(Mutex::new((entry, BTreeMap::new())))
+        Self(Mutex::new(entry))
     }
 
     /// Runs a kernel of a source with the words of its arguments.
@@ -107,23 +168,18 @@ impl Library {
         let mut arguments: Vec<*mut c_void> =
             words.iter_mut().map(|words| words.as_mut_ptr().cast()).collect();
         let name = CString::new(format!("{source}::{entry}")).expect("names have no zeros");
-        let mut library = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let library = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: a plan gives the kernel its arguments in their types; their buffers live.
-        let said = unsafe { (library.0)(name.as_ptr(), grid[0], grid[1], threads, arguments.as_mut_ptr()) };
+        let said = unsafe { (*library)(name.as_ptr(), grid[0], grid[1], threads, arguments.as_mut_ptr()) };
         assert_ne!(said, 1, "there is no kernel {entry}");
         assert_eq!(said, 0, "the threads of {entry} wait at different barriers");
-        *library.1.entry(entry.to_owned()).or_default() += 1;
-    }
-
-    fn launches(&self) -> BTreeMap<String, usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+        LAUNCHED.with_borrow_mut(|ran| *ran.entry(entry.to_owned()).or_default() += 1);
     }
 }
 
-/// The hand-made kernels; beside them those that were asked for where there was no plan.
+/// The hand-made kernels.
 pub(crate) struct Emulator {
     library: Arc<Library>,
-    declined: Mutex<BTreeSet<&'static str>>,
 }
 
 impl Emulator {
@@ -135,17 +191,7 @@ impl Emulator {
         }
         let named = sources().into_iter().map(|source| (source.name().to_owned(), source));
         let library = Arc::new(Library::build(&named.collect::<Vec<_>>()));
-        Some(Self { library, declined: Mutex::default() })
-    }
-
-    /// How often each kernel ran.
-    pub(crate) fn launches(&self) -> BTreeMap<String, usize> {
-        self.library.launches()
-    }
-
-    /// The kernels that had no plan for numbers that there were.
-    pub(crate) fn declined(&self) -> BTreeSet<&'static str> {
-        self.declined.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        Some(Self { library })
     }
 
     /// Executes a plan.
@@ -194,7 +240,7 @@ impl DeviceKernels for Emulator {
             if let (Some(call), false) = (op.kernel(), empty)
                 && !COMPOSED.contains(&call.kernel)
             {
-                self.declined.lock().unwrap_or_else(PoisonError::into_inner).insert(call.kernel);
+                WITHOUT_PLAN.with_borrow_mut(|kernels| kernels.insert(call.kernel));
             }
             return Ok(None);
         };
@@ -212,10 +258,16 @@ impl DeviceKernels for Emulator {
         program: &Laid,
         constants: &[Tensor],
         _: &Device,
-    ) -> Result<Option<Box<dyn DeviceProgram>>> {
-        let Some(sequence) = sequence(program) else { return Ok(None) };
+    ) -> Result<Tried<Box<dyn DeviceProgram>>> {
+        let sequence = match sequence(program) {
+            Ok(sequence) => sequence,
+            Err(declined) => return Ok(Err(declined)),
+        };
         WHOLES.set(WHOLES.get() + 1);
-        Ok(Some(Box::new(Replay::new(sequence, self.library.clone(), program, constants))))
+        let sources = sequence.expressions.iter().map(Expression::source).collect();
+        let generated = GENERATED.with_borrow_mut(|generated| generated.library(sources));
+        let Some(generated) = generated else { return Ok(Err(Declined::Device)) };
+        Ok(Ok(Box::new(Replay::new(sequence, self.library.clone(), generated, program, constants))))
     }
 }
 

@@ -4,14 +4,15 @@
 use super::{Buffer, Library, address};
 use autograd_core::device::{DeviceProgram, Home, Laid, Tensors};
 use autograd_core::{DType, Meta, Result, Tensor};
-use autograd_gpu::{Code, Factor, Launch, Memory, Passed, Product, Sequence, Source, Spot, Words};
+use autograd_gpu::{Code, Factor, Launch, Memory, Passed, Product, Sequence, Spot, Words};
 use std::sync::Arc;
 
 /// A sequence, the code of its kernels, and the tensors that it closes over.
 pub(super) struct Replay {
     sequence: Sequence,
     kernels: Arc<Library>,
-    generated: Library,
+    /// The kernels made from expressions, and what each is called there.
+    generated: (Arc<Library>, Vec<String>),
     inputs: Vec<Meta>,
     outputs: Vec<Meta>,
     constants: Vec<Tensor>,
@@ -30,12 +31,10 @@ impl Replay {
     pub(super) fn new(
         sequence: Sequence,
         kernels: Arc<Library>,
+        generated: (Arc<Library>, Vec<String>),
         program: &Laid,
         constants: &[Tensor],
     ) -> Self {
-        let named = |(i, source): (usize, Source)| (format!("g{i}"), source);
-        let sources = sequence.expressions.iter().map(|expression| expression.source());
-        let generated = Library::build(&sources.enumerate().map(named).collect::<Vec<_>>());
         let (inputs, outputs) = (program.inputs.clone(), program.outputs.clone());
         Self { sequence, kernels, generated, inputs, outputs, constants: constants.to_vec() }
     }
@@ -69,10 +68,10 @@ impl DeviceProgram for Replay {
                     };
                     let mut words: Vec<Words> = call.arguments.iter().map(word).collect();
                     let (library, source) = match call.code {
-                        Code::File(file) => (&*self.kernels, file.to_owned()),
-                        Code::Generated(i) => (&self.generated, format!("g{i}")),
+                        Code::File(file) => (&*self.kernels, file),
+                        Code::Generated(i) => (&*self.generated.0, &*self.generated.1[i]),
                     };
-                    library.launch(&source, &call.entry, call.grid, call.threads, &mut words);
+                    library.launch(source, &call.entry, call.grid, call.threads, &mut words);
                 }
                 Launch::Zero { to, bytes } => {
                     let to = self.at(&mut pieces, *to) as *mut u8;

@@ -1,18 +1,23 @@
 //! Captured steps as sequences: the launches that a CUDA graph would hold, executed over the offsets of
 //! one arena, give what the steps give on the CPU.
 
+mod registry;
+
 use crate::EMULATOR;
-use crate::emulator::{message, wholes};
+use crate::emulator::{launched, message, wholes};
 use crate::nets::nets;
+use autograd_core::device::Declined;
 use autograd_core::testing::elsewhere;
-use autograd_core::{Result, TrackedTensor};
+use autograd_core::{DType, Result, TrackedTensor, algebra};
 use autograd_gpu::sources;
 use autograd_graph::jit;
-use autograd_ops::{TensorAutograd, index};
+use autograd_ops::{TensorAutograd, compare, index, loss};
 
 #[test]
 fn captured_steps_are_sequences_that_give_the_numbers_of_the_cpu() -> Result<()> {
-    let Some(emulator) = EMULATOR.as_ref() else { return Ok(()) };
+    if EMULATOR.is_none() {
+        return Ok(());
+    }
     for net in nets() {
         for &dtype in net.types(false) {
             let before = wholes();
@@ -21,7 +26,7 @@ fn captured_steps_are_sequences_that_give_the_numbers_of_the_cpu() -> Result<()>
             assert_eq!(wholes(), before + 1, "{} runs as a whole, and is made once", net.name);
         }
     }
-    let ran = emulator.launches();
+    let ran = launched();
     for source in sources().iter().filter(|source| source.name() == "copy") {
         let missing: Vec<&String> =
             source.entries().iter().filter(|entry| !ran.contains_key(*entry)).collect();
@@ -56,19 +61,129 @@ fn a_step_reads_what_it_closes_over_and_judges_indices() -> Result<()> {
     Ok(())
 }
 
-/// What no sequence has runs op by op, with the same numbers.
+/// Indices of elements and classes of rows are judged, too.
+#[test]
+fn elements_and_classes_by_index_are_judged_as_on_the_cpu() -> Result<()> {
+    if EMULATOR.is_none() {
+        return Ok(());
+    }
+    let rows = TrackedTensor::from_vec((0..12).map(f64::from).collect(), &[4, 3])?;
+    let step = jit(|x: &[TrackedTensor]| {
+        let at = x[1].reshape((4, 1))?;
+        let read = x[0].gather(&at, 1)?.sum()?;
+        let added = x[0].scatter_add(&at, x[0].narrow(1, 0, 1)?, 1)?.sqr()?.sum()?;
+        Ok(vec![read, added, x[0].index_select(&x[1], 1)?, loss::nll(&x[0], &x[1])?])
+    });
+    let before = wholes();
+    for classes in [vec![2i64, 0, 1, 2], vec![0, 1, 3, 1], vec![0, -7, 0, 0]] {
+        let classes = TrackedTensor::from_vec(classes, &[4])?;
+        let here = step.call(&[&rows, &classes]);
+        let there = step.call(&[&elsewhere(&rows)?, &elsewhere(&classes)?]);
+        match (here, there) {
+            (Ok(here), Ok(there)) => {
+                for (here, there) in here.iter().zip(&there) {
+                    assert_eq!(there.to_flat::<f64>()?, here.to_flat::<f64>()?);
+                }
+            }
+            (here, there) => assert_eq!(message(there), message(here)),
+        }
+    }
+    assert_eq!(wholes(), before + 1);
+    Ok(())
+}
+
+/// Numbers of every type as those of every other, at the bounds of integers too, and compared.
+#[test]
+fn numbers_are_cast_and_compared_as_on_the_cpu() -> Result<()> {
+    const TYPES: [DType; 7] =
+        [DType::F64, DType::F32, DType::F16, DType::BF16, DType::U8, DType::U32, DType::I64];
+    if EMULATOR.is_none() {
+        return Ok(());
+    }
+    let step = jit(|x: &[TrackedTensor]| {
+        let mut made = Vec::new();
+        for x in x {
+            // Read where it lies: the columns of a larger value.
+            let x = x.narrow(1, 0, 2)?.t()?;
+            for dtype in TYPES {
+                made.push(algebra::cast(&x, dtype)?);
+            }
+            made.push(compare::ne(&x, 3)?);
+            made.push(compare::lt(&x.narrow(0, 0, 1)?, x.narrow(0, 1, 1)?)?);
+        }
+        Ok(made)
+    });
+    let table = |numbers: [f64; 12]| TrackedTensor::from_vec(numbers.to_vec(), &[4, 3]);
+    let floats = table([-5.5, 300.7, 0.0, 3.0, f64::NAN, 1.0, 1e30, -1e30, 2.0, 4e9, f64::INFINITY, 9.0])?;
+    let bytes = table([3.0, 255.0, 0.0, 0.0, 3.0, 1.0, 7.0, 6.0, 2.0, 200.0, 128.0, 9.0])?;
+    let words = table([3.0, 4294967295.0, 0.0, 256.0, 3.0, 1.0, 2147483648.0, 6.0, 2.0, 65535.0, 0.0, 9.0])?;
+    let longs = vec![-1i64, i64::MAX, 0, i64::MIN, 3, 1, (1 << 53) + 1, 1 << 53, 2, -100, 257, 9];
+    let mut x: Vec<TrackedTensor> = Vec::new();
+    for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
+        x.push(algebra::cast(&floats, dtype)?);
+    }
+    x.push(algebra::cast(&bytes, DType::U8)?);
+    x.push(algebra::cast(&words, DType::U32)?);
+    x.push(TrackedTensor::from_vec(longs, &[4, 3])?);
+    let far: Vec<TrackedTensor> = x.iter().map(elsewhere).collect::<Result<_>>()?;
+    let before = wholes();
+    let here = step.call(&x.iter().collect::<Vec<_>>())?;
+    let there = step.call(&far.iter().collect::<Vec<_>>())?;
+    assert_eq!(wholes(), before + 1);
+    for (i, (here, there)) in here.iter().zip(&there).enumerate() {
+        let bits = |x: &TrackedTensor| -> Result<Vec<i128>> {
+            Ok(match x.dtype() {
+                DType::I64 => x.to_flat::<i64>()?.into_iter().map(i128::from).collect(),
+                _ => {
+                    let numbers = algebra::cast(x, DType::F64)?.to_flat::<f64>()?;
+                    numbers
+                        .into_iter()
+                        .map(|x| i128::from(if x.is_nan() { 1 } else { x.to_bits() }))
+                        .collect()
+                }
+            })
+        };
+        assert_eq!(
+            bits(there)?,
+            bits(here)?,
+            "{:?} to {:?}, number {}",
+            x[i / 9].dtype(),
+            here.dtype(),
+            i % 9
+        );
+    }
+    Ok(())
+}
+
+/// What no sequence has runs op by op, with the same numbers, and the graph says what it was.
 #[test]
 fn a_step_with_an_op_that_has_no_launch_runs_op_by_op() -> Result<()> {
     if EMULATOR.is_none() {
         return Ok(());
     }
     let x = TrackedTensor::from_vec(vec![0.5, -1.0, 2.0, 0.25], &[4])?;
-    let step = jit(|x: &[TrackedTensor]| Ok(vec![x[0].cumsum(0)?.tanh()?]));
+    let step = jit(|x: &[TrackedTensor]| Ok(vec![x[0].cumsum(0)?.tanh()?, x[0].exp()?.cumsum(0)?]));
     let before = wholes();
-    let (here, there) = (step.call(&[&x])?, step.call(&[&elsewhere(&x)?])?);
+    let far = elsewhere(&x)?;
+    let (here, there) = (step.call(&[&x])?, step.call(&[&far])?);
     assert_eq!(wholes(), before);
     for (a, b) in there[0].to_flat::<f64>()?.iter().zip(here[0].to_flat::<f64>()?) {
         assert!((a - b).abs() <= 1e-12, "{a}, not {b}");
     }
+    let [device] = &step.explain(&[&far])?.devices[..] else { panic!("it has run on one device") };
+    assert_eq!(device.location, far.location());
+    let named = |declined: &Declined| matches!(declined, Declined::Op { op: "cumsum", .. });
+    assert!(device.declined.len() == 2 && device.declined.iter().all(named), "{device}");
+    assert!(
+        device.to_string().contains("cumsum has no launch there (at ")
+            && device.to_string().contains(file!())
+    );
+    let counted = jit(|x: &[TrackedTensor]| Ok(vec![algebra::cast(&x[0], DType::I64)?.sum()?]));
+    counted.call(&[&far])?;
+    let [device] = &counted.explain(&[&far])?.devices[..] else { panic!("it has run on one device") };
+    assert!(device.to_string().contains("sum"), "sums of integers are no launch: {device}");
+    let whole = jit(|x: &[TrackedTensor]| Ok(vec![x[0].exp()?]));
+    whole.call(&[&far])?;
+    assert!(whole.explain(&[&far])?.to_string().contains("as one sequence of launches"));
     Ok(())
 }

@@ -553,8 +553,24 @@ impl Primitive for Statistics {
         let second = mean(&x.broadcast_sub(&first)?.sqr()?)?;
         Ok(Some(smallvec![first, second]))
     }
+
     fn rule(&self) -> Rule<'_> {
         Rule::Flat
+    }
+
+    /// In f32 for the half types: what lies between is not rounded to them.
+    fn decompose(&self, inputs: &[&TrackedTensor]) -> Result<Option<Values>> {
+        let (small, count) = kept(inputs[0].shape(), self.over);
+        let dtype = inputs[0].dtype();
+        let x = match dtype {
+            DType::F64 => inputs[0].clone(),
+            _ => algebra::cast(inputs[0], DType::F32)?,
+        };
+        let mean_of = |x: &TrackedTensor| algebra::scale(&algebra::sum_to(x, &small)?, 1.0 / count);
+        let mean = mean_of(&x)?;
+        let off = algebra::sub(&x, &mean)?;
+        let variance = mean_of(&algebra::mul(&off, &off)?)?;
+        Ok(Some(smallvec![algebra::cast(&mean, dtype)?, algebra::cast(&variance, dtype)?]))
     }
 
     fn batch(&self, _: Mask, inputs: &[&TrackedTensor], _: usize) -> Result<Option<Values>> {
