@@ -55,9 +55,11 @@ impl Elsewhere {
             Some(made) => made,
             None => {
                 let graph = match passes {
-                    // Blocks of rows are for the CPU's cache.
+                    // Blocks of rows are for the CPU's cache, and a bias goes with the fused ops
+                    // after its product.
                     Some(passes) => {
-                        graph.without_checkpoints().optimise(&Passes { block: false, ..*passes })?
+                        let passes = Passes { block: false, linear: false, ..*passes };
+                        graph.without_checkpoints().optimise(&passes)?
                     }
                     None => graph.clone(),
                 };
