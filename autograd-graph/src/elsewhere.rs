@@ -59,7 +59,7 @@ impl Elsewhere {
                     // after its product.
                     Some(passes) => {
                         let passes = Passes { block: false, linear: false, ..*passes };
-                        graph.without_checkpoints().optimise(&passes)?
+                        biases_apart(graph.without_checkpoints())?.optimise(&passes)?
                     }
                     None => graph.clone(),
                 };
@@ -90,6 +90,16 @@ fn whole(program: &Program, like: &TrackedTensor) -> Result<Option<Whole>> {
         Some(laid) => device::compile(&laid, like),
         None => Ok(None),
     }
+}
+
+/// The graph with additions of biases as ops of their own, which can be fused with others.
+fn biases_apart(graph: Graph) -> Result<Graph> {
+    let program = graph.program();
+    let open: Vec<bool> = program.instructions.iter().map(|step| step.op.is_affine()).collect();
+    if !open.contains(&true) {
+        return Ok(graph);
+    }
+    Graph::capture_with(|x| run_opened(program, &open, x), &program.inputs, graph.hints)
 }
 
 /// How often ops are taken apart: a fused backward kernel, then what it is made of.
@@ -223,7 +233,7 @@ fn mismatch(devices: Vec<DeviceLocation>) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use crate::{compile, jit, value_and_grad};
+    use crate::{Graph, Passes, compile, jit, value_and_grad};
     use autograd_core::testing::elsewhere;
     use autograd_core::{DType, Device, Error, Result, Tensor, TrackedTensor};
     use autograd_ops::{TensorAutograd, norm};
@@ -263,6 +273,21 @@ mod tests {
             }
         }
         Ok(())
+    }
+
+    #[test]
+    fn a_bias_is_fused_with_what_follows_its_product() -> Result<()> {
+        let (x, w, b) =
+            (vector(6, 0.5)?.reshape((2, 3))?, vector(12, 0.25)?.reshape((4, 3))?, vector(4, 1.0)?);
+        let layer = |x: &[TrackedTensor]| Ok(vec![x[0].linear(&x[1], Some(&x[2]))?.tanh()?]);
+        let graph = Graph::capture(layer, &[x.meta(), w.meta(), b.meta()])?;
+        let passes = Passes { linear: false, ..Passes::ALL };
+        let apart = super::biases_apart(graph)?.optimise(&passes)?;
+        let names: Vec<_> = apart.program().instructions.iter().map(|step| step.op.name()).collect();
+        assert_eq!(names.iter().filter(|name| ["matmul", "fused"].contains(name)).count(), 2, "{apart}");
+        assert!(!names.contains(&"linear") && !names.contains(&"add"), "{apart}");
+        let there = jit(layer).call(&[&elsewhere(&x)?, &elsewhere(&w)?, &elsewhere(&b)?])?;
+        close(&there[0], &layer(&[x, w, b])?[0])
     }
 
     /// A graph of a backward pass that was captured on the CPU reads what its kernels keep.
