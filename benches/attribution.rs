@@ -47,7 +47,7 @@ impl Net {
         };
         let x = layer(&layer(x, &self.conv1)?, &self.conv2)?;
         let [w, b] = &self.linear;
-        x.flatten_from(1)?.matmul(&w.t()?)?.add(b)
+        x.flatten_from(1)?.linear(w, Some(b))
     }
 }
 

@@ -61,10 +61,11 @@ impl Policy {
         Self { otherwise: Fate::Keep, rules: Vec::new(), store: None }
     }
 
-    /// Results of matrix products and convolutions are kept, everything else is computed again:
-    /// JAX's `dots_saveable`.
+    /// Results of matrix products (with a bias or without) and of convolutions are kept, everything
+    /// else is computed again: JAX's `dots_saveable`.
     pub fn save_matmuls() -> Self {
-        Self::save_nothing().rule(|op, _| matches!(op.rule(), Rule::Bilinear(..)).then_some(Fate::Keep))
+        Self::save_nothing()
+            .rule(|op, _| (matches!(op.rule(), Rule::Bilinear(..)) || op.is_affine()).then_some(Fate::Keep))
     }
 
     /// Elementwise results are computed again, and with them what only rearranges or sums; products
@@ -88,7 +89,7 @@ impl Policy {
         self.rule(move |op, _| op.label().is_some_and(|l| names.iter().any(|n| n == l)).then_some(fate))
     }
 
-    /// The fate of what ops of these names make: "matmul", "softmax", …
+    /// The fate of what ops of these names make: "matmul", "linear" (a product with its bias), "softmax", …
     #[must_use]
     pub fn ops<N: Into<String>>(self, names: impl IntoIterator<Item = N>, fate: Fate) -> Self {
         let names: Vec<String> = names.into_iter().map(Into::into).collect();

@@ -72,6 +72,23 @@ fn each_policy_evaluates_what_it_says() -> Result<()> {
 }
 
 #[test]
+fn a_product_with_its_bias_is_kept_as_products_are() -> Result<()> {
+    let (w, b) = (value(2, &[16, 16]), value(3, &[16]));
+    let evaluated = |policy: Policy| -> Result<usize> {
+        let tape = GradientTape::new();
+        let x = tape.variable(value(1, &[16, 16]));
+        let layer = |x: &[TrackedTensor]| Ok(vec![x[0].linear(&w, Some(&b))?.tanh()?.sin()?]);
+        let y = checkpoint_with(&policy, layer, &[&x])?.swap_remove(0);
+        let (gradients, evaluations) =
+            count_evaluations(|| tape.gradient_with(&[&y], &[&value(4, &[16, 16])], &[&x]));
+        gradients.map(|_| evaluations)
+    };
+    let (nothing, products) = (evaluated(Policy::save_nothing())?, evaluated(Policy::save_matmuls())?);
+    assert_eq!(nothing, products + 1);
+    Ok(())
+}
+
+#[test]
 fn offloaded_values_come_back_and_their_files_go() -> Result<()> {
     let (plain, _) = run(None)?;
     let store = Arc::new(DiskStore::new(std::env::temp_dir(), 1 << 20)?);

@@ -122,6 +122,13 @@ pub trait Primitive: Debug + Send + Sync + 'static {
         None
     }
 
+    /// Whether the op is a product of two inputs with a third one added to it, whose decomposition is
+    /// a [`Bilinear`](Rule::Bilinear) op and a sum: policies keep it as they keep products, and who
+    /// looks for products takes it apart.
+    fn is_affine(&self) -> bool {
+        false
+    }
+
     /// The op itself, for who made it to recognise it: a static graph its fused ops. `None` for
     /// ops that nobody has to recognise.
     fn as_any(&self) -> Option<&dyn Any> {

@@ -13,7 +13,7 @@ use autograd_core::{Buffer, DeviceLocation, Error, Program, Result, TrackedTenso
 use autograd_tape::run_recorded;
 use laid::laid;
 use parking_lot::Mutex;
-use smaller::in_smaller_ops;
+use smaller::{biases_apart, in_smaller_ops};
 use std::sync::Arc;
 
 /// A graph's programs for devices, made at the first run there.
@@ -88,8 +88,9 @@ impl Elsewhere {
 
 /// The graph after the passes, for the device of `like`.
 fn optimised(graph: &Graph, passes: &Passes, like: &TrackedTensor) -> Result<Runs> {
-    // Blocks of rows are for the CPU's cache.
-    let graph = graph.without_checkpoints().optimise(&Passes { block: false, ..*passes })?;
+    // Blocks of rows are for the CPU's cache, and a bias goes with the fused ops after its product.
+    let passes = Passes { block: false, linear: false, ..*passes };
+    let graph = biases_apart(graph.without_checkpoints())?.optimise(&passes)?;
     Ok(match whole(graph.program(), like)? {
         Ok(whole) => Runs::Whole(Arc::new(whole)),
         Err(declined) => Runs::Ops(Arc::new(moved(graph.program().clone(), like)?), declined.into()),
@@ -134,7 +135,7 @@ fn mismatch(devices: Vec<DeviceLocation>) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use crate::{compile, jit, value_and_grad};
+    use crate::{Graph, Passes, compile, jit, value_and_grad};
     use autograd_core::device::Declined;
     use autograd_core::testing::elsewhere;
     use autograd_core::{DType, Device, Error, Result, Tensor, TrackedTensor};
@@ -175,6 +176,21 @@ mod tests {
             }
         }
         Ok(())
+    }
+
+    #[test]
+    fn a_bias_is_fused_with_what_follows_its_product() -> Result<()> {
+        let (x, w, b) =
+            (vector(6, 0.5)?.reshape((2, 3))?, vector(12, 0.25)?.reshape((4, 3))?, vector(4, 1.0)?);
+        let layer = |x: &[TrackedTensor]| Ok(vec![x[0].linear(&x[1], Some(&x[2]))?.tanh()?]);
+        let graph = Graph::capture(layer, &[x.meta(), w.meta(), b.meta()])?;
+        let passes = Passes { linear: false, ..Passes::ALL };
+        let apart = super::biases_apart(graph)?.optimise(&passes)?;
+        let names: Vec<_> = apart.program().instructions.iter().map(|step| step.op.name()).collect();
+        assert_eq!(names.iter().filter(|name| ["matmul", "fused"].contains(name)).count(), 2, "{apart}");
+        assert!(!names.contains(&"linear") && !names.contains(&"add"), "{apart}");
+        let there = jit(layer).call(&[&elsewhere(&x)?, &elsewhere(&w)?, &elsewhere(&b)?])?;
+        close(&there[0], &layer(&[x, w, b])?[0])
     }
 
     /// A graph of a backward pass that was captured on the CPU reads what its kernels keep.

@@ -418,6 +418,7 @@ fn every_pass_alone_keeps_the_results() -> Result<()> {
         one(|p| p.fold = true),
         one(|p| p.simplify = true),
         one(|p| p.sink = true),
+        one(|p| p.linear = true),
         one(|p| p.join = true),
         one(|p| p.common = true),
         one(|p| p.dead = true),

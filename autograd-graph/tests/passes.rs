@@ -115,6 +115,51 @@ fn rearrangements_sink_into_products_and_behind_pointwise_ops() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_product_and_its_bias_become_one_op() -> Result<()> {
+    let x = inputs(&[&[70, 80], &[80, 90], &[90], &[5, 14, 80], &[1, 90], &[70, 90], &[1]])?;
+    let apart = Passes { linear: false, ..Passes::ALL };
+    let folds: [(Loss, usize, usize); 8] = [
+        (|x| x[0].matmul(&x[1])?.add(&x[2])?.gelu()?.sum(), 1, 0),
+        (|x| x[2].add(&x[0].matmul(&x[1])?)?.tanh()?.sum(), 1, 0),
+        // Batches are one product of all rows, and a bias may be a row.
+        (|x| x[3].matmul(&x[1])?.add(&x[4])?.tanh()?.sum(), 1, 0),
+        // A weight that is out × in already.
+        (|x| x[0].t()?.matmul(&x[5])?.add(&x[2])?.tanh()?.sum(), 1, 0),
+        // Somebody else reads the product.
+        (|x| x[0].matmul(&x[1])?.tanh()?.add(&x[0].matmul(&x[1])?.add(&x[2])?.sin()?)?.sum(), 0, 1),
+        // Not one number for each column.
+        (|x| x[0].matmul(&x[1])?.add(&x[5])?.tanh()?.sum(), 0, 1),
+        (|x| x[0].matmul(&x[1])?.add(&x[6])?.tanh()?.sum(), 0, 1),
+        (|x| x[0].matmul(&x[1])?.add(0.5)?.tanh()?.sum(), 0, 1),
+    ];
+    for (k, (loss, linear, matmul)) in folds.into_iter().enumerate() {
+        let metas: Vec<_> = x.iter().map(TrackedTensor::meta).collect();
+        let graph = Graph::capture(|x| Ok(vec![loss(x)?]), &metas)?;
+        let forward = |passes| graph.compile(Options { passes, ..Options::default() });
+        let counts = |compiled: &Compiled| (count(compiled, "linear"), count(compiled, "matmul"));
+        let (folded, plain) = (forward(Passes::ALL)?, forward(apart)?);
+        assert_eq!(counts(&folded), (linear, matmul), "{k}: {}", folded.graph());
+        assert_eq!(counts(&plain), (0, 1), "{k}: {}", plain.graph());
+        let (folded, plain) = (checked(loss, &x, Passes::ALL)?, checked(loss, &x, apart)?);
+        let (folded, plain) = (folded.explain(), plain.explain());
+        assert!(folded.bytes_moved <= plain.bytes_moved, "{k}: {folded} {plain}");
+        assert!(folded.planned_bytes <= plain.planned_bytes, "{k}: {folded} {plain}");
+    }
+    // The activation and its argument are both kept: nothing passes over the product but to read it.
+    let kept = |x: &[TrackedTensor]| {
+        let z = x[0].matmul(&x[1])?.add(&x[2])?;
+        Ok(vec![z.gelu()?, z])
+    };
+    let metas: Vec<_> = x.iter().map(TrackedTensor::meta).collect();
+    let moved = |passes| {
+        let compiled = Graph::capture(kept, &metas)?.compile(Options { passes, ..Options::default() })?;
+        Ok::<_, autograd_core::Error>(compiled.explain().bytes_moved)
+    };
+    assert!(moved(Passes::ALL)? < moved(apart)?);
+    Ok(())
+}
+
 const TOKENS: usize = 64;
 const WIDTH: usize = 64;
 

@@ -44,7 +44,7 @@ fn run(seed: u64, x: &[TrackedTensor]) -> Result<TrackedTensor> {
         let a = values[draw.below(values.len())].clone();
         let b = values[draw.below(values.len())].clone();
         let number = (draw.number() * 4.0).round() / 2.0;
-        let made = match draw.below(24) {
+        let made = match draw.below(26) {
             0 => a.tanh(),
             1 => a.sigmoid(),
             2 => a.relu(),
@@ -71,6 +71,12 @@ fn run(seed: u64, x: &[TrackedTensor]) -> Result<TrackedTensor> {
             20 => a.gt(0.1)?.where_cond(&a, &a.mul(0.5)?),
             21 => a.add(&b).or_else(|_| a.neg()),
             22 => a.mul(&b).or_else(|_| a.silu()),
+            23 if a.rank() == 2 && b.rank() == 2 && a.dims()[1] == b.dims()[0] => {
+                a.matmul(&b)?.add(&b.mean_keepdim(0)?)?.sigmoid()
+            }
+            24 if a.rank() == 2 && b.rank() == 2 && a.dims()[1] == b.dims()[1] => {
+                a.linear(&b, Some(&b.mean_keepdim(1)?.flatten_all()?))?.tanh()
+            }
             _ => a.maximum(&b).or_else(|_| a.sub(0.3)),
         }?;
         // Broadcasts of broadcasts would only grow.

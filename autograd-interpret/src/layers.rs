@@ -93,13 +93,16 @@ impl Tracer for Layered {
             inputs.iter().zip(&layers).map(|(x, layer)| layer.map_or(*x, |layer| &layer.value)).collect();
         let watched = Mask::of(inputs.len(), |i| layers[i].is_some());
         let layer = layers.iter().flatten().find_map(|found| found.layer);
+        let inlined = || {
+            let parts = on_behalf_of(site, || op.decompose(inputs))?;
+            let outputs =
+                parts.ok_or_else(|| Error::mode(op.name(), "relevance", "it has no decomposition"))?;
+            Ok(Applied { outputs, aux: Values::new() })
+        };
         match op.rule() {
-            Rule::Composite => {
-                let parts = on_behalf_of(site, || op.decompose(inputs))?;
-                let outputs =
-                    parts.ok_or_else(|| Error::mode(op.name(), "relevance", "it has no decomposition"))?;
-                return Ok(Applied { outputs, aux: Values::new() });
-            }
+            Rule::Composite => return inlined(),
+            // A product with its bias is found as its parts are.
+            Rule::General(_) if op.is_affine() => return inlined(),
             Rule::Bilinear(a, b, _) if watched.has(a) != watched.has(b) && inputs.len() == 2 => {
                 let x = if watched.has(a) { a } else { b };
                 let id = self.plan.new_layer();

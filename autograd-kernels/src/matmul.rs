@@ -1,4 +1,5 @@
-//! The batched matrix product.
+//! The batched matrix product, and with it what can be done to each block of the result while it is
+//! in a cache: a bias added to it.
 //!
 //! Five ways, chosen by shape and strides alone: small products straight from the factors, matrix
 //! times vector and column times row at the speed of memory, thin products that read the right
@@ -10,6 +11,9 @@ mod outer;
 mod pack;
 mod shares;
 mod small;
+#[cfg(test)]
+mod tests;
+mod then;
 mod thin;
 pub(crate) mod tile;
 mod vector;
@@ -19,9 +23,10 @@ pub(crate) use shares::Shares;
 use crate::float::Float;
 use crate::lanes::Isa;
 use crate::memory;
-use crate::operand::{assert_in_bounds, assert_kind, assert_len, narrow, widen, widened};
+use crate::operand::{assert_dims, assert_in_bounds, assert_kind, assert_len, narrow, same, widen, widened};
 use crate::threads::{Disjoint, parallel_for, threads};
 use crate::{Element, Layout, Shape, SliceMut, View};
+use then::{Then, add_bias};
 
 /// out = a · b for a [..batch, m, k], b [..batch, k, n], out [..batch, m, n].
 ///
@@ -31,7 +36,19 @@ use crate::{Element, Layout, Shape, SliceMut, View};
 /// # Panics
 /// Panics where shapes or types do not fit, or a layout leaves its buffer.
 pub fn matmul(a: View<'_>, b: View<'_>, out: SliceMut<'_>) {
-    product(a, b, out, false);
+    product(a, b, None, out, false);
+}
+
+/// out = a · b + bias, with one number of `bias` for each of the n columns; otherwise as [`matmul`].
+///
+/// The bias is added to each block of the product by the thread that has just finished it. For f32
+/// and f64 the result is that of the product and an addition after it, to the bit; half types are
+/// rounded once, after the addition. k = 0 gives the bias.
+///
+/// # Panics
+/// As [`matmul`]; where the bias has not the shape `[n]`, or another type.
+pub fn matmul_bias(a: View<'_>, b: View<'_>, bias: View<'_>, out: SliceMut<'_>) {
+    product(a, b, Some(bias), out, false);
 }
 
 /// out += a · b, otherwise as [`matmul`].
@@ -39,7 +56,7 @@ pub fn matmul(a: View<'_>, b: View<'_>, out: SliceMut<'_>) {
 /// # Panics
 /// As [`matmul`].
 pub fn matmul_acc(a: View<'_>, b: View<'_>, out: SliceMut<'_>) {
-    product(a, b, out, true);
+    product(a, b, None, out, true);
 }
 
 /// One factor: where its elements lie.
@@ -78,7 +95,7 @@ impl<'a, T> Matrix<'a, T> {
     }
 }
 
-fn product(a: View<'_>, b: View<'_>, out: SliceMut<'_>, add: bool) {
+fn product(a: View<'_>, b: View<'_>, bias: Option<View<'_>>, out: SliceMut<'_>, add: bool) {
     let (da, db) = (a.layout.dims(), b.layout.dims());
     let rank = da.len();
     assert!(
@@ -90,9 +107,13 @@ fn product(a: View<'_>, b: View<'_>, out: SliceMut<'_>, add: bool) {
     assert_kind("the right factor", b, out.kind());
     let batch: usize = da[..rank - 2].iter().product();
     assert_len("the product", &out, batch * da[rank - 2] * db[rank - 1]);
+    if let Some(bias) = bias {
+        assert_kind("the bias", bias, out.kind());
+        assert_dims("the bias", bias, &db[rank - 1..]);
+    }
     match out {
-        SliceMut::F32(out) => batched(a, b, out, add),
-        SliceMut::F64(out) => batched(a, b, out, add),
+        SliceMut::F32(out) => finished(a, b, bias.map(same).as_deref(), out, add),
+        SliceMut::F64(out) => finished(a, b, bias.map(same).as_deref(), out, add),
         out if out.kind().is_float() => {
             let (wa, wb) = (repeat_free(a.layout), repeat_free(b.layout));
             let (xa, xb) = (widen(View { layout: &wa, ..a }), widen(View { layout: &wb, ..b }));
@@ -100,10 +121,21 @@ fn product(a: View<'_>, b: View<'_>, out: SliceMut<'_>, add: bool) {
             let mut wide = if add { widened(&out) } else { memory::take(out.len()) };
             let (a, b) =
                 (View { data: f32::slice(&xa), layout: &la }, View { data: f32::slice(&xb), layout: &lb });
-            batched(a, b, &mut wide, add);
+            finished(a, b, bias.map(widen).as_deref(), &mut wide, add);
             narrow(wide, out);
         }
         other => panic!("a matrix product of type {:?}", other.kind()),
+    }
+}
+
+/// The product, and the bias added to each block of it.
+fn finished<T: Float>(a: View<'_>, b: View<'_>, bias: Option<&[T]>, out: &mut [T], add: bool) {
+    match bias {
+        Some(bias) => {
+            let isa = Isa::detect();
+            batched(a, b, out, add, Then::of(&|block| add_bias(isa, bias, block)));
+        }
+        None => batched(a, b, out, add, Then::nothing()),
     }
 }
 
@@ -123,7 +155,7 @@ fn repeated(once: &Layout, like: &Layout) -> Layout {
     Layout::contiguous(*once.shape()).broadcast_to(like.shape()).expect("extents are 1 or equal")
 }
 
-fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
+fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool, then: Then<'_, T>) {
     assert_in_bounds(a);
     assert_in_bounds(b);
     let (xa, xb) =
@@ -137,6 +169,7 @@ fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
         if !add {
             out.fill(T::ZERO);
         }
+        then.whole(out, n);
         return;
     }
     let isa = Isa::detect();
@@ -145,7 +178,7 @@ fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
             let data: &[T] = data;
             Matrix::new(&data[layout.offset()..], layout.strides()[0], layout.strides()[1])
         };
-        return multiply(isa, [m, k, n], factor(xa, a.layout), factor(xb, b.layout), out, add);
+        return multiply(isa, [m, k, n], factor(xa, a.layout), factor(xb, b.layout), out, add, then);
     }
     // One right factor for the whole batch, as in a linear layer: one product of batch·m rows.
     if b.layout.strides()[..rank - 2].iter().all(|&stride| stride == 0) {
@@ -154,7 +187,7 @@ fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
             let a = Matrix::new(&xa[a.offset()..], a.strides()[0], a.strides()[1]);
             let strides = &b.layout.strides()[rank - 2..];
             let b = Matrix::new(&xb[b.layout.offset()..], strides[0], strides[1]);
-            return multiply(isa, [rows, k, n], a, b, out, add);
+            return multiply(isa, [rows, k, n], a, b, out, add, then);
         }
     }
     let batch = Shape::new(&a.layout.dims()[..rank - 2]);
@@ -178,7 +211,7 @@ fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
     if count < 4 * threads() && m * k * n >= ONE_TASK {
         for (i, out) in out.chunks_exact_mut(m * n).enumerate() {
             let (a, b) = at(i);
-            multiply(isa, [m, k, n], a, b, out, add);
+            multiply(isa, [m, k, n], a, b, out, add, then.at(i * m));
         }
         return;
     }
@@ -189,7 +222,7 @@ fn batched<T: Float>(a: View<'_>, b: View<'_>, out: &mut [T], add: bool) {
             // SAFETY: each product has its own part.
             let out = unsafe { parts.part(i * m * n..(i + 1) * m * n) };
             let (a, b) = at(i);
-            multiply(isa, [m, k, n], a, b, out, add);
+            multiply(isa, [m, k, n], a, b, out, add, then.at(i * m));
         }
     });
 }
@@ -205,6 +238,7 @@ fn multiply<T: Float>(
     b: Matrix<'_, T>,
     out: &mut [T],
     add: bool,
+    then: Then<'_, T>,
 ) {
     if m * n == 0 {
         return;
@@ -213,86 +247,22 @@ fn multiply<T: Float>(
         if !add {
             out.fill(T::ZERO);
         }
+        then.whole(out, n);
         return;
     }
     let a = a.normal(m, k);
     let b = b.normal(k, n);
     if n == 1 && (a.row == 1 || a.column == 1) {
-        vector::multiply(isa, [m, k], a, b, out, add);
+        vector::multiply(isa, [m, k, 1], a, b, out, add, then);
     } else if m == 1 && (b.row == 1 || b.column == 1) {
-        vector::multiply(isa, [n, k], b.transposed(), a.transposed(), out, add);
+        vector::multiply(isa, [n, k, n], b.transposed(), a.transposed(), out, add, then);
     } else if k == 1 && n >= outer::SHORTEST {
-        outer::multiply(isa, [m, n], a, b, out, add);
+        outer::multiply(isa, [m, n], a, b, out, add, then);
     } else if m * k * n <= small::LIMIT {
-        small::multiply(isa, [m, k, n], a, b, out, add);
+        small::multiply(isa, [m, k, n], a, b, out, add, then);
     } else if thin::fits(m, &a, &b) {
-        thin::multiply(isa, [m, k, n], a, b, out, add);
+        thin::multiply(isa, [m, k, n], a, b, out, add, then);
     } else {
-        blocks::multiply(isa, [m, k, n], a, b, out, add);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Small whole numbers: every sum is exact, so any order and any instructions agree.
-    fn whole(len: usize, seed: usize) -> Vec<f32> {
-        (0..len).map(|i| ((i * 7 + seed * 13 + i / 11) % 9) as f32 - 4.0).collect()
-    }
-
-    /// Factors that repeat one row or one column, as those of gradients of sums do.
-    fn repeated_factors(isa: Isa, [m, k, n]: [usize; 3]) {
-        let (a, b) = (whole(k, 1), whole(k, 2));
-        let sum: f32 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
-        let want: Vec<f32> = whole(m * n, 3).iter().map(|x| x + sum).collect();
-        let mut out = whole(m * n, 3);
-        multiply(isa, [m, k, n], Matrix::new(&a, 0, 1), Matrix::new(&b, 1, 0), &mut out, true);
-        assert_eq!(out, want, "{isa:?} {m} x {k} x {n}, repeated");
-    }
-
-    #[test]
-    fn plain_and_fast_instructions_agree_exactly_on_whole_numbers() {
-        for [m, k, n] in [
-            [4, 4, 4],
-            [7, 9, 17],
-            [1, 90, 70],
-            [70, 90, 1],
-            [61, 300, 50],
-            [13, 40, 123],
-            [9, 100, 75],
-            [130, 260, 49],
-            [33, 300, 33],
-            [70, 1, 90],
-            [900, 1, 75],
-        ] {
-            let (a, b) = (whole(m * k, 1), whole(k * n, 2));
-            let mut want = whole(m * n, 3);
-            for i in 0..m {
-                for j in 0..n {
-                    want[i * n + j] += (0..k).map(|l| a[i * k + l] * b[l * n + j]).sum::<f32>();
-                }
-            }
-            let flip = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {
-                (0..rows * columns).map(|i| x[i % rows * columns + i / rows]).collect()
-            };
-            let (at, bt) = (flip(&a, m, k), flip(&b, k, n));
-            let wide = |x: &[f32]| -> Vec<f64> { x.iter().map(|&x| x.into()).collect() };
-            let (wide_a, wide_bt) = (wide(&a), wide(&bt));
-            for isa in Isa::all() {
-                for a in [Matrix::new(&a, k, 1), Matrix::new(&at, 1, m)] {
-                    for b in [Matrix::new(&b, n, 1), Matrix::new(&bt, 1, k)] {
-                        let mut out = whole(m * n, 3);
-                        multiply(isa, [m, k, n], a, b, &mut out, true);
-                        assert_eq!(out, want, "{isa:?} {m} x {k} x {n}");
-                    }
-                }
-                repeated_factors(isa, [m, k, n]);
-                let (a, b) = (Matrix::new(&wide_a, k, 1), Matrix::new(&wide_bt, 1, k));
-                let mut out = wide(&whole(m * n, 3));
-                multiply(isa, [m, k, n], a, b, &mut out, true);
-                assert_eq!(out, wide(&want), "{isa:?} {m} x {k} x {n} in f64");
-            }
-        }
+        blocks::multiply(isa, [m, k, n], a, b, out, add, then);
     }
 }

@@ -36,6 +36,7 @@ pub mod index;
 pub mod join;
 #[cfg(feature = "linalg")]
 pub mod linalg;
+pub mod linear;
 pub mod loss;
 pub mod matrix;
 mod methods;

@@ -67,7 +67,7 @@ fn matmul_of(a: &TrackedTensor, b: &TrackedTensor) -> Result<TrackedTensor> {
 
 /// x of at least rank 2 with its last two dimensions exchanged, without copying.
 #[track_caller]
-fn turned(x: &TrackedTensor) -> Result<TrackedTensor> {
+pub(crate) fn turned(x: &TrackedTensor) -> Result<TrackedTensor> {
     algebra::transpose(x, x.rank() - 2, x.rank() - 1)
 }
 

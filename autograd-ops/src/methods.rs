@@ -25,6 +25,7 @@ macro_rules! for_each_family {
         $crate::compare_methods!($($callback)*);
         $crate::activation_methods!($($callback)*);
         $crate::matrix_methods!($($callback)*);
+        $crate::linear_methods!($($callback)*);
         $crate::product_methods!($($callback)*);
         $crate::shape_methods!($($callback)*);
         $crate::slice_methods!($($callback)*);

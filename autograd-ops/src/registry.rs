@@ -182,6 +182,7 @@ pub fn all() -> Vec<Op> {
         crate::compare::ops,
         crate::activation::ops,
         crate::matrix::ops,
+        crate::linear::ops,
         crate::product::ops,
         crate::shape::ops,
         crate::slice::ops,

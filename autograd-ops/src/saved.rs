@@ -136,6 +136,7 @@ pub fn rebuild(tag: &str, parameters: &[Parameter], operands: &[Meta]) -> Option
         crate::gradient::rebuild,
         crate::index::rebuild,
         crate::join::rebuild,
+        crate::linear::rebuild,
         crate::matrix::rebuild,
         crate::norm::rebuild,
         crate::order::rebuild,

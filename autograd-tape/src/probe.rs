@@ -216,6 +216,7 @@ fn nanoseconds(record: &Record, node: &Node) -> f64 {
             let sizes = inputs.iter().chain(&node.outputs).map(|meta| meta.elements() as f64);
             2.0 * sizes.product::<f64>().sqrt()
         }
+        Rule::General(_) if op.is_affine() => op.operations(&inputs) as f64,
         Rule::Pointwise(_)
         | Rule::Linear(..)
         | Rule::General(_)

@@ -54,10 +54,9 @@ fn value_and_gradients(leaves: &[Value], loss: &Loss) -> Result<Vec<Value>> {
     Ok(results)
 }
 
+/// A layer whose weights are in × out, as the other frameworks' are here.
 fn linear(x: &Value, w: &Value, b: &Value) -> Result<Value> {
-    let mut y = x.matmul(w)?;
-    y.add_(b)?;
-    Ok(y)
+    x.linear(&w.t()?, Some(b))
 }
 
 fn mlp_leaves() -> Result<Vec<Value>> {

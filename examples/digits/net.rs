@@ -40,7 +40,7 @@ impl Net {
         let x = self.conv1.convolve(images)?.relu()?.max_pool2d(2)?;
         // A name for those who look at the layer: class activation maps do.
         let x = tap("conv2", &self.conv2.convolve(&x)?.relu()?)?.max_pool2d(2)?;
-        x.flatten_from(1)?.matmul(&self.linear.weight.t()?)?.add(&self.linear.bias)
+        x.flatten_from(1)?.linear(&self.linear.weight, Some(&self.linear.bias))
     }
 }
 

@@ -67,6 +67,7 @@ fn a_rewritten_graph_computes_its_regions_again() -> Result<()> {
             alone(|p| p.fuse = true),
             alone(|p| p.schedule = true),
             alone(|p| p.sink = true),
+            alone(|p| p.linear = true),
             alone(|p| (p.rematerialise, p.min_cut) = (true, true)),
         ];
         for passes in ways {

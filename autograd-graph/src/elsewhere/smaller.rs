@@ -37,6 +37,21 @@ pub(super) fn in_smaller_ops(program: &Program) -> Result<std::result::Result<Pr
     Ok(if declined.is_empty() { Ok(program) } else { Err(declined) })
 }
 
+/// The graph with additions of biases as ops of their own, which can be fused with others.
+///
+/// # Errors
+/// As [`in_smaller_ops`].
+pub(super) fn biases_apart(graph: Graph) -> Result<Graph> {
+    let program = graph.program();
+    let open: Vec<bool> = program.instructions.iter().map(|step| step.op.is_affine()).collect();
+    if !open.contains(&true) {
+        return Ok(graph);
+    }
+    // What cannot be taken apart stays as it is.
+    let run = |x: &[TrackedTensor]| run_opened(program, &open, x, &mut Vec::new());
+    Graph::capture_with(run, &program.inputs, graph.hints)
+}
+
 fn refused(step: &Instruction) -> Declined {
     Declined::Op { op: step.op.name(), site: step.site }
 }

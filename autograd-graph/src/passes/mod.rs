@@ -3,6 +3,7 @@
 //! Each stands in a file of its own and can be switched off in [`Passes`]. Debug builds check the
 //! program after every pass.
 
+mod affine;
 mod block;
 mod budget;
 mod common;
@@ -36,6 +37,8 @@ pub struct Passes {
     pub simplify: bool,
     /// Rearrangements move behind pointwise ops and into matrix products.
     pub sink: bool,
+    /// A product of matrices and the bias added to it become one op.
+    pub linear: bool,
     /// Sums of values that lie next to each other between zeros become concatenations.
     pub join: bool,
     /// Equal ops on equal operands are computed once.
@@ -64,6 +67,7 @@ impl Passes {
         fold: true,
         simplify: true,
         sink: true,
+        linear: true,
         join: true,
         common: true,
         dead: true,
@@ -80,6 +84,7 @@ impl Passes {
         fold: false,
         simplify: false,
         sink: false,
+        linear: false,
         join: false,
         common: false,
         dead: false,
@@ -126,6 +131,7 @@ impl Graph {
             ],
         )?;
         let program = if passes.sink { sunk(program, passes)? } else { program };
+        let program = run(&program, &[(passes.linear, affine::fold), (passes.linear, dead::remove)])?;
         let mut variants = vec![program.clone()];
         if passes.rematerialise {
             variants.push(rematerialise::rematerialise(&program)?);

@@ -22,7 +22,7 @@ use autograd_core::{Instruction, Meta, Operand, Parameter, Prim, Program, Result
 
 /// A rearrangement of elements.
 #[derive(Clone, Debug, PartialEq)]
-enum Turn {
+pub(super) enum Turn {
     /// Dimension d of the result is this dimension of the source.
     Permute(Vec<usize>),
     Reshape(Shape),
@@ -71,7 +71,7 @@ pub(super) fn sink(old: &Program) -> Result<Option<Program>> {
     Ok(changed.then(|| new.finish(old)))
 }
 
-fn turn_of(instruction: &Instruction) -> Option<Turn> {
+pub(super) fn turn_of(instruction: &Instruction) -> Option<Turn> {
     let [_] = instruction.operands[..] else { return None };
     let saved = instruction.op.saved()?;
     match (saved.tag, saved.parameters.into_iter().next()?) {
@@ -100,7 +100,12 @@ fn turns(new: &Rewrite, turn: &Turn, operand: Operand) -> bool {
 
 /// A value rearranged, for an instruction `like`: by one rearrangement of what it was itself
 /// rearranged from, or none.
-fn turned(new: &mut Rewrite, turn: &Turn, operand: Operand, like: &Instruction) -> Option<Operand> {
+pub(super) fn turned(
+    new: &mut Rewrite,
+    turn: &Turn,
+    operand: Operand,
+    like: &Instruction,
+) -> Option<Operand> {
     let (mut turn, mut source) = (turn.clone(), operand);
     if let Some(made) = maker(new, operand)
         && let Some(before) = turn_of(made)

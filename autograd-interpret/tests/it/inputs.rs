@@ -204,6 +204,33 @@ fn relevance_rules_differ_by_layer_and_keep_the_sum() -> Result<()> {
     Ok(())
 }
 
+/// A layer is what it is, whether its bias is added by an op of its own or with the product.
+#[test]
+fn a_product_with_its_bias_has_the_attributions_of_its_parts() -> Result<()> {
+    let (w, b) = (values(&[0.5, 1.5, -1.0, -0.5, 2.0, 1.0], &[3, 2]), values(&[0.3, 4.0, -0.2], &[3]));
+    let v = values(&[1.0, 0.5, -0.7], &[3, 1]);
+    let apart = |x: &TrackedTensor| tap("hidden", &x.matmul(w.t()?)?.add(&b)?.relu()?)?.matmul(&v);
+    let joined = |x: &TrackedTensor| tap("hidden", &x.linear(&w, Some(&b))?.relu()?)?.matmul(&v);
+    let x = row(&[1.0, 2.0]);
+    for rule in [
+        LayerRule::default(),
+        LayerRule::Gamma { gamma: 0.5, epsilon: 1e-9 },
+        LayerRule::ZPlus { epsilon: 1e-9 },
+        LayerRule::AlphaBeta { alpha: 2.0, beta: 1.0 },
+    ] {
+        let by_rule = || Lrp::new().on("hidden", rule);
+        gives(
+            &by_rule().explain(joined, &x, ())?,
+            &by_rule().explain(apart, &x, ())?.value().to_flat::<f64>()?,
+        );
+    }
+    for rule in [LiftRule::Rescale, LiftRule::RevealCancel] {
+        let lift = || DeepLift::new().rule(rule);
+        gives(&lift().explain(joined, &x, ())?, &lift().explain(apart, &x, ())?.value().to_flat::<f64>()?);
+    }
+    Ok(())
+}
+
 #[test]
 fn alpha_beta_counts_negative_contributions() -> Result<()> {
     // One neuron, z = 3·1 − 1·2 + 1: positive part 4 with the bias, negative part −2.

@@ -6,6 +6,7 @@
 //! threads, as tasks divide only rows and columns.
 
 use super::pack::pack;
+use super::then::Then;
 use super::tile::{Left, Size, kernel};
 use super::{Matrix, Shares};
 use crate::float::Float;
@@ -40,6 +41,7 @@ pub(crate) fn multiply<T: Float>(
     b: Matrix<'_, T>,
     out: &mut [T],
     add: bool,
+    then: Then<'_, T>,
 ) {
     assert!(out.len() == m * n, "the product has {} elements, not {}", m * n, out.len());
     a.assert_holds(m, k);
@@ -56,6 +58,7 @@ pub(crate) fn multiply<T: Float>(
         let strips = Shares::new(block_rows.min(m - row), size.rows);
         for step in (0..k).step_by(depth) {
             let depth = depth.min(k - step);
+            let last = step + depth == k;
             if !in_place {
                 pack_left(isa, a, [row, step], depth, strips, &mut left);
             }
@@ -93,6 +96,10 @@ pub(crate) fn multiply<T: Float>(
                     unsafe {
                         let out = output.start().add((row + rows.start) * n + columns.start);
                         block.tile(rows.len(), left, right, right_step, columns.len(), out);
+                        if last {
+                            let rows = row + rows.start..row + rows.end;
+                            then.block(output.start(), n, rows, columns.clone());
+                        }
                     }
                 }
             });

@@ -1,6 +1,7 @@
 //! Products of a column and a row: as fast as the result can be written.
 
 use super::Matrix;
+use super::then::Then;
 use crate::float::Float;
 use crate::lanes::Isa;
 use crate::memory;
@@ -20,6 +21,7 @@ pub(crate) fn multiply<T: Float>(
     b: Matrix<'_, T>,
     out: &mut [T],
     add: bool,
+    then: Then<'_, T>,
 ) {
     assert!(out.len() == m * n, "the product has {} elements, not {}", m * n, out.len());
     a.assert_holds(m, 1);
@@ -39,6 +41,7 @@ pub(crate) fn multiply<T: Float>(
             // SAFETY: `Fast` is only chosen where the machine has its instructions.
             Isa::Fast | Isa::Wide => unsafe { fast(column, a.row, row, out, add) },
         }
+        then.at(rows.start).whole(out, n);
     });
     memory::give(order);
 }

@@ -1,6 +1,7 @@
 //! Small products: tiles straight from the factors, on the caller's thread, nothing packed.
 
 use super::Matrix;
+use super::then::Then;
 use super::tile::{Left, tile};
 use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
@@ -15,6 +16,20 @@ const ON_STACK: usize = 512;
 
 /// out (m × n, contiguous) = or += a · b, m, k and n all positive.
 pub(crate) fn multiply<T: Float>(
+    isa: Isa,
+    dims: [usize; 3],
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    out: &mut [T],
+    add: bool,
+    then: Then<'_, T>,
+) {
+    in_order(isa, dims, a, b, out, add);
+    then.whole(out, dims[2]);
+}
+
+/// The product with the right factor brought into order.
+fn in_order<T: Float>(
     isa: Isa,
     dims: [usize; 3],
     a: Matrix<'_, T>,

@@ -2,6 +2,7 @@
 //! cost more than the product.
 
 use super::Matrix;
+use super::then::Then;
 use super::tile::Left;
 use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
@@ -28,6 +29,7 @@ pub(crate) fn multiply<T: Float>(
     b: Matrix<'_, T>,
     out: &mut [T],
     add: bool,
+    then: Then<'_, T>,
 ) {
     assert!(fits(m, &a, &b), "a thin product has factors that can be read in place");
     assert!(out.len() == m * n, "the product has {} elements, not {}", m * n, out.len());
@@ -51,9 +53,10 @@ pub(crate) fn multiply<T: Float>(
         // has these columns; `Fast` is only chosen where the machine has its instructions.
         unsafe {
             match isa {
-                Isa::Plain => thin.run::<T::Plain>(columns, out),
-                Isa::Fast | Isa::Wide => thin.fast::<T::Fast>(columns, out),
+                Isa::Plain => thin.run::<T::Plain>(columns.clone(), out),
+                Isa::Fast | Isa::Wide => thin.fast::<T::Fast>(columns.clone(), out),
             }
+            then.block(out, n, 0..m, columns);
         }
     });
 }

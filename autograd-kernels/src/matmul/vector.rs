@@ -1,6 +1,7 @@
 //! Matrix times vector: each element of the matrix is read once, in the order it lies in memory.
 
 use super::Matrix;
+use super::then::Then;
 use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
 use crate::memory;
@@ -11,14 +12,15 @@ use crate::threads::{Disjoint, parallel_for, threads};
 const PARALLEL: usize = 1 << 15;
 
 /// out = or += matrix · x for an m × k matrix with contiguous rows or contiguous columns; m and k
-/// are positive.
+/// are positive. The product whose blocks are finished has n columns: one, or all of `out` is a row.
 pub(crate) fn multiply<T: Float>(
     isa: Isa,
-    [m, k]: [usize; 2],
+    [m, k, n]: [usize; 3],
     matrix: Matrix<'_, T>,
     x: Matrix<'_, T>,
     out: &mut [T],
     add: bool,
+    then: Then<'_, T>,
 ) {
     assert!(matrix.column == 1 || matrix.row == 1, "a matrix with contiguous rows or columns");
     assert!(out.len() == m, "the product has {m} elements, not {}", out.len());
@@ -50,6 +52,11 @@ pub(crate) fn multiply<T: Float>(
                 Isa::Plain => add_product::<T::Plain>(from, matrix.row, matrix.column, x, out),
                 Isa::Fast | Isa::Wide => fast::<T::Fast>(from, matrix.row, matrix.column, x, out),
             }
+        }
+        if n == 1 {
+            then.at(rows.start).whole(out, 1);
+        } else {
+            then.part_of_row(out, rows.start);
         }
     });
     if let Some(buffer) = buffer {

@@ -1,5 +1,6 @@
 //! The dense kernels against plain loops in f64: matrix products, convolutions, pooling, indexing.
 
+mod bias;
 mod conv2d;
 mod index;
 mod matmul;

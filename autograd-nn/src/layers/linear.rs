@@ -34,22 +34,7 @@ impl Linear {
 impl Module for Linear {
     #[track_caller]
     fn forward(&self, xs: &TrackedTensor) -> Result<TrackedTensor> {
-        let mut y = if xs.rank() <= 2 {
-            xs.matmul(&self.weight.t()?)?
-        } else {
-            // One product of all rows, as candle does.
-            let (rows, dims) = (xs.elem_count() / xs.dim(-1)?.max(1), xs.dims());
-            let flat = xs.reshape([rows, xs.dim(-1)?])?.matmul(&self.weight.t()?)?;
-            let mut dims = dims.to_vec();
-            if let Some(last) = dims.last_mut() {
-                *last = self.weight.dim(0)?;
-            }
-            flat.reshape(dims)?
-        };
-        if let Some(bias) = &self.bias {
-            y.add_(bias)?;
-        }
-        Ok(y)
+        xs.linear(&self.weight, self.bias.as_ref())
     }
 }
 
