@@ -59,13 +59,9 @@ macro_rules! buffer_kinds {
             fn into_tensor(mut self, shape: &[usize]) -> Result<Tensor> {
                 Ok(match &mut self {
                     $(Buffer::$variant(v) => {
-                        // The memory is candle's from here on, and no more than it needs.
+                        // The memory is candle's from here on.
                         memory::release(v.capacity() * element_bytes(v));
-                        let mut v = std::mem::take(v);
-                        if v.capacity() / 4 > v.len() / 3 {
-                            v.shrink_to_fit();
-                        }
-                        Tensor::from_vec(v, shape, &Device::Cpu)?
+                        Tensor::from_vec(std::mem::take(v), shape, &Device::Cpu)?
                     })*
                     Buffer::Candle(t, _) => t.clone(),
                 })

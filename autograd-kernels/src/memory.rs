@@ -3,7 +3,7 @@
 //! Memory fresh from the system is mapped page by page while it is first written, which costs more
 //! than most kernels that write it. So buffers are given back here and taken again. They are
 //! sorted in buckets by size, four to each doubling, and a buffer taken is at most a fifth larger
-//! than asked for, or twice as large where one waits and none of the size does. Small buffers stay on the thread that gave them; large ones go to a store that
+//! than asked for. Small buffers stay on the thread that gave them; large ones go to a store that
 //! all threads share and that holds no more than a limit. While a thread runs a task of a parallel
 //! call, or a static graph, what it gives back up to 256 KiB stays with it too, so that working
 //! memory that is taken anew at every step takes no lock.
@@ -62,9 +62,6 @@ struct Store {
 
 static STORE: Mutex<Store> = Mutex::new(Store { stacks: Vec::new(), bytes: 0 });
 
-/// How many buckets above the one asked for may serve: up to twice the size.
-const LARGER: usize = 4;
-
 /// How many small buffers of one size a thread keeps.
 const KEPT: usize = 16;
 
@@ -78,32 +75,19 @@ thread_local! {
     static SMALL: RefCell<Vec<Stack>> = const { RefCell::new(Vec::new()) };
     /// Whether this thread runs a graph: see [`staying`].
     static STAYING: Cell<bool> = const { Cell::new(false) };
-    /// Whether memory is being measured: see [`measuring`].
-    static MEASURING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `f`, which takes no buffer that is much larger than asked for, whatever waits in the store: so
-/// that the bytes it takes are the same each time.
-pub fn measuring<R>(f: impl FnOnce() -> R) -> R {
-    with_mark(&MEASURING, f)
-}
-
-/// Runs `f` while a mark of this thread is set.
-fn with_mark<R>(mark: &'static std::thread::LocalKey<Cell<bool>>, f: impl FnOnce() -> R) -> R {
-    struct Restore(&'static std::thread::LocalKey<Cell<bool>>, bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            self.0.set(self.1);
-        }
-    }
-    let _restore = Restore(mark, mark.replace(true));
-    f()
 }
 
 /// Runs `f`, and what it takes and gives back stays with this thread where it is no larger than
 /// 256 KiB: the next run finds it there, and takes no lock.
 pub fn staying<R>(f: impl FnOnce() -> R) -> R {
-    with_mark(&STAYING, f)
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            STAYING.set(self.0);
+        }
+    }
+    let _restore = Restore(STAYING.replace(true));
+    f()
 }
 
 /// Whether buffers of a bucket stay with this thread now.
@@ -301,12 +285,7 @@ fn recycled_shared<T: Element>(bucket: usize, len: usize) -> Option<Vec<T>> {
     }
     let spare = {
         let mut store = store();
-        let store = &mut *store;
-        // A larger buffer that waits is taken before one more comes from the system; not to work in,
-        // where the bytes that are taken must not depend on what waits.
-        let larger = if MEASURING.get() || STAYING.get() || runs_a_task() { 0 } else { LARGER };
-        let mut stacks = (0..=larger).map(|more| stack_of::<T>(bucket + more));
-        let spare = stacks.find_map(|at| store.stacks.get_mut(at)?.pop())?;
+        let spare = store.stacks.get_mut(stack_of::<T>(bucket))?.pop()?;
         store.bytes -= spare.bytes();
         spare
     };
@@ -385,7 +364,7 @@ mod tests {
     #[test]
     fn a_buffer_given_back_is_taken_again() {
         // A size that no other test uses, so that nobody takes it first.
-        let n = 5_777_777;
+        let n = 777_777;
         let v = take::<f64>(n);
         let (at, capacity) = (v.as_ptr(), v.capacity());
         give(v);
@@ -431,11 +410,11 @@ mod tests {
 
     #[test]
     fn a_foreign_buffer_serves_by_its_capacity() {
-        let mut v: Vec<u8> = Vec::with_capacity(33_333_333);
+        let mut v: Vec<u8> = Vec::with_capacity(3_333_333);
         v.push(1);
         let at = v.as_ptr();
         give(v);
-        let bucket = bucket_below(33_333_333).unwrap();
+        let bucket = bucket_below(3_333_333).unwrap();
         let w = zeros::<u8>(bucket_bytes(bucket));
         assert_eq!(w.as_ptr(), at);
         assert!(w.iter().all(|&b| b == 0));

@@ -50,14 +50,6 @@ pub struct Probe {
 #[track_caller]
 pub fn probe(f: impl Fn(&TrackedTensor) -> Result<TrackedTensor>, x: &TrackedTensor) -> Result<Probe> {
     let site = Site::caller();
-    memory::measuring(|| probed(f, x, site))
-}
-
-fn probed(
-    f: impl Fn(&TrackedTensor) -> Result<TrackedTensor>,
-    x: &TrackedTensor,
-    site: Site,
-) -> Result<Probe> {
     let live = || memory::stats().live_bytes;
     let peak = || memory::stats().peak_bytes;
     // Once to bring caches and memory up, and to find out which tape watches.
