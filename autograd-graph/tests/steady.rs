@@ -41,14 +41,8 @@ fn assert_close(net: &str, a: &[TrackedTensor], b: &[TrackedTensor]) -> Result<(
     Ok(())
 }
 
-/// How many buffers the store that threads share has given, each under a lock.
-fn from_the_store() -> usize {
-    let stats = memory::stats();
-    stats.reused + stats.fresh
-}
-
-/// Runs a net; how many bytes its steady steps allocate at one time, and how many buffers they take
-/// from the store.
+/// Runs a net; how many bytes its steady steps allocate at one time, and for how many buffers
+/// they ask the store that threads share.
 fn check(net: &Net, engine: Engine) -> Result<(usize, usize)> {
     let Net { name, inputs, loss } = net;
     let f = value_and_grad(loss);
@@ -71,7 +65,7 @@ fn check(net: &Net, engine: Engine) -> Result<(usize, usize)> {
     }
     let (mut most, mut taken) = (0, 0);
     for _ in 0..ROUNDS {
-        let known = from_the_store();
+        let known = memory::stats().asked;
         ALLOCATOR.reset_peak_usage();
         let before = ALLOCATOR.current_usage();
         for _ in 0..STEPS {
@@ -79,7 +73,7 @@ fn check(net: &Net, engine: Engine) -> Result<(usize, usize)> {
         }
         // An allocation is above what was there before, even if it is given back at once.
         most = ALLOCATOR.peak_usage() - before;
-        taken = from_the_store() - known;
+        taken = memory::stats().asked - known;
         if (most, taken) == (0, 0) {
             break;
         }

@@ -39,10 +39,12 @@ pub struct MemoryStats {
     pub peak_bytes: usize,
     /// Bytes that lie ready in the shared store, to be taken again.
     pub pooled_bytes: usize,
-    /// How many buffers were taken from the store.
+    /// How many buffers were taken again.
     pub reused: usize,
     /// How many had to come from the system.
     pub fresh: usize,
+    /// For how many the shared store was asked, each time under its lock.
+    pub asked: usize,
 }
 
 /// Buffers from this size on are counted: those that threads share.
@@ -58,9 +60,10 @@ static LIMIT: AtomicUsize = AtomicUsize::new(2 << 30);
 struct Store {
     stacks: Vec<Stack>,
     bytes: usize,
+    asked: usize,
 }
 
-static STORE: Mutex<Store> = Mutex::new(Store { stacks: Vec::new(), bytes: 0 });
+static STORE: Mutex<Store> = Mutex::new(Store { stacks: Vec::new(), bytes: 0, asked: 0 });
 
 /// How many small buffers of one size a thread keeps.
 const KEPT: usize = 16;
@@ -281,10 +284,12 @@ fn recycled_shared<T: Element>(bucket: usize, len: usize) -> Option<Vec<T>> {
         && let Some(v) = kept::<T>(bucket, len)
     {
         adopt(v.capacity() * size_of::<T>());
+        REUSED.fetch_add(1, Relaxed);
         return Some(v);
     }
     let spare = {
         let mut store = store();
+        store.asked += 1;
         let spare = store.stacks.get_mut(stack_of::<T>(bucket))?.pop()?;
         store.bytes -= spare.bytes();
         spare
@@ -343,10 +348,15 @@ pub fn set_limit(bytes: usize) {
 
 /// The counters now.
 pub fn stats() -> MemoryStats {
+    let (pooled_bytes, asked) = {
+        let store = store();
+        (store.bytes, store.asked)
+    };
     MemoryStats {
         live_bytes: LIVE.load(Relaxed),
         peak_bytes: PEAK.load(Relaxed),
-        pooled_bytes: store().bytes,
+        pooled_bytes,
+        asked,
         reused: REUSED.load(Relaxed),
         fresh: FRESH.load(Relaxed),
     }
