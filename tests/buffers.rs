@@ -1,11 +1,11 @@
-//! What ops in place take from the pool of buffers, counted. A program of its own, because the
+//! What ops in place, results computed late and sweeps take from the pool of buffers, counted. A program of its own, because the
 //! counters are those of the whole process: one test, and nothing beside it.
 
 #[path = "../benches/residual.rs"]
 mod residual;
 
 use candle_autograd::kernels::memory;
-use candle_autograd::{Result, TensorAutograd, TrackedTensor};
+use candle_autograd::{GradientTape, Result, TensorAutograd, TrackedTensor};
 use residual::Net;
 
 /// Elements of a value: in row-major order some megabytes, so that kernels work in many steps.
@@ -41,6 +41,49 @@ fn numbers(dims: &[usize]) -> Result<TrackedTensor> {
     TrackedTensor::from_vec((0..count).map(|i| 1.5 + (i as f32 * 0.37).sin()).collect(), dims)
 }
 
+/// Values that nobody else has give their memory to what is computed from them.
+fn dying_values_are_written_over() -> Result<()> {
+    let (x, b) = (numbers(&[512, LEN / 512])?, numbers(&[LEN / 512])?);
+    let wanted = x.exp()?.settle().add(&b)?.relu()?.to_flat::<f32>()?;
+    // A result that only the late one reads, in either place of the expression.
+    let either: [fn(&TrackedTensor, &TrackedTensor) -> Result<TrackedTensor>; 2] =
+        [|h, b| h.add(b), |h, b| b.add(h)];
+    for sum in either {
+        let (y, dropped) = taken(|| {
+            let y = sum(x.exp()?.settle(), &b)?.relu()?;
+            Ok(y.settle().clone())
+        })?;
+        let h = x.exp()?.settle().clone();
+        let (z, kept) = taken(|| Ok(sum(&h, &b)?.relu()?.settle().clone()))?;
+        assert_eq!((dropped, kept), (1, 1), "one buffer for both, and one where the first is kept");
+        assert!(y.to_flat::<f32>()? == wanted && z.to_flat::<f32>()? == wanted);
+        assert!(h.to_flat::<f32>()? == x.exp()?.to_flat::<f32>()?, "what is kept is as it was");
+    }
+
+    // The cotangents of a chain: the seed is the user's, all others are the sweep's own.
+    let seed = numbers(&[512, LEN / 512])?;
+    let before = seed.to_flat::<f32>()?;
+    let gradient = |last: bool| -> Result<(Vec<TrackedTensor>, usize)> {
+        let tape = GradientTape::new();
+        let x = tape.variable(&x);
+        let h = x.tanh()?;
+        let y = h.sigmoid()?.silu()?;
+        y.settle();
+        let sources = if last { vec![&x] } else { vec![&x, &h] };
+        taken(|| tape.gradient_with(&[&y], &[&seed], &sources))
+    };
+    let (one, alone) = gradient(true)?;
+    let (both, asked) = gradient(false)?;
+    assert_eq!((alone, asked), (1, 2), "one buffer for each gradient that is kept");
+    assert!(seed.to_flat::<f32>()? == before, "the seed is as it was");
+    assert!(one[0].to_flat::<f32>()? == both[0].to_flat::<f32>()?);
+    let (h, g) = (x.tanh()?, &both[1]);
+    let slope = h.sqr()?.affine(-1.0, 1.0)?.mul(g)?.to_flat::<f32>()?;
+    let apart = one[0].to_flat::<f32>()?.iter().zip(&slope).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(apart < 1e-6, "{apart:e}");
+    Ok(())
+}
+
 #[test]
 fn in_place_takes_no_more_buffers_than_not() -> Result<()> {
     // Of one shape, one for each row, one for each column, and a number.
@@ -54,6 +97,8 @@ fn in_place_takes_no_more_buffers_than_not() -> Result<()> {
             assert_eq!((without, with), (1, 0), "{name} with {other:?}: the result, and nothing");
         }
     }
+
+    dying_values_are_written_over()?;
 
     let net = Net::new(3, 2, 8, 32)?;
     let (without, with) = (net.step(residual::functional)?, net.step(residual::in_place)?);

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// Results of fewer elements are computed at once: they stay in a cache until they are read.
-const LARGE: usize = 512 * 1024;
+const LARGE: usize = 128 * 1024;
 
 /// The most work on one element that is put off, in additions (`Program::cost`). Where a value is
 /// both taken in and wanted it is computed twice, which is to cost no more than a few times what
@@ -52,7 +52,7 @@ thread_local! {
 static PROGRAMS: OnceLock<Mutex<HashSet<Arc<Program>>>> = OnceLock::new();
 
 /// Results of at least this many elements are deferred in the whole process; `usize::MAX` computes
-/// everything at once. At first 524,288.
+/// everything at once. At first 131,072.
 pub fn set_deferred_from(elements: usize) {
     FROM.store(elements, Relaxed);
 }
@@ -121,13 +121,22 @@ impl Deferred {
     pub(crate) fn buffer(&self) -> &Buffer {
         self.buffer.get_or_init(|| {
             let work = self.work().take().expect("the work is there until the buffer is");
-            let composed = Composed::of(&work);
-            let kind = kind_of(self.dtype).expect("only floats are deferred");
-            let mut buffer = Buffer::take(kind, self.shape.elements());
+            let mut composed = Composed::of(&work);
+            // What nobody but the work has read is not needed any more.
+            drop(work);
+            let over = composed.take_leaf(&self.shape, self.dtype);
+            let (over, mut buffer) = match over {
+                Some((i, buffer)) => (Some(i), buffer),
+                None => {
+                    let kind = kind_of(self.dtype).expect("only floats are deferred");
+                    (None, Buffer::take(kind, self.shape.elements()))
+                }
+            };
             let out = buffer.slice_mut().expect("memory of our own");
             composed
-                .read(|program, params, views| {
-                    machine::run(program, params, views, &self.shape, &mut [out]);
+                .read(|program, params, views| match over {
+                    Some(i) => machine::run_over(program, params, i, out, &self.shape, views),
+                    None => machine::run(program, params, views, &self.shape, &mut [out]),
                 })
                 .expect("values of our own memory can be read");
             buffer
@@ -154,6 +163,21 @@ impl Composed {
         let y = inline(work, &mut b, &mut params, &mut leaves);
         let program = kept(b.finish(&[y], leaves.len(), params.len()));
         Self { program, params, leaves }
+    }
+
+    /// The memory of a value of this shape and type that nobody else has, and its place among the
+    /// leaves, which it leaves.
+    fn take_leaf(&mut self, shape: &Shape, dtype: DType) -> Option<(usize, Buffer)> {
+        for i in 0..self.leaves.len() {
+            let leaf = &self.leaves[i];
+            if leaf.dtype() == dtype && leaf.layout().shape() == shape && leaf.is_last() {
+                match Plain::into_buffer(self.leaves.remove(i)) {
+                    Ok(buffer) => return Some((i, buffer)),
+                    Err(shared) => self.leaves.insert(i, shared),
+                }
+            }
+        }
+        None
     }
 
     fn read<R>(&self, f: impl FnOnce(&Program, &[f64], &[autograd_kernels::View<'_>]) -> R) -> Result<R> {

@@ -7,7 +7,7 @@
 //! the functional op.
 
 use crate::apply::{apply_single, heard};
-use crate::capture::recorder;
+use crate::capture::{is_capturing, recorder};
 use crate::deferred;
 use crate::error::{At, Error, Result, Site};
 use crate::meta::Meta;
@@ -228,6 +228,37 @@ fn watched(call: &Rewrite<'_>, tracer: &mut Arc<dyn Tracer>) -> Result<Rewritten
         Some(tracer) => tracer.process_in_place(call).map_err(|error| error.or_at(call.site)),
         None => Ok(Rewritten::Declined(Obstacle::Cloned)),
     }
+}
+
+/// Writes the result of an op over its first input, where nobody else has that, nobody watches and
+/// the op can. Returns whether it did; `x` is as it was where not.
+pub(crate) fn write_over(op: &dyn Primitive, x: &mut TrackedTensor, rest: &[&TrackedTensor]) -> Result<bool> {
+    if is_capturing() {
+        return Ok(false);
+    }
+    let Some(plain) = x.plain_mut() else { return Ok(false) };
+    let mut metas: SmallVec<[Meta; 6]> = SmallVec::new();
+    let mut others: SmallVec<[&Plain; 4]> = SmallVec::new();
+    metas.push(plain.meta());
+    for value in rest {
+        let Some(other) = value.plain().filter(|other| other.device() == plain.device()) else {
+            return Ok(false);
+        };
+        metas.push(other.meta());
+        others.push(other);
+    }
+    // What does not fit is for the functional op to report.
+    if !op.infer(&metas).is_ok_and(|signature| signature.outputs[..] == metas[..1]) {
+        return Ok(false);
+    }
+    let shape = metas[0].shape;
+    let Ok(target) = plain.writable() else { return Ok(false) };
+    if !open(op.name(), &others, |views| op.eval_over(target, &shape, views))? {
+        return Ok(false);
+    }
+    crate::testing::note_evaluation();
+    plain.inherit(others);
+    Ok(true)
 }
 
 /// Writes over a value that nobody watches.

@@ -60,7 +60,7 @@ macro_rules! buffer_kinds {
                 Ok(match &mut self {
                     $(Buffer::$variant(v) => {
                         // The memory is candle's from here on.
-                        memory::release(v.capacity() * element_bytes(v));
+                        memory::release(size_of_val(v.as_slice()));
                         Tensor::from_vec(std::mem::take(v), shape, &Device::Cpu)?
                     })*
                     Buffer::Candle(t, _) => t.clone(),
@@ -84,10 +84,6 @@ pub(crate) trait Held: Element {
     fn buffer(data: Vec<Self>) -> Buffer;
     /// The numbers of a buffer of this type.
     fn numbers(buffer: &Buffer) -> Option<&[Self]>;
-}
-
-fn element_bytes<T>(_: &[T]) -> usize {
-    size_of::<T>()
 }
 
 #[derive(Debug)]
@@ -454,6 +450,27 @@ impl Plain {
         whole.and_then(|whole| whole.part(start..start + len)).ok_or(Obstacle::NoKernel)
     }
 
+    /// Whether this handle is the only one to a whole buffer of our own.
+    pub(crate) fn is_last(self: &Arc<Self>) -> bool {
+        let whole = match &self.memory {
+            Memory::Own(buffer) => buffer.slice().is_some_and(|slice| slice.len() == self.layout.elements()),
+            Memory::Later(_) => true,
+            Memory::Of(_) | Memory::Fill(_) => false,
+        };
+        whole && self.is_whole() && Arc::strong_count(self) == 1
+    }
+
+    /// The buffer of a value that [`is_last`](Self::is_last); the value where that is no longer so.
+    pub(crate) fn into_buffer(self: Arc<Self>) -> Result<Buffer, Arc<Self>> {
+        Arc::try_unwrap(self).map(|plain| match plain.memory {
+            Memory::Own(buffer) => buffer,
+            Memory::Later(deferred) => {
+                deferred.into_buffer().expect("a deferred value has a buffer once it is read")
+            }
+            Memory::Of(_) | Memory::Fill(_) => unreachable!("a view has no buffer of its own"),
+        })
+    }
+
     /// The value as a candle tensor: moved where nobody else has it, otherwise copied.
     pub(crate) fn into_tensor(self: Arc<Self>) -> Result<Tensor> {
         if self.device != DeviceLocation::Cpu {
@@ -508,7 +525,7 @@ macro_rules! from_vec {
     ($($variant:ident $ty:ty),*) => {
         $(impl From<Vec<$ty>> for Buffer {
             fn from(data: Vec<$ty>) -> Self {
-                memory::adopt(data.capacity() * size_of::<$ty>());
+                memory::adopt(size_of_val(data.as_slice()));
                 Buffer::$variant(data)
             }
         }

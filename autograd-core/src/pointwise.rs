@@ -3,6 +3,7 @@
 use crate::algebra;
 use crate::apply::{apply, apply_one};
 use crate::error::{At, Error, Result};
+use crate::in_place::write_over;
 use crate::mask::Mask;
 use crate::meta::{Meta, is_float};
 use crate::primitive::{Prim, Primitive, Signature};
@@ -51,6 +52,9 @@ impl Definition {
         Self { to_mask: true, flat: true, ..Self::new(name, expr) }
     }
 }
+
+/// Cotangents of fewer elements are not written over: they come and go in a cache.
+const OVER_FROM: usize = 32 * 1024;
 
 /// The inputs that a program reads as conditions only.
 fn conditions(program: &Program) -> Mask {
@@ -151,6 +155,45 @@ impl Pointwise {
         self.expr().reverse(wanted, given, |reverse| self.pull(reverse, wanted, cts, saved))
     }
 
+    /// As [`vjp`](Self::vjp), and one gradient of a large cotangent's shape is written over the
+    /// cotangent where nobody else has that: memory that has just been read, and none beside it.
+    ///
+    /// # Errors
+    /// Whatever the evaluation or the levels below report.
+    pub fn vjp_over(&self, wanted: Mask, mut cts: Cotangents, saved: &Saved<'_>) -> Result<Grads> {
+        let mut all = wanted.iter();
+        if let (Some(i), None, [Some(ct)]) = (all.next(), all.next(), &mut cts[..])
+            && ct.shape().elements() >= OVER_FROM
+            && saved.inputs[i].shape == *ct.shape()
+        {
+            let done = self.expr().reverse(wanted, Mask::one(0), |reverse| {
+                if reverse.direct.iter().any(Option::is_some) {
+                    return Ok(false);
+                }
+                let mut rest: SmallVec<[&TrackedTensor; 6]> = SmallVec::new();
+                for residual in &reverse.residuals {
+                    rest.push(self.residual(residual, saved)?);
+                }
+                write_over(&self.derived(&reverse.definition), ct, &rest)
+            })?;
+            if done {
+                let mut grads: Grads = saved.inputs.iter().map(|_| None).collect();
+                grads[i] = cts.pop().flatten();
+                return Ok(grads);
+            }
+        }
+        self.vjp(wanted, &cts, saved)
+    }
+
+    /// What a reverse rule reads.
+    fn residual<'s>(&self, residual: &Residual, saved: &'s Saved<'_>) -> Result<&'s TrackedTensor> {
+        match *residual {
+            Residual::Input(i) => saved.input(i),
+            Residual::Output(j) => saved.output(j),
+            Residual::Aux(_) => Err(Error::internal(self.name(), "an expression has no hints")),
+        }
+    }
+
     /// Runs a reverse rule.
     fn pull(&self, reverse: &Reverse, wanted: Mask, cts: &Cotangents, saved: &Saved<'_>) -> Result<Grads> {
         let mut grads: Grads = saved.inputs.iter().map(|_| None).collect();
@@ -171,13 +214,7 @@ impl Pointwise {
         let mut inputs: SmallVec<[&TrackedTensor; 6]> = cts.iter().flatten().collect();
         let given = inputs.len();
         for residual in &reverse.residuals {
-            inputs.push(match *residual {
-                Residual::Input(i) => saved.input(i)?,
-                Residual::Output(j) => saved.output(j)?,
-                Residual::Aux(_) => {
-                    return Err(Error::internal(self.name(), "an expression has no hints"));
-                }
-            });
+            inputs.push(self.residual(residual, saved)?);
         }
         // 1 times the other factor is that factor, whose numbers nothing else can change.
         let whole = saved.outputs[0].shape;
@@ -364,7 +401,7 @@ impl Primitive for Pointwise {
         if self.definition().to_mask || self.expr().program().outputs().len() != 1 {
             return Ok(false);
         }
-        machine::run_over(self.expr().program(), &self.params, x, shape, rest);
+        machine::run_over(self.expr().program(), &self.params, 0, x, shape, rest);
         Ok(true)
     }
 

@@ -69,7 +69,7 @@ pub fn run(
     {
         return;
     }
-    evaluate(program, params, inputs, shape, outputs, None);
+    evaluate(program, params, inputs, shape, outputs, None, None);
 }
 
 /// Like [`run`], and output i is summed over the dimensions in which `targets[i]`, which
@@ -88,9 +88,11 @@ pub fn run_reduced(
     targets: &[Shape],
 ) {
     assert_eq!(outputs.len(), targets.len(), "machine: each output has a target shape");
-    evaluate(program, params, inputs, shape, outputs, Some(targets));
+    evaluate(program, params, inputs, shape, outputs, Some(targets), None);
 }
 
+/// Evaluates a program. Where there is an input `over`, it is read from the first output, which
+/// holds it until its elements are overwritten; of its view only layout and type count.
 fn evaluate(
     program: &Program,
     params: &[f64],
@@ -98,15 +100,16 @@ fn evaluate(
     shape: &Shape,
     outputs: &mut [SliceMut<'_>],
     targets: Option<&[Shape]>,
+    over: Option<usize>,
 ) {
     assert_eq!(inputs.len(), program.inputs(), "machine: a program gets the inputs that it reads");
     assert!(params.len() >= program.params(), "machine: a program gets all its parameters");
     assert_eq!(outputs.len(), program.outputs().len(), "machine: a program writes all its outputs");
     let wide = inputs.iter().map(View::kind).chain(outputs.iter().map(|o| o.kind()));
     if wide.into_iter().any(|k| k == Kind::F64) {
-        Plan::<f64>::run(program, params, inputs, shape, outputs, targets);
+        Plan::<f64>::run(program, params, inputs, shape, outputs, targets, over);
     } else {
-        Plan::<f32>::run(program, params, inputs, shape, outputs, targets);
+        Plan::<f32>::run(program, params, inputs, shape, outputs, targets, over);
     }
 }
 
@@ -126,6 +129,8 @@ struct Plan<'a, T> {
     inputs: List<Input<'a, T>>,
     uniform: List<T>,
     outputs: List<Output<'a>>,
+    /// The input that lies in the memory of the first output, which is whole.
+    over: Option<usize>,
     /// What computes a tile in place of the steps; T is f32 where there is some.
     code: Option<&'a dyn TileCode>,
 }
@@ -138,6 +143,7 @@ impl<'a, T: Float> Plan<'a, T> {
         shape: &Shape,
         outputs: &mut [SliceMut<'_>],
         targets: Option<&[Shape]>,
+        over: Option<usize>,
     ) {
         // Strides of the inputs and then the targets, all over `shape`.
         let mut strides: SmallVec<[[usize; MAX_RANK]; 12]> = SmallVec::new();
@@ -196,10 +202,15 @@ impl<'a, T: Float> Plan<'a, T> {
             inputs: inputs
                 .iter()
                 .zip(input_strides)
-                .map(|(x, strides)| Input::<T>::new(x, &merged, *strides))
+                .enumerate()
+                .map(|(i, (x, strides))| match over {
+                    Some(over) if over == i => Input::over(*strides),
+                    _ => Input::<T>::new(x, &merged, *strides),
+                })
                 .collect(),
             uniform: uniforms,
             outputs: kinds,
+            over,
             code: (T::KIND == Kind::F32 && shape.elements() >= CODE_FROM).then(|| program.code()).flatten(),
         };
         parallel_for(chunks, &|c| {

@@ -2,8 +2,8 @@
 //!
 //! Memory fresh from the system is mapped page by page while it is first written, which costs more
 //! than most kernels that write it. So buffers are given back here and taken again. They are
-//! sorted in buckets by size, four to each doubling, and a buffer taken is at most a fifth larger
-//! than asked for. Small buffers stay on the thread that gave them; large ones go to a store that
+//! sorted in buckets by size, four to each doubling and 32 from 1 MiB on, and a buffer taken is at
+//! most a quarter larger than asked for. Small buffers stay on the thread that gave them; large ones go to a store that
 //! all threads share and that holds no more than a limit. While a thread runs a task of a parallel
 //! call, or a static graph, what it gives back up to 256 KiB stays with it too, so that working
 //! memory that is taken anew at every step takes no lock.
@@ -17,7 +17,7 @@ mod shared;
 mod working;
 
 use crate::Element;
-use bucket::{SHARED_FROM, bucket_above, bucket_below, bucket_bytes};
+use bucket::{SHARED_FROM, bucket_above, bucket_below, bucket_bytes, fitting};
 use raw::Stack;
 pub(crate) use scratch::Scratch;
 pub use shared::Room;
@@ -32,7 +32,7 @@ pub(crate) use working::Working;
 /// the most). What waits on a thread's own stacks is neither live nor pooled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryStats {
-    /// Bytes of buffers taken (or adopted) and not given back (or released).
+    /// Bytes asked for in buffers taken (or adopted) and not given back (or released).
     pub live_bytes: usize,
     /// The largest `live_bytes` since the start or [`reset_peak`]; a parallel call counts as if all
     /// threads were at work at once, so that the same work has the same peak.
@@ -143,7 +143,8 @@ pub fn zeros<T: Element>(len: usize) -> Vec<T> {
     }
 }
 
-/// Gives a buffer back, to be taken again; it may come from anywhere.
+/// Gives a buffer back, to be taken again; it may come from anywhere. It has the length with which
+/// it was taken: that is what is counted.
 #[inline]
 pub fn give<T: Element>(v: Vec<T>) {
     let bytes = v.capacity() * size_of::<T>();
@@ -157,8 +158,7 @@ pub fn give<T: Element>(v: Vec<T>) {
 
 /// Puts a buffer into the store that threads share.
 fn give_shared<T: Element>(bucket: usize, v: Vec<T>) {
-    let bytes = v.capacity() * size_of::<T>();
-    release(bytes);
+    release(size_of_val(v.as_slice()));
     let v = match stays(bucket) {
         true => match keep(bucket, v) {
             Some(v) => v,
@@ -166,6 +166,7 @@ fn give_shared<T: Element>(bucket: usize, v: Vec<T>) {
         },
         false => v,
     };
+    let bytes = v.capacity() * size_of::<T>();
     let mut store = store();
     // Over the limit the buffer is freed, when `v` ends with this function.
     if store.bytes + bytes <= LIMIT.load(Relaxed) {
@@ -283,18 +284,19 @@ fn recycled_shared<T: Element>(bucket: usize, len: usize) -> Option<Vec<T>> {
     if stays(bucket)
         && let Some(v) = kept::<T>(bucket, len)
     {
-        adopt(v.capacity() * size_of::<T>());
+        adopt(size_of_val(v.as_slice()));
         REUSED.fetch_add(1, Relaxed);
         return Some(v);
     }
     let spare = {
         let mut store = store();
         store.asked += 1;
-        let spare = store.stacks.get_mut(stack_of::<T>(bucket))?.pop()?;
+        let spare = fitting(bucket)
+            .find_map(|bucket| store.stacks.get_mut(stack_of::<T>(bucket)).and_then(Stack::pop))?;
         store.bytes -= spare.bytes();
         spare
     };
-    adopt(spare.bytes());
+    adopt(len * size_of::<T>());
     REUSED.fetch_add(1, Relaxed);
     Some(spare.into_vec(len))
 }
@@ -306,7 +308,7 @@ fn allocate<T: Element>(len: usize) -> Vec<T> {
     let mut v = vec![T::default(); bucket_bytes(bucket) / size_of::<T>()];
     v.truncate(len);
     if bucket >= SHARED_FROM {
-        adopt(v.capacity() * size_of::<T>());
+        adopt(bytes);
         FRESH.fetch_add(1, Relaxed);
     }
     v

@@ -233,7 +233,7 @@ fn pull(
     let saved =
         Saved { op: op.name(), residuals: &reads, values: &values, inputs: metas, outputs: &node.outputs };
     match rule {
-        Rule::Pointwise(op) => op.vjp(wanted, &cts, &saved),
+        Rule::Pointwise(op) => op.vjp_over(wanted, cts, &saved),
         Rule::Linear(_, transpose) | Rule::Bilinear(_, _, transpose) => {
             transpose.transpose(wanted, &cts, &saved)
         }

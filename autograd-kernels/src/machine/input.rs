@@ -17,6 +17,8 @@ enum Data<'a, T> {
     Copied(Vec<T>),
     /// One number.
     One(T),
+    /// In the memory of the first output, from which the worker copies it.
+    Over,
 }
 
 /// An input, broadcast to the merged shape.
@@ -64,6 +66,11 @@ impl<'a, T: Float> Input<'a, T> {
         Self { data, offset, strides, contiguous }
     }
 
+    /// An input in the memory of the first output.
+    pub(super) fn over(strides: [usize; MAX_RANK]) -> Self {
+        Self { data: Data::Over, offset: 0, strides, contiguous: true }
+    }
+
     /// The elements `start .. start + out.len()` of dimension last, where `base` is what the other
     /// dimensions add to the offset; into `buffer` where they do not lie in place.
     pub(super) fn in_row<'b>(
@@ -77,6 +84,7 @@ impl<'a, T: Float> Input<'a, T> {
         let from = self.offset + base + start * stride;
         let slice: Slice<'_> = match &self.data {
             Data::One(x) => return Source::One(*x),
+            Data::Over => return Source::Buffer,
             Data::Same(x) if stride == 1 => return Source::Slice(&x[from..from + buffer.len()]),
             Data::Same(x) if stride == 0 => return Source::One(x[from]),
             Data::Copied(x) => return Source::Slice(&x[from..from + buffer.len()]),
@@ -96,6 +104,7 @@ impl<'a, T: Float> Input<'a, T> {
     pub(super) fn across<'b>(&'b self, shape: &Shape, start: usize, buffer: &mut [T]) -> Source<'b, T> {
         let slice = match &self.data {
             Data::One(x) => return Source::One(*x),
+            Data::Over => return Source::Buffer,
             Data::Same(x) if self.contiguous => {
                 return Source::Slice(&x[self.offset + start..][..buffer.len()]);
             }

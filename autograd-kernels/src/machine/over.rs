@@ -1,116 +1,99 @@
-//! Expressions evaluated over the memory of their first input.
+//! Expressions evaluated over the memory of one of their inputs.
 
-use super::run;
+use super::evaluate;
+use super::single::run_alike;
 use crate::expr::Program;
+use crate::simd::Float;
 use crate::threads::{Disjoint, parallel_chunks};
-use crate::{Element, Layout, MAX_RANK, Shape, SliceMut, View};
+use crate::{Element, Layout, Shape, SliceMut, View};
 use smallvec::SmallVec;
 use std::mem::MaybeUninit;
 
-/// Elements of one step: their old content is set aside on the stack (32 KiB for the widest type),
-/// and stays in a cache meanwhile.
+/// Elements of one step of a program of one function: their old content is set aside on the stack
+/// (32 KiB for the widest type), and stays in a cache meanwhile.
 const STEP: usize = 4 * 1024;
 
 /// Fewer steps than this stay on one thread.
 const MIN_STEPS: usize = 8;
 
-/// Evaluates a program of one output for each element of `shape`, and writes it over its first
-/// input: `target` holds that input's elements in row-major order. The other inputs broadcast to
-/// `shape`. The numbers are those of [`run`], to the bit.
+/// Evaluates a program of one output for each element of `shape`, and writes it over input `over`:
+/// `target` holds that input's elements in row-major order. The other inputs, in their order,
+/// broadcast to `shape`. The numbers are those of [`run`](super::run), to the bit.
 ///
 /// # Panics
-/// Panics as [`run`] does, and where `target` has not as many elements as `shape`.
-pub fn run_over(program: &Program, params: &[f64], target: SliceMut<'_>, shape: &Shape, others: &[View<'_>]) {
-    macro_rules! kinds {
-        ($($variant:ident),*) => {
-            match target { $(SliceMut::$variant(data) => over(program, params, data, shape, others),)* }
-        };
-    }
-    kinds!(F64, F32, BF16, F16, U8, U32, I64);
-}
-
-/// How a shape is cut in steps: `rows` of dimension `dim` at a time, for every index before it.
-struct Cut {
-    dim: usize,
-    rows: usize,
-    /// Elements of one row.
-    inner: usize,
-    /// Steps along the dimension.
-    along: usize,
-    steps: usize,
-}
-
-impl Cut {
-    fn of(shape: &Shape) -> Self {
-        let dims = shape.dims();
-        // The foremost dimension whose rows fit in a step.
-        let (mut dim, mut inner) = (dims.len().saturating_sub(1), 1);
-        while dim > 0 && inner * dims[dim] < STEP {
-            inner *= dims[dim];
-            dim -= 1;
-        }
-        let extent = dims.get(dim).copied().unwrap_or(1);
-        let rows = (STEP / inner).clamp(1, extent);
-        let along = extent.div_ceil(rows);
-        let outer: usize = dims[..dim].iter().product();
-        Self { dim, rows, inner, along, steps: outer * along }
-    }
-}
-
-fn over<T: Element>(program: &Program, params: &[f64], target: &mut [T], shape: &Shape, others: &[View<'_>]) {
+/// Panics as [`run`](super::run) does, and where `target` has not as many elements as `shape`.
+pub fn run_over(
+    program: &Program,
+    params: &[f64],
+    over: usize,
+    target: SliceMut<'_>,
+    shape: &Shape,
+    others: &[View<'_>],
+) {
     assert_eq!(target.len(), shape.elements(), "machine: a value fills its memory");
-    if target.is_empty() {
+    let mut target = target;
+    let done = match &mut target {
+        SliceMut::F64(data) => alike(program, params, over, data, shape, others),
+        SliceMut::F32(data) => alike(program, params, over, data, shape, others),
+        _ => false,
+    };
+    if done {
         return;
     }
-    let wide: SmallVec<[Layout; 4]> = others
-        .iter()
-        .map(|x| x.layout.broadcast_to(shape).expect("machine: every input broadcasts to the shape"))
-        .collect();
-    let cut = Cut::of(shape);
-    let parts = Disjoint::new(target);
-    parallel_chunks(cut.steps, MIN_STEPS, &|steps| {
-        let mut aside = [const { MaybeUninit::<T>::uninit() }; STEP];
-        for step in steps {
-            let (outer, row) = (step / cut.along, step % cut.along * cut.rows);
-            let extent = shape.dims().get(cut.dim).copied().unwrap_or(1);
-            let rows = cut.rows.min(extent - row);
-            let start = (outer * extent + row) * cut.inner;
-            // SAFETY: steps do not overlap, and each belongs to one chunk.
-            let now = unsafe { parts.part(start..start + rows * cut.inner) };
-            let old: &[T] = aside[..now.len()].write_copy_of_slice(now);
-            let layouts: SmallVec<[Layout; 4]> =
-                wide.iter().map(|layout| step_of(layout, cut.dim, outer, row, rows)).collect();
-            let piece = step_of(&Layout::contiguous(*shape), cut.dim, outer, row, rows);
-            let own = Layout::contiguous(*piece.shape());
-            let mut views: SmallVec<[View<'_>; 4]> = SmallVec::new();
-            views.push(View { data: T::slice(old), layout: &own });
-            views.extend(others.iter().zip(&layouts).map(|(x, layout)| View { data: x.data, layout }));
-            run(program, params, &views, own.shape(), &mut [T::slice_mut(now)]);
-        }
-    });
+    macro_rules! nothing {
+        ($($variant:ident $ty:ty),*) => {
+            match target { $(SliceMut::$variant(_) => <$ty>::slice(&[]),)* }
+        };
+    }
+    let data = nothing!(F64 f64, F32 f32, BF16 half::bf16, F16 half::f16, U8 u8, U32 u32, I64 i64);
+    let layout = Layout::contiguous(*shape);
+    let mut inputs: SmallVec<[View<'_>; 4]> = SmallVec::from_slice(others);
+    inputs.insert(over, View { data, layout: &layout });
+    evaluate(program, params, &inputs, shape, &mut [target], None, Some(over));
 }
 
-/// Rows `row .. row + rows` of dimension `dim` at the index `outer` of the dimensions before it.
-fn step_of(layout: &Layout, dim: usize, outer: usize, row: usize, rows: usize) -> Layout {
-    if layout.rank() == 0 {
-        return *layout;
-    }
-    let (mut rest, mut offset) = (outer, layout.offset() + row * layout.strides()[dim]);
-    for d in (0..dim).rev() {
-        offset += rest % layout.dims()[d] * layout.strides()[d];
-        rest /= layout.dims()[d];
-    }
-    let mut dims = [0; MAX_RANK];
-    let rank = layout.rank() - dim;
-    dims[..rank].copy_from_slice(&layout.dims()[dim..]);
-    dims[0] = rows;
-    Layout::new(Shape::new(&dims[..rank]), &layout.strides()[dim..], offset)
+/// A program of one function over inputs that lie side by side; whether it is one.
+fn alike<T: Float>(
+    program: &Program,
+    params: &[f64],
+    over: usize,
+    target: &mut [T],
+    shape: &Shape,
+    others: &[View<'_>],
+) -> bool {
+    let single = program.schedule().single.is_some() && program.inputs() == others.len() + 1;
+    let other = match others {
+        [] if single => None,
+        [x] if single && x.layout.shape() == shape => match x.contiguous::<T>() {
+            Some(x) => Some(x),
+            None => return false,
+        },
+        _ => return false,
+    };
+    let parts = Disjoint::new(target);
+    parallel_chunks(shape.elements().div_ceil(STEP), MIN_STEPS, &|steps| {
+        let mut aside = [const { MaybeUninit::<T>::uninit() }; STEP];
+        for step in steps {
+            let range = step * STEP..shape.elements().min((step + 1) * STEP);
+            // SAFETY: steps do not overlap, and each belongs to one chunk.
+            let now = unsafe { parts.part(range.clone()) };
+            let old: &[T] = aside[..now.len()].write_copy_of_slice(now);
+            let ran = match other {
+                None => run_alike(program, params, &[old], now),
+                Some(x) if over == 0 => run_alike(program, params, &[old, &x[range]], now),
+                Some(x) => run_alike(program, params, &[&x[range], old], now),
+            };
+            assert!(ran, "a program of one function runs on any part of its inputs");
+        }
+    });
+    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::expr::{Binary, Builder};
+    use crate::expr::{Binary, Builder, Unary};
+    use crate::machine::run;
 
     fn product_plus_one() -> Program {
         let mut b = Builder::new();
@@ -131,8 +114,14 @@ mod tests {
         let mut want = vec![0f32; x.len()];
         let views = [View { data: f32::slice(&x), layout: &whole }, other];
         run(&program, &[], &views, &shape, &mut [f32::slice_mut(&mut want)]);
+        let mut got = x.clone();
+        run_over(&program, &[], 0, f32::slice_mut(&mut got), &shape, &[other]);
+        assert_eq!(got, want, "shape {dims:?}");
+        // The same with the inputs in the other order.
+        let views = [other, View { data: f32::slice(&x), layout: &whole }];
+        run(&program, &[], &views, &shape, &mut [f32::slice_mut(&mut want)]);
         let mut got = x;
-        run_over(&program, &[], f32::slice_mut(&mut got), &shape, &[other]);
+        run_over(&program, &[], 1, f32::slice_mut(&mut got), &shape, &[other]);
         assert_eq!(got, want, "shape {dims:?}");
     }
 
@@ -149,5 +138,59 @@ mod tests {
         let transposed = Layout::contiguous(Shape::new(&[300, 70])).permute(&[1, 0]);
         check(&[2, 70, 300], &transposed);
         check(&[70, 3], &Layout::contiguous(Shape::new(&[70, 1])));
+    }
+
+    #[test]
+    fn one_function_over_either_input() {
+        let mut b = Builder::new();
+        let (x, y) = (b.input(0), b.input(1));
+        let out = b.binary(Binary::Sub, x, y);
+        let difference = b.finish(&[out], 2, 0);
+        let mut b = Builder::new();
+        let x = b.input(0);
+        let out = b.unary(Unary::Exp, x);
+        let exp = b.finish(&[out], 1, 0);
+        for n in [0, 1, 4095, 4097, 200_001] {
+            let (shape, layout) = (Shape::new(&[n]), Layout::contiguous(Shape::new(&[n])));
+            let x: Vec<f64> = (0..n).map(|i| (i % 19) as f64 / 8.0).collect();
+            let y: Vec<f64> = (0..n).map(|i| (i % 23) as f64 / 4.0).collect();
+            let (of_x, of_y) = (
+                View { data: f64::slice(&x), layout: &layout },
+                View { data: f64::slice(&y), layout: &layout },
+            );
+            let mut want = vec![0f64; n];
+            run(&difference, &[], &[of_x, of_y], &shape, &mut [f64::slice_mut(&mut want)]);
+            let (mut left, mut right) = (x.clone(), y.clone());
+            run_over(&difference, &[], 0, f64::slice_mut(&mut left), &shape, &[of_y]);
+            run_over(&difference, &[], 1, f64::slice_mut(&mut right), &shape, &[of_x]);
+            assert_eq!((&left, &right), (&want, &want));
+            run(&exp, &[], &[of_x], &shape, &mut [f64::slice_mut(&mut want)]);
+            let mut over = x.clone();
+            run_over(&exp, &[], 0, f64::slice_mut(&mut over), &shape, &[]);
+            assert_eq!(over, want);
+        }
+    }
+
+    #[test]
+    fn halves_and_masks_are_read_before_they_are_written() {
+        let mut b = Builder::new();
+        let (x, y) = (b.input(0), b.input(1));
+        let exp = b.unary(Unary::Exp, x);
+        let out = b.binary(Binary::Mul, exp, y);
+        let program = b.finish(&[out], 2, 0);
+        for dims in [&[30_000][..], &[5, 700], &[40, 3]] {
+            let shape = Shape::new(dims);
+            let (n, layout) = (shape.elements(), Layout::contiguous(shape));
+            let x: Vec<half::f16> = (0..n).map(|i| half::f16::from_f64((i % 7) as f64 / 8.0)).collect();
+            let y: Vec<f32> = (0..dims[dims.len() - 1]).map(|i| (i % 3) as f32).collect();
+            let row = Layout::contiguous(Shape::new(&dims[dims.len() - 1..]));
+            let of_y = View { data: f32::slice(&y), layout: &row };
+            let mut want = vec![half::f16::ZERO; n];
+            let views = [View { data: half::f16::slice(&x), layout: &layout }, of_y];
+            run(&program, &[], &views, &shape, &mut [half::f16::slice_mut(&mut want)]);
+            let mut got = x;
+            run_over(&program, &[], 0, half::f16::slice_mut(&mut got), &shape, &[of_y]);
+            assert_eq!(got, want, "{dims:?}");
+        }
     }
 }

@@ -129,6 +129,7 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
                 let at = (plan.schedule.slots + i) * self.len;
                 self.sources.push(x.in_row(rank, base, start, &mut self.tiles[at..at + len]));
             }
+            self.set_aside(first + start, len);
             self.steps(first + start, len);
             for i in 0..plan.outputs.len() {
                 if let Output::Reduced(sums) = &plan.outputs[i] {
@@ -156,6 +157,7 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
                 let tile = &mut self.tiles[at..at + len];
                 self.sources.push(x.across(&plan.shape, start, tile));
             }
+            self.set_aside(start, len);
             self.steps(start, len);
             for i in 0..plan.outputs.len() {
                 if let Output::Reduced(sums) = &plan.outputs[i] {
@@ -167,6 +169,18 @@ impl<'p, 'a, T: Float> Worker<'p, 'a, T> {
             }
             start += len;
         }
+    }
+
+    /// Copies what lies in the memory of the first output to its input's tile, before it is
+    /// overwritten.
+    #[inline]
+    fn set_aside(&mut self, start: usize, len: usize) {
+        let (Some(i), [Output::Whole(out), ..]) = (self.plan.over, &self.plan.outputs[..]) else { return };
+        let at = (self.plan.schedule.slots + i) * self.len;
+        // SAFETY: tiles of different chunks and positions do not overlap, and this thread writes
+        // its own later.
+        let old = unsafe { out.part(start..start + len) };
+        T::gather(&old.as_slice(), 0, 1, &mut self.tiles[at..at + len]);
     }
 
     /// The values of output `i`, as a slice.

@@ -13,18 +13,18 @@ const LINE: usize = 64;
 pub(crate) struct Scratch<T: Element> {
     room: Vec<T>,
     start: usize,
+    len: usize,
 }
 
 impl<T: Element> Scratch<T> {
     /// `len` numbers; no memory for none.
     pub(crate) fn take(len: usize) -> Self {
         if len == 0 {
-            return Self { room: Vec::new(), start: 0 };
+            return Self { room: Vec::new(), start: 0, len };
         }
-        let mut room = memory::take::<T>(len + LINE / size_of::<T>());
+        let room = memory::take::<T>(len + LINE / size_of::<T>());
         let start = room.as_ptr().align_offset(LINE).min(room.len() - len);
-        room.truncate(start + len);
-        Self { room, start }
+        Self { room, start, len }
     }
 }
 
@@ -32,13 +32,13 @@ impl<T: Element> Deref for Scratch<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        &self.room[self.start..]
+        &self.room[self.start..][..self.len]
     }
 }
 
 impl<T: Element> DerefMut for Scratch<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.room[self.start..]
+        &mut self.room[self.start..][..self.len]
     }
 }
 
