@@ -79,6 +79,16 @@ fn dying_values_are_written_over() -> Result<()> {
     assert!(one[0].to_flat::<f32>()? == both[0].to_flat::<f32>()?);
     let (h, g) = (x.tanh()?, &both[1]);
     let slope = h.sqr()?.affine(-1.0, 1.0)?.mul(g)?.to_flat::<f32>()?;
+    // A part of a large cotangent is left as it is: written over, it would keep all of it.
+    let before = memory::stats().live_bytes;
+    let tape = GradientTape::new();
+    let part = tape.variable(&numbers(&[64, LEN / 512])?);
+    let z = TrackedTensor::cat(&[&part.exp()?, &x], 0)?;
+    let y = z.silu()?;
+    let grad = tape.gradient_with(&[&y], &[&y.detach()?], &[&part])?;
+    drop((y, z, part, tape));
+    let (live, own) = (memory::stats().live_bytes, grad[0].elem_count() * 4);
+    assert!(live <= before + own, "{live} bytes after {before}, of which {own} are the gradient");
     let apart = one[0].to_flat::<f32>()?.iter().zip(&slope).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(apart < 1e-6, "{apart:e}");
     Ok(())
@@ -97,6 +107,12 @@ fn in_place_takes_no_more_buffers_than_not() -> Result<()> {
             assert_eq!((without, with), (1, 0), "{name} with {other:?}: the result, and nothing");
         }
     }
+
+    // Nor for an operand in another order.
+    let (mut x, y) = (numbers(&[512, LEN / 512])?, numbers(&[LEN / 512, 512])?);
+    let wanted = x.add(&y.transpose(0, 1)?)?.to_flat::<f32>()?;
+    let ((), with) = taken(|| x.add_(&y.transpose(0, 1)?).map(|_| ()))?;
+    assert!(x.to_flat::<f32>()? == wanted && with == 0, "{with} for a transposed operand");
 
     dying_values_are_written_over()?;
 

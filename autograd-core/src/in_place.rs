@@ -252,6 +252,10 @@ pub(crate) fn write_over(op: &dyn Primitive, x: &mut TrackedTensor, rest: &[&Tra
         return Ok(false);
     }
     let shape = metas[0].shape;
+    // A small part would keep all of a large owner's memory.
+    if !plain.fills_its_memory() {
+        return Ok(false);
+    }
     let Ok(target) = plain.writable() else { return Ok(false) };
     if !open(op.name(), &others, |views| op.eval_over(target, &shape, views))? {
         return Ok(false);

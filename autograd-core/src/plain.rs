@@ -450,14 +450,23 @@ impl Plain {
         whole.and_then(|whole| whole.part(start..start + len)).ok_or(Obstacle::NoKernel)
     }
 
+    /// Whether the value is as large as the memory of our own that it keeps alive.
+    pub(crate) fn fills_its_memory(&self) -> bool {
+        let own = |buffer: &Buffer| buffer.slice().is_some_and(|s| s.len() == self.layout.elements());
+        match &self.memory {
+            Memory::Own(buffer) => own(buffer),
+            Memory::Later(_) => true,
+            Memory::Of(owner) => owner.layout.elements() == self.layout.elements() && owner.is_own(),
+            Memory::Fill(_) => false,
+        }
+    }
+
     /// Whether this handle is the only one to a whole buffer of our own.
     pub(crate) fn is_last(self: &Arc<Self>) -> bool {
-        let whole = match &self.memory {
-            Memory::Own(buffer) => buffer.slice().is_some_and(|slice| slice.len() == self.layout.elements()),
-            Memory::Later(_) => true,
-            Memory::Of(_) | Memory::Fill(_) => false,
-        };
-        whole && self.is_whole() && Arc::strong_count(self) == 1
+        !matches!(self.memory, Memory::Of(_))
+            && self.fills_its_memory()
+            && self.is_whole()
+            && Arc::strong_count(self) == 1
     }
 
     /// The buffer of a value that [`is_last`](Self::is_last); the value where that is no longer so.

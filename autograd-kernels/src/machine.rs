@@ -205,7 +205,7 @@ impl<'a, T: Float> Plan<'a, T> {
                 .enumerate()
                 .map(|(i, (x, strides))| match over {
                     Some(over) if over == i => Input::over(*strides),
-                    _ => Input::<T>::new(x, &merged, *strides),
+                    _ => Input::<T>::new(x, &merged, *strides, over.is_some()),
                 })
                 .collect(),
             uniform: uniforms,

@@ -3,7 +3,7 @@
 //! Memory fresh from the system is mapped page by page while it is first written, which costs more
 //! than most kernels that write it. So buffers are given back here and taken again. They are
 //! sorted in buckets by size, four to each doubling and 32 from 1 MiB on, and a buffer taken is at
-//! most a quarter larger than asked for. Small buffers stay on the thread that gave them; large ones go to a store that
+//! most a quarter larger than asked for (a fresh one a fifth, or a 32nd). Small buffers stay on the thread that gave them; large ones go to a store that
 //! all threads share and that holds no more than a limit. While a thread runs a task of a parallel
 //! call, or a static graph, what it gives back up to 256 KiB stays with it too, so that working
 //! memory that is taken anew at every step takes no lock.
@@ -18,7 +18,7 @@ mod working;
 
 use crate::Element;
 use bucket::{SHARED_FROM, bucket_above, bucket_below, bucket_bytes, fitting};
-use raw::Stack;
+use raw::{Spare, Stack};
 pub(crate) use scratch::Scratch;
 pub use shared::Room;
 use std::cell::{Cell, RefCell};
@@ -32,7 +32,8 @@ pub(crate) use working::Working;
 /// the most). What waits on a thread's own stacks is neither live nor pooled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryStats {
-    /// Bytes asked for in buffers taken (or adopted) and not given back (or released).
+    /// Bytes asked for in buffers taken (or adopted) and not given back (or released): what is
+    /// resident may be a quarter above it, where buffers were taken again for less.
     pub live_bytes: usize,
     /// The largest `live_bytes` since the start or [`reset_peak`]; a parallel call counts as if all
     /// threads were at work at once, so that the same work has the same peak.
@@ -56,14 +57,55 @@ static REUSED: AtomicUsize = AtomicUsize::new(0);
 static FRESH: AtomicUsize = AtomicUsize::new(0);
 static LIMIT: AtomicUsize = AtomicUsize::new(2 << 30);
 
-/// The buffers that all threads share, one stack for each alignment and bucket.
+/// Buffers of one size and alignment that all threads share.
+struct Shelf {
+    stack: Stack,
+    /// When it was last used: what `Store::asked` was.
+    used: usize,
+}
+
+/// The buffers that all threads share, one shelf for each alignment and bucket.
 struct Store {
-    stacks: Vec<Stack>,
+    shelves: Vec<Shelf>,
     bytes: usize,
     asked: usize,
 }
 
-static STORE: Mutex<Store> = Mutex::new(Store { stacks: Vec::new(), bytes: 0, asked: 0 });
+static STORE: Mutex<Store> = Mutex::new(Store { shelves: Vec::new(), bytes: 0, asked: 0 });
+
+impl Store {
+    /// The top of a shelf.
+    fn pop(&mut self, at: usize) -> Option<Spare> {
+        let shelf = self.shelves.get_mut(at)?;
+        let spare = shelf.stack.pop()?;
+        shelf.used = self.asked;
+        self.bytes -= spare.bytes();
+        Some(spare)
+    }
+
+    /// Puts a buffer on a shelf.
+    fn push<T: Element>(&mut self, at: usize, v: Vec<T>) {
+        if self.shelves.len() <= at {
+            self.shelves.resize_with(at + 1, || Shelf { stack: Stack::new(), used: 0 });
+        }
+        let shelf = &mut self.shelves[at];
+        shelf.used = self.asked;
+        self.bytes += v.capacity() * size_of::<T>();
+        shelf.stack.push(v);
+    }
+
+    /// Makes room for so many bytes below the limit: what has been used least lately goes, to be
+    /// freed when the lock is.
+    fn make_room(&mut self, bytes: usize, limit: usize) -> Stack {
+        let mut gone = Stack::new();
+        while self.bytes + bytes > limit {
+            let full = self.shelves.iter_mut().filter(|shelf| shelf.stack.len() > 0);
+            let Some(oldest) = full.min_by_key(|shelf| shelf.used) else { break };
+            self.bytes -= oldest.stack.pop_to(&mut gone);
+        }
+        gone
+    }
+}
 
 /// How many small buffers of one size a thread keeps.
 const KEPT: usize = 16;
@@ -166,16 +208,13 @@ fn give_shared<T: Element>(bucket: usize, v: Vec<T>) {
         },
         false => v,
     };
-    let bytes = v.capacity() * size_of::<T>();
-    let mut store = store();
-    // Over the limit the buffer is freed, when `v` ends with this function.
-    if store.bytes + bytes <= LIMIT.load(Relaxed) {
-        let at = stack_of::<T>(bucket);
-        if store.stacks.len() <= at {
-            store.stacks.resize_with(at + 1, Stack::new);
-        }
-        store.bytes += bytes;
-        store.stacks[at].push(v);
+    let (bytes, limit) = (v.capacity() * size_of::<T>(), LIMIT.load(Relaxed));
+    // What is over the limit is freed with this function's end.
+    let _gone;
+    if bytes <= limit {
+        let mut store = store();
+        _gone = store.make_room(bytes, limit);
+        store.push(stack_of::<T>(bucket), v);
     }
 }
 
@@ -291,10 +330,7 @@ fn recycled_shared<T: Element>(bucket: usize, len: usize) -> Option<Vec<T>> {
     let spare = {
         let mut store = store();
         store.asked += 1;
-        let spare = fitting(bucket)
-            .find_map(|bucket| store.stacks.get_mut(stack_of::<T>(bucket)).and_then(Stack::pop))?;
-        store.bytes -= spare.bytes();
-        spare
+        fitting(bucket).find_map(|bucket| store.pop(stack_of::<T>(bucket)))?
     };
     adopt(len * size_of::<T>());
     REUSED.fetch_add(1, Relaxed);
@@ -331,21 +367,21 @@ fn poison<T: Element>(v: &mut [T]) {
 /// Frees all buffers that lie ready: those that threads share, and those that stay with this thread.
 /// Every other thread keeps its own, at the most a few MiB, until it ends.
 pub fn trim() {
-    let stacks = {
+    let shelves = {
         let mut store = store();
         store.bytes = 0;
-        std::mem::take(&mut store.stacks)
+        std::mem::take(&mut store.shelves)
     };
-    drop(stacks);
+    drop(shelves);
     let _ = SMALL.try_with(|small| small.try_borrow_mut().map(|mut s| s.clear()));
 }
 
-/// Sets the largest number of bytes that the shared store keeps ready; 2 GiB at the start.
+/// Sets the largest number of bytes that the shared store keeps ready; 2 GiB at the start. Above
+/// it, what has been used least lately is freed.
 pub fn set_limit(bytes: usize) {
     LIMIT.store(bytes, Relaxed);
-    if store().bytes > bytes {
-        trim();
-    }
+    let gone = store().make_room(0, bytes);
+    drop(gone);
 }
 
 /// The counters now.
@@ -418,6 +454,22 @@ mod tests {
         assert_eq!((own_bucket::<f64>(n + 1), own_bucket::<f64>(0)), (None, None));
         give_own(take_own::<f64>(n + 1));
         give_own(take_own::<f64>(0));
+    }
+
+    #[test]
+    fn what_is_used_least_lately_makes_room() {
+        let mut store = Store { shelves: Vec::new(), bytes: 0, asked: 0 };
+        let buffer = |bytes: usize| vec![0u8; bytes];
+        for (at, bytes) in [(3, 100), (5, 200), (3, 100)] {
+            store.asked += 1;
+            store.push(at, buffer(bytes));
+        }
+        assert!(store.make_room(100, 500).len() == 0 && store.bytes == 400);
+        // The shelf of 200 was used before that of 100.
+        assert_eq!((store.make_room(200, 500).len(), store.bytes), (1, 200));
+        assert_eq!(store.pop(3).map(|spare| spare.into_vec::<u8>(100).len()), Some(100));
+        assert!(store.pop(5).is_none() && store.pop(9).is_none());
+        assert_eq!((store.make_room(600, 500).len(), store.bytes), (1, 0));
     }
 
     #[test]

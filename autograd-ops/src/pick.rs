@@ -70,9 +70,12 @@ impl Targets {
                 continue;
             }
             let class = u32::try_from(number).ok().filter(|&class| (class as usize) < classes);
-            read.classes[row] = class.ok_or_else(|| {
-                Error::argument(op, format!("target {number} of row {row} is not one of {classes} classes"))
-            })?;
+            let Some(class) = class else {
+                memory::give(numbers);
+                let reason = format!("target {number} of row {row} is not one of {classes} classes");
+                return Err(Error::argument(op, reason));
+            };
+            read.classes[row] = class;
         }
         memory::give(numbers);
         Ok(read)

@@ -42,7 +42,8 @@ pub(super) enum Source<'a, T> {
 }
 
 impl<'a, T: Float> Input<'a, T> {
-    pub(super) fn new(x: &View<'a>, shape: &Shape, strides: [usize; MAX_RANK]) -> Self {
+    /// `lean`: without memory for a copy, where one would pay.
+    pub(super) fn new(x: &View<'a>, shape: &Shape, strides: [usize; MAX_RANK], lean: bool) -> Self {
         assert!(x.layout.end() <= x.data.len(), "machine: an input lies within its buffer");
         let (rank, offset) = (shape.rank(), x.layout.offset());
         if strides[..rank].iter().all(|&s| s == 0) {
@@ -52,7 +53,7 @@ impl<'a, T: Float> Input<'a, T> {
         }
         let inner = strides[rank - 1];
         let repeated = strides[..rank].contains(&0);
-        if inner > 1 && !repeated && shape.elements() >= COPY_FROM {
+        if inner > 1 && !repeated && !lean && shape.elements() >= COPY_FROM {
             let mut copied = memory::take::<T>(shape.elements());
             copy(*x, T::slice_mut(&mut copied));
             let strides = shape.contiguous_strides();

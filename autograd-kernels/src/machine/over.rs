@@ -1,11 +1,11 @@
 //! Expressions evaluated over the memory of one of their inputs.
 
-use super::evaluate;
 use super::single::run_alike;
+use super::{evaluate, run};
 use crate::expr::Program;
 use crate::simd::Float;
 use crate::threads::{Disjoint, parallel_chunks};
-use crate::{Element, Layout, Shape, SliceMut, View};
+use crate::{Element, Layout, Shape, Slice, SliceMut, View};
 use smallvec::SmallVec;
 use std::mem::MaybeUninit;
 
@@ -15,6 +15,9 @@ const STEP: usize = 4 * 1024;
 
 /// Fewer steps than this stay on one thread.
 const MIN_STEPS: usize = 8;
+
+/// Up to so many elements are set aside whole.
+const LITTLE: usize = 256;
 
 /// Evaluates a program of one output for each element of `shape`, and writes it over input `over`:
 /// `target` holds that input's elements in row-major order. The other inputs, in their order,
@@ -40,16 +43,30 @@ pub fn run_over(
     if done {
         return;
     }
-    macro_rules! nothing {
+    let layout = Layout::contiguous(*shape);
+    let with = |old: Slice<'_>, target: SliceMut<'_>| {
+        let mut inputs: SmallVec<[View<'_>; 4]> = SmallVec::from_slice(others);
+        inputs.insert(over, View { data: old, layout: &layout });
+        if old.is_empty() {
+            evaluate(program, params, &inputs, shape, &mut [target], None, Some(over));
+        } else {
+            run(program, params, &inputs, shape, &mut [target]);
+        }
+    };
+    macro_rules! kinds {
         ($($variant:ident $ty:ty),*) => {
-            match target { $(SliceMut::$variant(_) => <$ty>::slice(&[]),)* }
+            match target { $(SliceMut::$variant(data) => {
+                // Little is set aside whole, and goes the short ways that there are for it.
+                let mut aside = [const { MaybeUninit::<$ty>::uninit() }; LITTLE];
+                let old: &[$ty] = match aside.get_mut(..data.len()) {
+                    Some(aside) => aside.write_copy_of_slice(data),
+                    None => &[],
+                };
+                with(<$ty>::slice(old), SliceMut::$variant(data));
+            })* }
         };
     }
-    let data = nothing!(F64 f64, F32 f32, BF16 half::bf16, F16 half::f16, U8 u8, U32 u32, I64 i64);
-    let layout = Layout::contiguous(*shape);
-    let mut inputs: SmallVec<[View<'_>; 4]> = SmallVec::from_slice(others);
-    inputs.insert(over, View { data, layout: &layout });
-    evaluate(program, params, &inputs, shape, &mut [target], None, Some(over));
+    kinds!(F64 f64, F32 f32, BF16 half::bf16, F16 half::f16, U8 u8, U32 u32, I64 i64);
 }
 
 /// A program of one function over inputs that lie side by side; whether it is one.
@@ -93,7 +110,6 @@ fn alike<T: Float>(
 mod tests {
     use super::*;
     use crate::expr::{Binary, Builder, Unary};
-    use crate::machine::run;
 
     fn product_plus_one() -> Program {
         let mut b = Builder::new();

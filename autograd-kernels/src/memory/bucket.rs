@@ -1,5 +1,5 @@
 //! Sizes in classes: from 64 bytes on four to each doubling, from 1 MiB on 32, so that no more than
-//! a 33rd of a large buffer lies idle.
+//! a 33rd of a large buffer lies idle when it is new.
 
 /// log₂ of the smallest bucket's bytes.
 const FIRST: usize = 6;
@@ -45,10 +45,11 @@ pub(super) fn bucket_below(bytes: usize) -> Option<usize> {
     }
 }
 
-/// The buckets whose buffers serve where one of `bucket` is asked for: those up to a quarter larger.
+/// The buckets whose buffers serve where one of `bucket` is asked for: none is more than a quarter
+/// larger than what `bucket` is the smallest for.
 #[inline]
 pub(super) fn fitting(bucket: usize) -> std::ops::RangeInclusive<usize> {
-    bucket..=if bucket < FINE_FROM { bucket } else { bucket + 8 }
+    bucket..=if bucket < FINE_FROM { bucket } else { bucket + 7 }
 }
 
 #[cfg(test)]
@@ -68,7 +69,7 @@ mod tests {
         assert_eq!((bucket_above(0), bucket_below(63)), (None, None));
         assert_eq!(bucket_bytes(SHARED_FROM), 4096);
         assert_eq!((bucket_bytes(FINE_FROM - 1), bucket_bytes(FINE_FROM)), (7 << 17, 1 << 20));
-        for bytes in [4096, 1 << 20, 3 << 20, 31 << 20] {
+        for bytes in [4097, 1 << 20, (1 << 20) + 1, 3 << 20, (31 << 20) + 1, (63 << 20) + 1] {
             let largest = *fitting(bucket_above(bytes).unwrap()).end();
             assert!(bucket_bytes(largest) * 4 <= bytes * 5);
         }

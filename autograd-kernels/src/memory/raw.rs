@@ -88,6 +88,15 @@ impl Stack {
         self.0.push(Spare::new(v));
     }
 
+    /// Moves the memory on top to another stack; its bytes, 0 where there is none.
+    pub(super) fn pop_to(&mut self, other: &mut Self) -> usize {
+        other.0.reserve(1);
+        let Some(spare) = self.0.pop() else { return 0 };
+        let bytes = spare.bytes();
+        other.0.push(spare);
+        bytes
+    }
+
     /// The memory on top.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Spare> {
