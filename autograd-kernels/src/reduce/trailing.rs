@@ -36,29 +36,29 @@ fn rows<T: Float>(op: Reduction, x: &[T], n: usize, y: &mut [T]) -> bool {
             sums(x, n, scale, y);
             true
         }
-        Reduction::Max | Reduction::Min if n > 0 && x.len() <= SHORT => {
-            for (y, row) in y.iter_mut().zip(x.chunks_exact(n)) {
-                *y = extremum(op == Reduction::Max, row);
-            }
+        Reduction::Max if n > 0 && x.len() <= SHORT => {
+            extrema(x, n, y, |x, best| x > best);
+            true
+        }
+        Reduction::Min if n > 0 && x.len() <= SHORT => {
+            extrema(x, n, y, |x, best| x < best);
             true
         }
         Reduction::Sum | Reduction::Mean | Reduction::Prod | Reduction::Max | Reduction::Min => false,
     }
 }
 
-/// The largest or smallest, NaN where there is one.
-fn extremum<T: Float>(max: bool, row: &[T]) -> T {
-    let mut best = row[0];
-    for &x in &row[1..] {
-        let wins = if max { x > best } else { x < best };
-        if wins || is_nan(x) {
-            best = x;
+/// The first number of each row that no other wins against, NaN where there is one.
+#[inline]
+fn extrema<T: Float>(x: &[T], n: usize, y: &mut [T], wins: impl Fn(T, T) -> bool) {
+    for (y, row) in y.iter_mut().zip(x.chunks_exact(n)) {
+        let (mut best, mut nan) = (row[0], false);
+        for &x in row {
+            best = if wins(x, best) { x } else { best };
+            nan |= is_nan(x);
         }
-        if is_nan(best) {
-            break;
-        }
+        *y = if nan { row.iter().copied().find(|&x| is_nan(x)).unwrap_or(best) } else { best };
     }
-    best
 }
 
 fn is_nan<T: Float>(x: T) -> bool {
@@ -71,18 +71,14 @@ fn sums<T: Float>(x: &[T], n: usize, scale: f64, y: &mut [T]) {
         return;
     }
     if x.len() <= SHORT {
-        for (y, row) in y.iter_mut().zip(x.chunks_exact(n)) {
-            *y = T::from_f64(row.chunks(BLOCK).map(block).sum::<f64>() / scale);
-        }
+        each_row(x, n, scale, y);
         return;
     }
     let all = Disjoint::new(y);
     parallel_chunks(x.len() / n, (4 * MIN_CHUNK).div_ceil(n), &|range| {
         // SAFETY: the ranges do not overlap.
         let y = unsafe { all.part(range.clone()) };
-        for (y, row) in y.iter_mut().zip(x[range.start * n..range.end * n].chunks_exact(n)) {
-            *y = T::from_f64(row.chunks(BLOCK).map(block).sum::<f64>() / scale);
-        }
+        each_row(&x[range.start * n..range.end * n], n, scale, y);
     });
 }
 
@@ -105,6 +101,26 @@ fn total<T: Float>(x: &[T]) -> f64 {
     let sum = parts.iter().sum();
     memory::give(parts);
     sum
+}
+
+/// The sums of rows of `n` numbers, divided by `scale`.
+fn each_row<T: Float>(x: &[T], n: usize, scale: f64, y: &mut [T]) {
+    if (SCALAR..=BLOCK).contains(&n) {
+        return blocks(x, n, scale, y);
+    }
+    for (y, row) in y.iter_mut().zip(x.chunks_exact(n)) {
+        *y = T::from_f64(row.chunks(BLOCK).map(block).sum::<f64>() / scale);
+    }
+}
+
+vectorised! {
+    /// The same where each row is one block: no call for each.
+    fn blocks<T, V>(x: &[T], n: usize, scale: f64, y: &mut [T]) {
+        for (y, row) in y.iter_mut().zip(x.chunks_exact(n)) {
+            let sum = fold::<V>(row, T::ZERO, T::ZERO, |a, x| a + x, |a, b| a + b).sum();
+            *y = T::from_f64(sum / scale);
+        }
+    }
 }
 
 /// The sum of a block: in vectors, or number by number where that is shorter.
