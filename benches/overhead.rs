@@ -1,5 +1,6 @@
 //! What an op costs beside its arithmetic: recording, the backward pass, and values without a
-//! tape, against candle in the same run. `cargo xtask overhead` runs it.
+//! tape, against candle in the same run. `cargo xtask overhead` runs it; of `chain`, `untracked` and
+//! `recording` it runs those that are named, or all.
 //!
 //! Every figure is a median over interleaved rounds; ratios compare medians of the same run.
 
@@ -237,7 +238,11 @@ fn recording() -> Result<()> {
 }
 
 fn main() -> Result<()> {
-    chain()?;
-    untracked()?;
-    recording()
+    let named: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
+    for (name, run) in [("chain", chain as fn() -> _), ("untracked", untracked), ("recording", recording)] {
+        if named.is_empty() || named.iter().any(|n| n == name) {
+            run()?;
+        }
+    }
+    Ok(())
 }

@@ -258,16 +258,19 @@ impl Plain {
     }
 
     /// The layout.
+    #[inline]
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
     /// The element type.
+    #[inline]
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
     /// Where the elements are.
+    #[inline]
     pub fn device(&self) -> DeviceLocation {
         self.device
     }
@@ -282,6 +285,7 @@ impl Plain {
     }
 
     /// Shape, element type and device.
+    #[inline]
     pub fn meta(&self) -> Meta {
         Meta { shape: *self.layout.shape(), dtype: self.dtype, device: self.device }
     }

@@ -160,7 +160,7 @@ impl Pointwise {
     ///
     /// # Errors
     /// Whatever the evaluation or the levels below report.
-    pub fn vjp_over(&self, wanted: Mask, mut cts: Cotangents, saved: &Saved<'_>) -> Result<Grads> {
+    pub fn vjp_over(&self, wanted: Mask, cts: &mut Cotangents, saved: &Saved<'_>) -> Result<Grads> {
         let mut all = wanted.iter();
         if let (Some(i), None, [Some(ct)]) = (all.next(), all.next(), &mut cts[..])
             && ct.shape().elements() >= OVER_FROM
@@ -182,7 +182,7 @@ impl Pointwise {
                 return Ok(grads);
             }
         }
-        self.vjp(wanted, &cts, saved)
+        self.vjp(wanted, cts, saved)
     }
 
     /// What a reverse rule reads.

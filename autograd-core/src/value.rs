@@ -142,6 +142,7 @@ impl TrackedTensor {
     }
 
     /// The number of dimensions.
+    #[inline]
     pub fn rank(&self) -> usize {
         self.shape().rank()
     }
@@ -165,6 +166,7 @@ impl TrackedTensor {
     }
 
     /// The element type. A value whose construction failed says f64.
+    #[inline]
     pub fn dtype(&self) -> DType {
         match &self.0 {
             Repr::Plain(plain) => plain.dtype(),
@@ -174,6 +176,7 @@ impl TrackedTensor {
     }
 
     /// Where the elements are.
+    #[inline]
     pub fn location(&self) -> DeviceLocation {
         match &self.0 {
             Repr::Plain(plain) => plain.device(),
@@ -188,6 +191,7 @@ impl TrackedTensor {
     }
 
     /// Shape, element type and device.
+    #[inline]
     pub fn meta(&self) -> Meta {
         Meta { shape: *self.shape(), dtype: self.dtype(), device: self.location() }
     }

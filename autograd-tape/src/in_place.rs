@@ -49,7 +49,7 @@ impl TapeTracer {
         }
         rewrite(&Rewrite { op, rest: &others, site }, &mut self.value)?;
         let kept = self.kept_of(&reads, &others);
-        let prints = self.tape.fingerprints(&kept);
+        let prints = self.tape.fingerprints(kept.iter().map(Option::as_ref));
         let mut outputs = SmallVec::new();
         outputs.push(self.value.meta());
         let step = Step::Apply(op.keep());

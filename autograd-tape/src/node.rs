@@ -59,6 +59,21 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// A node to be filled.
+    #[inline]
+    pub(crate) fn empty(site: Site) -> Self {
+        Self {
+            step: Step::Released,
+            inputs: SmallVec::new(),
+            outputs: SmallVec::new(),
+            kept: Kept::new(),
+            site,
+            region: 0,
+            handles: 0,
+            consumers: 0,
+        }
+    }
+
     /// The op's name.
     pub(crate) fn name(&self) -> &'static str {
         match &self.step {
@@ -89,15 +104,28 @@ pub(crate) fn differentiable(rule: Rule<'_>, inputs: usize) -> Mask {
     }
 }
 
+/// Calls `f` with what the reverse rule of an application reads.
+pub(crate) fn with_residuals<R>(
+    rule: Rule<'_>,
+    wanted: Mask,
+    inputs: usize,
+    outputs: usize,
+    f: impl FnOnce(&[Residual]) -> R,
+) -> R {
+    match rule {
+        Rule::Pointwise(op) => {
+            op.expr().reverse(wanted, Mask::first(outputs), |reverse| f(&reverse.residuals))
+        }
+        Rule::Linear(_, transpose) | Rule::Bilinear(_, _, transpose) => {
+            f(&transpose.residuals(wanted, inputs, rule))
+        }
+        Rule::General(general) => f(&general.residuals(wanted)),
+        Rule::Opaque(_) => f(&(0..inputs).map(Residual::Input).collect::<Residuals>()),
+        Rule::Composite | Rule::Flat => f(&[]),
+    }
+}
+
 /// What the reverse rule of an application reads.
 pub(crate) fn residuals(rule: Rule<'_>, wanted: Mask, inputs: usize, outputs: usize) -> Residuals {
-    match rule {
-        Rule::Pointwise(op) => op.residuals(wanted, outputs),
-        Rule::Linear(_, transpose) | Rule::Bilinear(_, _, transpose) => {
-            transpose.residuals(wanted, inputs, rule)
-        }
-        Rule::General(general) => general.residuals(wanted),
-        Rule::Opaque(_) => (0..inputs).map(Residual::Input).collect(),
-        Rule::Composite | Rule::Flat => Residuals::new(),
-    }
+    with_residuals(rule, wanted, inputs, outputs, Residuals::from_slice)
 }

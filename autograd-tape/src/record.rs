@@ -50,6 +50,19 @@ impl Constant {
             from_candle: plain.is_some_and(|plain| !plain.is_own()),
         }
     }
+
+    /// Whether all that is noted holds for a value at the same address, which may be a later one.
+    fn is(&self, value: &TrackedTensor) -> bool {
+        let cut = match (&self.cut, value.cut()) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        cut && self.meta.dtype == value.dtype()
+            && self.meta.shape == *value.shape()
+            && self.meta.device == value.location()
+            && value.plain().is_some_and(|plain| plain.is_own() != self.from_candle)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -174,6 +187,25 @@ impl Record {
         id
     }
 
+    /// Appends a node of these operands, which is to be filled where it stands: to move one costs
+    /// more than to write it. `values` are the operands one level below.
+    pub(crate) fn begin(&mut self, site: Site, slots: &[Option<Slot>], values: &[&TrackedTensor]) -> u32 {
+        let id = u32::try_from(self.nodes.len()).expect("a tape has fewer than 2^32 nodes");
+        // Unlike `push`, this writes the node where it will stand.
+        self.nodes.resize_with(self.nodes.len() + 1, || Node::empty(site));
+        for (slot, value) in slots.iter().zip(values) {
+            let source = match slot {
+                Some(slot) => {
+                    self.nodes[slot.node as usize].consumers += 1;
+                    Source::Slot(*slot)
+                }
+                None => Source::Constant(self.constant(value)),
+            };
+            self.nodes[id as usize].inputs.push(source);
+        }
+        id
+    }
+
     /// Notes a region before its next node is appended.
     pub(crate) fn enter(&mut self, region: &Region, level: Level) {
         if !self.regions.contains_key(&region.id) {
@@ -184,7 +216,14 @@ impl Record {
         }
     }
 
+    /// The number of a constant: that of the one noted last, where it is the same value.
     pub(crate) fn constant(&mut self, value: &TrackedTensor) -> u32 {
+        if let (Some(last), Some(plain)) = (self.constants.last(), value.plain())
+            && last.address == Some(Arc::as_ptr(plain).addr())
+            && last.is(value)
+        {
+            return self.constants.len() as u32 - 1;
+        }
         let id = u32::try_from(self.constants.len()).expect("a tape has fewer than 2^32 constants");
         self.constants.push(Constant::of(value));
         id

@@ -5,11 +5,11 @@
 //! and backward) or `slice_set`. The gradient would be wrong without a word. So a tape keeps
 //! fingerprints of such tensors and compares them when the backward pass reads them.
 
-use crate::node::{Kept, Node};
+use crate::node::Node;
 use crate::record::{Record, Shared};
 use crate::tape::GradientTape;
 use autograd_core::smallvec::SmallVec;
-use autograd_core::{At, Error, Fingerprint, Result};
+use autograd_core::{At, Error, Fingerprint, Result, TrackedTensor};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// The fingerprints of one node: the number of the kept value, and its fingerprint.
@@ -66,14 +66,17 @@ impl GradientTape {
 
 impl Shared {
     /// Fingerprints of what a node is about to keep.
-    pub(crate) fn fingerprints(&self, kept: &Kept) -> Fingerprints {
+    pub(crate) fn fingerprints<'a>(
+        &self,
+        kept: impl IntoIterator<Item = Option<&'a TrackedTensor>>,
+    ) -> Fingerprints {
         let how = self.watchfulness.0.load(Ordering::Relaxed);
         if how == Watchfulness::NONE {
             return Fingerprints::new();
         }
         let full = how == Watchfulness::FULL;
-        let of = |(i, value): (usize, &Option<_>)| Some((i as u32, Fingerprint::of(value.as_ref()?, full)?));
-        kept.iter().enumerate().filter_map(of).collect()
+        let of = |(i, value): (usize, Option<_>)| Some((i as u32, Fingerprint::of(value?, full)?));
+        kept.into_iter().enumerate().filter_map(of).collect()
     }
 }
 
@@ -81,10 +84,15 @@ impl Record {
     /// Appends a node whose kept values have these fingerprints.
     pub(crate) fn push_saved(&mut self, node: Node, prints: Fingerprints) -> u32 {
         let id = self.push(node);
+        self.note_prints(id, prints);
+        id
+    }
+
+    /// Notes the fingerprints of a node's kept values.
+    pub(crate) fn note_prints(&mut self, id: u32, prints: Fingerprints) {
         if !prints.is_empty() {
             self.prints.insert(id, prints);
         }
-        id
     }
 
     /// The fingerprints of a node's kept values.

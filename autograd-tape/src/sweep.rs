@@ -2,7 +2,7 @@
 //! the interception point.
 
 use crate::fence::Fence;
-use crate::node::{Node, Slot, Source, Step, residuals};
+use crate::node::{Node, Slot, Source, Step, with_residuals};
 use crate::record::{Record, Shared};
 use crate::replay::{Reached, Replays};
 use crate::saved::verify;
@@ -39,18 +39,18 @@ impl Nodes<'_> {
     /// The node, taken or copied.
     fn node(&mut self, id: usize) -> Node {
         match self {
+            // The last one, outside of regions.
+            Nodes::Taken(record) if record.nodes.len() == id + 1 && record.nodes[id].region == 0 => {
+                record.nodes.pop().expect("it is the last of at least one")
+            }
             Nodes::Taken(record) => {
                 let node = &mut record.nodes[id];
-                // A replay asks the nodes of its region for their metas.
-                let outputs = match node.region {
-                    0 => std::mem::take(&mut node.outputs),
-                    _ => node.outputs.clone(),
-                };
                 Node {
                     step: std::mem::replace(&mut node.step, Step::Released),
                     inputs: std::mem::take(&mut node.inputs),
                     kept: std::mem::take(&mut node.kept),
-                    outputs,
+                    // A replay asks the nodes of its region for their metas.
+                    outputs: node.outputs.clone(),
                     ..*node
                 }
             }
@@ -137,8 +137,9 @@ pub(crate) fn sweep(
             node.kept = replays.residuals(&nodes, &reached).map_err(|e| e.or_at(site))?;
         }
         let seen = (!watches.is_empty()).then(|| (ct.clone(), node.kept.clone()));
-        let grads = on_behalf_of(site, || pull(&nodes, &*op, id, [recorded, wanted], ct, &mut node, &metas))
-            .map_err(|error| error.or_at(site))?;
+        let grads =
+            on_behalf_of(site, || pull(&nodes, &*op, id, [recorded, wanted], &mut ct, &mut node, &metas))
+                .map_err(|error| error.or_at(site))?;
         if let Some((cts, kept)) = &seen {
             let (node, metas) = (&node, &metas[..]);
             let passage = Passage { id, op: &op, node, metas, recorded, wanted, kept, cts, grads: &grads };
@@ -209,7 +210,7 @@ fn pull(
     op: &dyn Primitive,
     id: usize,
     [recorded, wanted]: [Mask; 2],
-    mut cts: Cotangents,
+    cts: &mut Cotangents,
     node: &mut Node,
     metas: &[Meta],
 ) -> Result<Grads> {
@@ -217,35 +218,37 @@ fn pull(
     while cts.len() < node.outputs.len() {
         cts.push(None);
     }
-    let reads = residuals(rule, recorded, node.inputs.len(), node.outputs.len());
-    let mut values = std::mem::take(&mut node.kept);
-    for (value, residual) in values.iter_mut().zip(&reads) {
-        let slot = match *residual {
-            Residual::Input(i) => node.inputs[i].slot(),
-            Residual::Output(j) => Some(Slot { node: id as u32, output: j as u32 }),
-            // A hint is never tracked.
-            Residual::Aux(_) => None,
-        };
-        if let Some(raw) = value.take() {
-            *value = Some(nodes.seen(recalled(raw)?, slot));
+    let (inputs, outputs) = (node.inputs.len(), node.outputs.len());
+    with_residuals(rule, recorded, inputs, outputs, |reads| {
+        let mut values = std::mem::take(&mut node.kept);
+        for (value, residual) in values.iter_mut().zip(reads) {
+            let slot = match *residual {
+                Residual::Input(i) => node.inputs[i].slot(),
+                Residual::Output(j) => Some(Slot { node: id as u32, output: j as u32 }),
+                // A hint is never tracked.
+                Residual::Aux(_) => None,
+            };
+            if let Some(raw) = value.take() {
+                *value = Some(nodes.seen(recalled(raw)?, slot));
+            }
         }
-    }
-    let saved =
-        Saved { op: op.name(), residuals: &reads, values: &values, inputs: metas, outputs: &node.outputs };
-    match rule {
-        Rule::Pointwise(op) => op.vjp_over(wanted, cts, &saved),
-        Rule::Linear(_, transpose) | Rule::Bilinear(_, _, transpose) => {
-            transpose.transpose(wanted, &cts, &saved)
+        let saved =
+            Saved { op: op.name(), residuals: reads, values: &values, inputs: metas, outputs: &node.outputs };
+        match rule {
+            Rule::Pointwise(op) => op.vjp_over(wanted, cts, &saved),
+            Rule::Linear(_, transpose) | Rule::Bilinear(_, _, transpose) => {
+                transpose.transpose(wanted, cts, &saved)
+            }
+            Rule::General(general) => general.vjp(wanted, cts, &saved),
+            Rule::Opaque(opaque) => {
+                let inputs: SmallVec<[&TrackedTensor; 4]> =
+                    (0..inputs).map(|i| saved.input(i)).collect::<Result<_>>()?;
+                let ct = cts[0].as_ref().ok_or_else(|| Error::internal(op.name(), "it has no cotangent"))?;
+                opaque.backward(wanted, ct, &inputs)
+            }
+            Rule::Composite | Rule::Flat => {
+                Err(Error::internal(op.name(), "a rule without a transpose was recorded"))
+            }
         }
-        Rule::General(general) => general.vjp(wanted, &cts, &saved),
-        Rule::Opaque(opaque) => {
-            let inputs: SmallVec<[&TrackedTensor; 4]> =
-                (0..node.inputs.len()).map(|i| saved.input(i)).collect::<Result<_>>()?;
-            let ct = cts[0].as_ref().ok_or_else(|| Error::internal(op.name(), "it has no cotangent"))?;
-            opaque.backward(wanted, ct, &inputs)
-        }
-        Rule::Composite | Rule::Flat => {
-            Err(Error::internal(op.name(), "a rule without a transpose was recorded"))
-        }
-    }
+    })
 }

@@ -2,20 +2,27 @@
 
 use crate::anomaly::{self, Check};
 use crate::life::State;
-use crate::node::{Kept, Node, Slot, Source, Step, differentiable, residuals};
+use crate::node::{Kept, Node, Slot, Source, Step, differentiable, residuals, with_residuals};
 use crate::record::Shared;
 use crate::region::{Fate, Region, open_region};
 use crate::rules::{Choice, Replaced};
+use autograd_core::kernels::memory::Room;
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    Applied, Call, Cut, CutKind, Error, Level, Mask, Meta, Pointwise, Prim, Primitive, Residual, Result,
-    Rewrite, Rewritten, Rule, Shape, Tracer, TrackedTensor, Values, apply_call, apply_single, is_float,
-    is_recording, on_behalf_of,
+    Applied, Call, Cut, CutKind, Error, Level, Mask, Meta, Prim, Primitive, Residual, Result, Rewrite,
+    Rewritten, Rule, Shape, Tracer, TrackedTensor, Values, apply_call, apply_single, is_float, is_recording,
+    on_behalf_of,
 };
 use candle_core::{DType, DeviceLocation};
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+
+/// Operands one level below.
+type Inner<'a> = SmallVec<[&'a TrackedTensor; 4]>;
+
+/// Where operands were recorded, where they were.
+type Slots = SmallVec<[Option<Slot>; 4]>;
 
 /// A value on a tape.
 pub(crate) struct TapeTracer {
@@ -93,16 +100,23 @@ impl Tracer for TapeTracer {
 
     fn process_one(&self, call: &Call<'_>) -> Result<TrackedTensor> {
         let op = call.op;
-        if let Rule::Pointwise(pointwise) = op.rule()
-            && self.tape.rules.is_none()
-            && pointwise.expr().program().outputs().len() == 1
+        let rule = op.rule();
+        if self.tape.rules.is_none()
+            && matches!(rule, Rule::Pointwise(_) | Rule::Linear(..) | Rule::Bilinear(..) | Rule::General(_))
             && open_region(self.level).is_none()
         {
-            let (inner, slots) = self.operands(call.inputs);
+            let (mut inner, mut slots) = (Inner::new(), Slots::new());
+            self.operands(call.inputs, &mut inner, &mut slots);
             let tracked = Mask::of(slots.len(), |i| slots[i].is_some());
-            let wanted = differentiable(Rule::Pointwise(pointwise), slots.len()).and(tracked);
+            let wanted = differentiable(rule, slots.len()).and(tracked);
             if !wanted.is_empty() {
-                return self.record_elementwise(call, pointwise, wanted, &slots, &inner);
+                let recorded = with_residuals(rule, wanted, slots.len(), 1, |reads| {
+                    let hinted = reads.iter().any(|r| matches!(r, Residual::Aux(_)));
+                    (!hinted).then(|| self.record_one(call, reads, &slots, &inner))
+                });
+                if let Some(y) = recorded {
+                    return y;
+                }
             }
         }
         let outputs = self.process(call)?.outputs;
@@ -111,7 +125,8 @@ impl Tracer for TapeTracer {
 
     fn process(&self, call: &Call<'_>) -> Result<Applied> {
         let Call { op, inputs, aux, site } = *call;
-        let (inner, slots) = self.operands(inputs);
+        let (mut inner, mut slots) = (Inner::new(), Slots::new());
+        self.operands(inputs, &mut inner, &mut slots);
         let replaced = match &self.tape.rules {
             Some(rules) => match rules.choice(op, Mask::of(inputs.len(), |i| slots[i].is_some())) {
                 Choice::Own => None,
@@ -151,7 +166,7 @@ impl Tracer for TapeTracer {
         if let (Rule::Pointwise(pointwise), None, false) = (rule, &region, aux)
             && pointwise.expr().program().outputs().len() == 1
         {
-            let y = self.record_elementwise(call, pointwise, wanted, &slots, &inner)?;
+            let y = self.record_one(call, &pointwise.residuals(wanted, 1), &slots, &inner)?;
             return Ok(Applied { outputs: smallvec![y], aux: Values::new() });
         }
         // Aux(k) is declared last; whether hints are needed is known before the outputs are.
@@ -189,7 +204,7 @@ impl Tracer for TapeTracer {
         let metas: SmallVec<[Meta; 1]> = made.outputs.iter().map(TrackedTensor::meta).collect();
         let handles = metas.iter().filter(|m| is_float(m.dtype)).count() as u32;
         let step = Step::Apply(replaced.map_or_else(|| op.keep(), |replaced| Prim::Shared(replaced)));
-        let prints = self.tape.fingerprints(&kept);
+        let prints = self.tape.fingerprints(kept.iter().map(Option::as_ref));
         let id = {
             let Some(mut record) = self.tape.live() else {
                 // Another thread ended the tape meanwhile: the values are plain from here on.
@@ -229,12 +244,7 @@ impl Tracer for TapeTracer {
 impl TapeTracer {
     /// The operands one level below, and where those of this tape were recorded.
     #[inline]
-    fn operands<'a>(
-        &self,
-        inputs: &[&'a TrackedTensor],
-    ) -> (SmallVec<[&'a TrackedTensor; 4]>, SmallVec<[Option<Slot>; 4]>) {
-        let mut inner: SmallVec<[&TrackedTensor; 4]> = SmallVec::with_capacity(inputs.len());
-        let mut slots: SmallVec<[Option<Slot>; 4]> = SmallVec::with_capacity(inputs.len());
+    fn operands<'a>(&self, inputs: &[&'a TrackedTensor], inner: &mut Inner<'a>, slots: &mut Slots) {
         for input in inputs {
             match Self::of(input).filter(|t| t.level == self.level) {
                 Some(tracer) => {
@@ -247,65 +257,61 @@ impl TapeTracer {
                 }
             }
         }
-        (inner, slots)
     }
 
-    /// The way of most ops, an expression of one output: no hints, nothing to count.
-    fn record_elementwise(
+    /// The way of most ops, of one output and outside of any region: no hints, nothing to count.
+    fn record_one(
         &self,
         call: &Call<'_>,
-        op: &Pointwise,
-        wanted: Mask,
+        reads: &[Residual],
         slots: &[Option<Slot>],
         inner: &[&TrackedTensor],
     ) -> Result<TrackedTensor> {
+        let op = call.op;
         if inner.iter().any(|x| x.is_deferred()) {
             // What is kept is there before an op could take it in.
-            op.expr().reverse(wanted, Mask::one(0), |reverse| {
-                for residual in &reverse.residuals {
-                    if let Residual::Input(i) = *residual {
-                        inner[i].settle();
-                    }
+            for residual in reads {
+                if let Residual::Input(i) = *residual {
+                    inner[i].settle();
                 }
-            });
+            }
         }
         let y = apply_single(op, inner, call.site)?;
         if self.tape.check() != Check::Off {
             anomaly::forward(self.tape.check(), op, slots, inner, std::slice::from_ref(&y))?;
         }
-        let kept: Kept = op.expr().reverse(wanted, Mask::one(0), |reverse| {
-            let mut kept = Kept::with_capacity(reverse.residuals.len());
-            for residual in &reverse.residuals {
-                kept.push(match *residual {
-                    Residual::Input(i) => Some(inner[i].clone()),
-                    Residual::Output(_) => Some(y.settle().clone()),
-                    Residual::Aux(_) => None,
-                });
-            }
-            kept
-        });
-        let mut outputs: SmallVec<[Meta; 1]> = SmallVec::new();
-        outputs.push(y.meta());
+        if y.is_deferred() && reads.contains(&Residual::Output(0)) {
+            y.settle();
+        }
+        let kept = |residual: &Residual| match *residual {
+            Residual::Input(i) => Some(inner[i]),
+            Residual::Output(_) => Some(&y),
+            Residual::Aux(_) => None,
+        };
+        let prints = self.tape.fingerprints(reads.iter().map(kept));
         let step = Step::Apply(op.keep());
-        let mut inputs: SmallVec<[Source; 2]> = SmallVec::with_capacity(slots.len());
-        let prints = self.tape.fingerprints(&kept);
+        let handles = u32::from(is_float(y.dtype()));
         let id = {
             let Some(mut record) = self.tape.live() else {
                 return Ok(y);
             };
-            for (slot, value) in slots.iter().zip(inner) {
-                inputs.push(match slot {
-                    Some(slot) => Source::Slot(*slot),
-                    None => Source::Constant(record.constant(value)),
-                });
+            let id = record.begin(call.site, slots, inner);
+            let node = &mut record.nodes[id as usize];
+            node.step = step;
+            node.handles = handles;
+            node.outputs.push(y.meta());
+            for residual in reads {
+                node.kept.push(kept(residual).cloned());
             }
-            let site = call.site;
-            let node = Node { step, inputs, outputs, kept, site, region: 0, handles: 1, consumers: 0 };
-            record.push_saved(node, prints)
+            record.note_prints(id, prints);
+            id
         };
+        if handles == 0 {
+            return Ok(y);
+        }
         let slot = Slot { node: id, output: 0 };
-        let tracer = Self { tape: self.tape.clone(), level: self.level, slot, value: y };
-        Ok(TrackedTensor::from_tracer(Arc::new(tracer)))
+        let (tape, level) = (self.tape.clone(), self.level);
+        Ok(TrackedTensor::from_tracer(Room::take().fill(Self { tape, level, slot, value: y })))
     }
 
     /// For a node of a region: the operands that the region, or one around it, does not make
