@@ -127,12 +127,14 @@ impl Plain {
     /// A value that owns a whole, contiguous buffer.
     #[inline]
     pub(crate) fn own(buffer: Buffer, meta: &Meta) -> Arc<Self> {
-        Room::take().fill(Self {
+        // A call between the fields would have them built elsewhere first, and copied.
+        let (room, known) = (Room::take(), is_capturing());
+        room.fill(Self {
             layout: Layout::contiguous(meta.shape),
             contiguous: true,
             dtype: meta.dtype,
             device: meta.device,
-            known: is_capturing(),
+            known,
             memory: Memory::Own(buffer),
             cut: OnceLock::new(),
         })
@@ -144,12 +146,13 @@ impl Plain {
         if !(like.contiguous && like.layout.offset() == 0) {
             return Self::own(buffer, &like.meta());
         }
-        Room::take().fill(Self {
+        let (room, known) = (Room::take(), is_capturing());
+        room.fill(Self {
             layout: like.layout,
             contiguous: true,
             dtype: like.dtype,
             device: like.device,
-            known: is_capturing(),
+            known,
             memory: Memory::Own(buffer),
             cut: OnceLock::new(),
         })
@@ -346,16 +349,9 @@ impl Plain {
             Memory::Of(owner) => Memory::Of(owner.clone()),
             Memory::Fill(owner) => Memory::Fill(owner.clone()),
         };
-        let contiguous = layout.is_contiguous();
-        Room::take().fill(Self {
-            layout,
-            contiguous,
-            dtype: self.dtype,
-            device: self.device,
-            known: self.known,
-            memory,
-            cut: self.cut.clone(),
-        })
+        let (room, contiguous, cut) = (Room::take(), layout.is_contiguous(), self.cut.clone());
+        let (dtype, device, known) = (self.dtype, self.device, self.known);
+        room.fill(Self { layout, contiguous, dtype, device, known, memory, cut })
     }
 
     /// The same numbers in row-major order under a shape of as many, where they lie in that order.
