@@ -88,10 +88,17 @@ enum DefinitionRef {
 pub type Params = SmallVec<[f64; 2]>;
 
 /// A pointwise op: a definition and its parameters.
-#[derive(Clone)]
 pub struct Pointwise {
     definition: DefinitionRef,
     params: Params,
+}
+
+// By hand: numbers are copied as a whole.
+impl Clone for Pointwise {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self { definition: self.definition.clone(), params: Params::from_slice(&self.params) }
+    }
 }
 
 impl Pointwise {

@@ -276,6 +276,8 @@ impl TapeTracer {
                 }
             }
         }
+        // Early: what was just written is slow to move.
+        let step = Step::Apply(op.keep());
         let y = apply_single(op, inner, call.site)?;
         if self.tape.check() != Check::Off {
             anomaly::forward(self.tape.check(), op, slots, inner, std::slice::from_ref(&y))?;
@@ -289,7 +291,6 @@ impl TapeTracer {
             Residual::Aux(_) => None,
         };
         let prints = self.tape.fingerprints(reads.iter().map(kept));
-        let step = Step::Apply(op.keep());
         let handles = u32::from(is_float(y.dtype()));
         let id = {
             let Some(mut record) = self.tape.live() else {
