@@ -203,7 +203,8 @@ impl Pointwise {
 
     /// Runs a reverse rule.
     fn pull(&self, reverse: &Reverse, wanted: Mask, cts: &Cotangents, saved: &Saved<'_>) -> Result<Grads> {
-        let mut grads: Grads = saved.inputs.iter().map(|_| None).collect();
+        let mut grads = Grads::new();
+        saved.inputs.iter().for_each(|_| grads.push(None));
         // A cotangent that passes through as it is costs nothing but its sum.
         if reverse.direct.iter().any(Option::is_some) {
             let mut rest = Mask::EMPTY;
@@ -218,7 +219,8 @@ impl Pointwise {
             }
             return Ok(grads);
         }
-        let mut inputs: SmallVec<[&TrackedTensor; 6]> = cts.iter().flatten().collect();
+        let mut inputs: SmallVec<[&TrackedTensor; 6]> = SmallVec::new();
+        cts.iter().flatten().for_each(|ct| inputs.push(ct));
         let given = inputs.len();
         for residual in &reverse.residuals {
             inputs.push(self.residual(residual, saved)?);

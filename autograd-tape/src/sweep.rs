@@ -2,7 +2,7 @@
 //! the interception point.
 
 use crate::fence::Fence;
-use crate::node::{Node, Slot, Source, Step, with_residuals};
+use crate::node::{Kept, Node, Slot, Source, Step, with_residuals};
 use crate::record::{Record, Shared};
 use crate::replay::{Reached, Replays};
 use crate::saved::verify;
@@ -12,7 +12,7 @@ use crate::watch::{Passage, Watch};
 use autograd_core::algebra::{accumulate, add};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
-    Cotangents, Error, Grads, Level, Mask, Meta, Primitive, Residual, Result, Rule, Saved, TrackedTensor,
+    Cotangents, Error, Grads, Level, Mask, Meta, Prim, Residual, Result, Rule, Saved, TrackedTensor,
     on_behalf_of,
 };
 use std::sync::Arc;
@@ -125,7 +125,7 @@ pub(crate) fn sweep(
         };
         let recorded = node.differentiable();
         let wanted = Mask::of(node.inputs.len(), |i| recorded.has(i) && reached(&node.inputs[i]));
-        let Step::Apply(op) = std::mem::replace(&mut node.step, Step::Released) else { continue };
+        let Step::Apply(op) = &node.step else { continue };
         if wanted.is_empty() {
             continue;
         }
@@ -133,16 +133,18 @@ pub(crate) fn sweep(
         verify(op.name(), &node, &nodes.with(|record| record.prints_of(id)))?;
         let site = node.site;
         if node.region != 0 {
-            let reached = Reached { id, node: &node, op: &op, low, depends: &depends, cts: &cts, ct: &ct };
+            let reached = Reached { id, node: &node, op, low, depends: &depends, cts: &cts, ct: &ct };
             node.kept = replays.residuals(&nodes, &reached).map_err(|e| e.or_at(site))?;
         }
-        let seen = (!watches.is_empty()).then(|| (ct.clone(), node.kept.clone()));
-        let grads =
-            on_behalf_of(site, || pull(&nodes, &*op, id, [recorded, wanted], &mut ct, &mut node, &metas))
-                .map_err(|error| error.or_at(site))?;
+        let mut kept = std::mem::take(&mut node.kept);
+        let seen = (!watches.is_empty()).then(|| (ct.clone(), kept.clone()));
+        let visit = Visit { id, op, node: &node, metas: &metas, recorded, wanted };
+        let grads = on_behalf_of(site, || pull(&nodes, &visit, &mut ct, &mut kept))
+            .map_err(|error| error.or_at(site))?;
+        drop(kept);
         if let Some((cts, kept)) = &seen {
             let (node, metas) = (&node, &metas[..]);
-            let passage = Passage { id, op: &op, node, metas, recorded, wanted, kept, cts, grads: &grads };
+            let passage = Passage { id, op, node, metas, recorded, wanted, kept, cts, grads: &grads };
             for watch in watches.iter_mut() {
                 watch.pass(&passage)?;
             }
@@ -204,24 +206,27 @@ fn give(cts: &mut Cotangents, slot: Slot, ct: TrackedTensor, nodes: &Nodes<'_>) 
     Ok(())
 }
 
-/// Runs one node's reverse rule, recorded for some inputs and wanted for some of these.
-fn pull(
-    nodes: &Nodes<'_>,
-    op: &dyn Primitive,
+/// A node that the sweep has reached, recorded for some inputs and wanted for some of these.
+struct Visit<'a> {
     id: usize,
-    [recorded, wanted]: [Mask; 2],
-    cts: &mut Cotangents,
-    node: &mut Node,
-    metas: &[Meta],
-) -> Result<Grads> {
+    op: &'a Prim,
+    node: &'a Node,
+    /// The inputs' metas.
+    metas: &'a [Meta],
+    recorded: Mask,
+    wanted: Mask,
+}
+
+/// Runs one node's reverse rule on its cotangents and what it kept.
+fn pull(nodes: &Nodes<'_>, visit: &Visit<'_>, cts: &mut Cotangents, kept: &mut Kept) -> Result<Grads> {
+    let Visit { id, op, node, metas, recorded, wanted } = *visit;
     let rule = op.rule();
     while cts.len() < node.outputs.len() {
         cts.push(None);
     }
     let (inputs, outputs) = (node.inputs.len(), node.outputs.len());
     with_residuals(rule, recorded, inputs, outputs, |reads| {
-        let mut values = std::mem::take(&mut node.kept);
-        for (value, residual) in values.iter_mut().zip(reads) {
+        for (value, residual) in kept.iter_mut().zip(reads) {
             let slot = match *residual {
                 Residual::Input(i) => node.inputs[i].slot(),
                 Residual::Output(j) => Some(Slot { node: id as u32, output: j as u32 }),
@@ -233,7 +238,7 @@ fn pull(
             }
         }
         let saved =
-            Saved { op: op.name(), residuals: reads, values: &values, inputs: metas, outputs: &node.outputs };
+            Saved { op: op.name(), residuals: reads, values: kept, inputs: metas, outputs: &node.outputs };
         match rule {
             Rule::Pointwise(op) => op.vjp_over(wanted, cts, &saved),
             Rule::Linear(_, transpose) | Rule::Bilinear(_, _, transpose) => {
