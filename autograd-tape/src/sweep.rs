@@ -141,7 +141,9 @@ pub(crate) fn sweep(
         let visit = Visit { id, op, node: &node, metas: &metas, recorded, wanted };
         let grads = on_behalf_of(site, || pull(&nodes, &visit, &mut ct, &mut kept))
             .map_err(|error| error.or_at(site))?;
-        drop(kept);
+        // What arrived and what was kept is let go before the gradients are handed on: sums are made in
+        // memory that nobody else has.
+        drop((ct, kept));
         if let Some((cts, kept)) = &seen {
             let (node, metas) = (&node, &metas[..]);
             let passage = Passage { id, op, node, metas, recorded, wanted, kept, cts, grads: &grads };
