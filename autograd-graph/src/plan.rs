@@ -3,7 +3,9 @@
 //! Values that are rearrangements of others share their memory. The rest lie in one arena, at
 //! offsets that two values share only where one is dead before the other is born; an output of the
 //! graph lies in the caller's own buffer. A fused op writes over an input that nobody reads
-//! afterwards. What a fused op needs to work in is part of the arena too.
+//! afterwards. What fused ops and epilogues need to work in is part of the arena too.
+//!
+//! All kinds of steps are planned here side by side, which makes the file long.
 
 use crate::blocked::{Blocked, in_order};
 use crate::epilogue::WithEpilogue;

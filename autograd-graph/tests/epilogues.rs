@@ -252,7 +252,8 @@ fn an_optimised_graph_with_epilogues_is_differentiated_stored_and_run_elsewhere(
     assert_same("loaded", &loaded.run(&refs)?, &graph.run(&refs)?)?;
     // On values of a device the graph is the captured one, with passes of its own.
     let there = inputs.iter().map(elsewhere).collect::<Result<Values>>()?;
-    let compiled = Graph::capture(|x| Ok(vec![layers(x)?]), &metas)?.compile(Options::default())?;
+    let options = Options { passes: Passes::ALL, ..Options::default() };
+    let compiled = Graph::capture(|x| Ok(vec![layers(x)?]), &metas)?.compile(options)?;
     assert!(compiled.explain().to_string().contains("epilogue"), "{}", compiled.explain());
     close(&compiled.call(&there.iter().collect::<Vec<_>>())?, &compiled.call(&refs)?)
 }

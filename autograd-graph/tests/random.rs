@@ -149,7 +149,7 @@ fn random_graphs_agree_with_eager_mode() -> Result<()> {
         graph.check()?;
         compare(seed, "interpreter", &graph.run(&refs)?, &want, 0.0)?;
         compare(seed, "optimised", &graph.optimise(&Passes::ALL)?.run(&refs)?, &want, tolerance)?;
-        let compiled = |engine| graph.compile(Options { engine, ..Options::default() });
+        let compiled = |engine| graph.compile(Options { engine, passes: Passes::ALL, ..Options::default() });
         let tiles = compiled(Engine::Tiles)?.call(&refs)?;
         compare(seed, "tiles", &tiles, &want, tolerance)?;
         compare(seed, "machine code", &compiled(Engine::Best)?.call(&refs)?, &tiles, 0.0)?;

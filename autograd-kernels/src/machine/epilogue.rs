@@ -15,7 +15,7 @@ use crate::float::Float;
 use crate::matmul::then::Block;
 use crate::memory;
 use crate::threads::{Disjoint, DisjointSlice};
-use crate::{Kind, Slice, SliceMut};
+use crate::{Kind, MAX_RANK, Slice, SliceMut};
 use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -293,18 +293,50 @@ impl<T: Float> Following<'_, T> {
                 rows.for_each(|(_, from, to)| to.copy_from_slice(&data[x.offset + from..][..width]));
             }
             None if x.contiguous => rows.for_each(|(_, from, to)| T::gather(&slice, x.offset + from, 1, to)),
-            Some(_) | None => rows.for_each(|(_, from, to)| self.gather(i, &slice, from, to)),
+            Some(_) | None => self.gather(i, &slice, part, tile),
         }
         Source::Tile
     }
 
-    /// Some elements of an input that is broadcast or rearranged, from the element of this number on.
-    fn gather(&self, i: usize, slice: &Slice<'_>, from: usize, to: &mut [T]) {
+    /// A part of an input that is broadcast or rearranged.
+    fn gather(&self, i: usize, slice: &Slice<'_>, part: &Part, tile: &mut [T]) {
         let (shape, x) = (&self.plan.shape, &self.plan.inputs[i]);
-        let stride = x.strides[shape.rank() - 1];
-        for_each_run(shape, &x.strides, from, to.len(), |at, from, len| {
-            T::gather(slice, x.offset + from, stride, &mut to[at..at + len]);
-        });
+        let (dims, last) = (shape.dims(), shape.rank() - 1);
+        let (stride, width) = (x.strides[last], part.columns.len());
+        if dims[last] != self.columns {
+            // A row of the result is none of the shape's.
+            for (row, to) in tile.chunks_exact_mut(width).enumerate() {
+                let first = part.first + row * self.columns;
+                for_each_run(shape, &x.strides, first, width, |at, from, len| {
+                    T::gather(slice, x.offset + from, stride, &mut to[at..at + len]);
+                });
+            }
+            return;
+        }
+        let (same, mut rest) = (T::read(slice), part.first / self.columns);
+        let mut base = x.offset + part.columns.start * stride;
+        let mut index = [0; MAX_RANK];
+        for d in (0..last).rev() {
+            index[d] = rest % dims[d];
+            rest /= dims[d];
+            base += index[d] * x.strides[d];
+        }
+        for to in tile.chunks_exact_mut(width) {
+            match (same, stride) {
+                (Some(data), 0) => to.fill(data[base]),
+                (Some(data), 1) => to.copy_from_slice(&data[base..base + width]),
+                _ => T::gather(slice, base, stride, to),
+            }
+            for d in (0..last).rev() {
+                index[d] += 1;
+                base += x.strides[d];
+                if index[d] < dims[d] {
+                    break;
+                }
+                base -= x.strides[d] * dims[d];
+                index[d] = 0;
+            }
+        }
     }
 }
 

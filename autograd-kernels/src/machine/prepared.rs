@@ -5,6 +5,8 @@
 //! caller's: a run allocates nothing and locks nothing. An input may be an output's own memory,
 //! which is then overwritten. Machine code for the expression can be given in place of the steps;
 //! everything around it stays the same, so that both give the same numbers.
+//!
+//! Preparation and run know each other's numbers, which makes the file long.
 
 use super::accumulate::{add, sum};
 use super::input::for_each_run;
