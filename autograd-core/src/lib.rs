@@ -69,7 +69,7 @@ pub use memory::with_buffers;
 pub use meta::{Meta, dtype_of, is_float, kind_of, resolve_dim};
 pub use plain::{Buffer, Plain};
 pub use pointwise::{Definition, Params, Pointwise, ReducedPointwise, pointwise, pointwise_with};
-pub use primitive::{ByRows, Composed, Prim, Primitive, Signature, SumOver};
+pub use primitive::{ByRows, Composed, Finishes, Prim, Primitive, Signature, SumOver};
 pub use program::{Instruction, Operand, Program, Section};
 pub use provenance::{Cut, CutKind};
 pub use rule::{Cotangents, General, Grads, Opaque, Residual, Residuals, Rule, Saved, Transpose};

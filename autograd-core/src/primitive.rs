@@ -1,7 +1,7 @@
 //! Primitives: the ops that levels see. Open over ops, closed over rule shapes.
 
 use crate::device::{KernelCall, Tensors};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::mask::Mask;
 use crate::meta::Meta;
 use crate::pointwise::{Pointwise, ReducedPointwise};
@@ -9,6 +9,7 @@ use crate::rule::Rule;
 use crate::saved::SavedOp;
 use crate::tracer::Values;
 use crate::value::TrackedTensor;
+use autograd_kernels::machine::Epilogue;
 use autograd_kernels::{Layout, Shape, SliceMut, View};
 use candle_core::Tensor;
 use smallvec::SmallVec;
@@ -52,6 +53,16 @@ pub struct ByRows {
     /// The outputs, auxiliary ones counted behind the others, that are sums over the rows. The
     /// first extent of all others is the number of rows.
     pub summed: Mask,
+}
+
+/// How often an op finishes a part of its output, where an expression is evaluated on each part that is
+/// finished; see [`Primitive::finishes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finishes {
+    /// Once: what the expression reads may be written over by it.
+    Once,
+    /// Where numbers ask for it, again: then the expression reads all that it has read before.
+    Repeatedly,
 }
 
 /// An operation that levels can see.
@@ -165,6 +176,23 @@ pub trait Primitive: Debug + Send + Sync + 'static {
     /// # Errors
     /// Values that the op cannot take (an index out of range), or a type without a kernel.
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()>;
+
+    /// Whether an expression that follows can be evaluated on each part of the only output while that is
+    /// in a cache, by [`eval_then`](Self::eval_then). Static graphs ask products and convolutions.
+    fn finishes(&self, inputs: &[Meta]) -> Option<Finishes> {
+        let _ = inputs;
+        None
+    }
+
+    /// Computes the only output in the home of an epilogue, whose expression is evaluated on each part as
+    /// soon as it is finished.
+    ///
+    /// # Errors
+    /// As [`eval_into`](Self::eval_into); an op that [finishes](Self::finishes) nothing.
+    fn eval_then(&self, inputs: &[View<'_>], then: Epilogue<'_>) -> Result<()> {
+        let _ = (inputs, then);
+        Err(Error::internal(self.name(), "it has no parts that an expression could follow"))
+    }
 
     /// The outputs by candle's ops, on the device of the inputs; `None` where the op says nothing:
     /// its expression, view or decomposition is taken. See [`device`](crate::device).

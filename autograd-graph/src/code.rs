@@ -55,7 +55,9 @@ impl Code {
 #[cfg(feature = "jit")]
 fn code_of(step: &crate::plan::Step) -> Option<Arc<dyn TileCode>> {
     match &step.kernel {
-        crate::plan::Kernel::Fused { prepared, .. } => autograd_core::kernels::jit::code(prepared),
+        crate::plan::Kernel::Fused { prepared, .. } | crate::plan::Kernel::Epilogue { prepared, .. } => {
+            autograd_core::kernels::jit::code(prepared)
+        }
         crate::plan::Kernel::Op(_) | crate::plan::Kernel::Blocked { .. } | crate::plan::Kernel::Copy => None,
     }
 }

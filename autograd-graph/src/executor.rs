@@ -5,8 +5,8 @@
 use crate::code::Code;
 use crate::plan::{External, Kernel, Plan, Read, SharedPlan, Step, Write};
 use autograd_core::kernels::arena::{Arena, Lent, Slices, for_each_block};
-use autograd_core::kernels::machine::Feed;
-use autograd_core::kernels::{Slice, copy, memory};
+use autograd_core::kernels::machine::{Epilogue, Feed};
+use autograd_core::kernels::{Layout, Slice, copy, memory};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
     At, Buffer, Error, Mask, Meta, Plain, Result, SliceMut, TrackedTensor, View, is_capturing, with_buffers,
@@ -304,16 +304,20 @@ fn compute<'s>(
             copy::copy(View { data: slice(*at), layout }, writes[0].reborrow());
             Ok(())
         }
+        Kernel::Epilogue { op, count, prepared, input, home, over, .. } => {
+            let (own, others) = step.reads.split_at(*count);
+            let views: Slices<View<'_>> =
+                own.iter().map(|(at, layout)| View { data: slice(*at), layout }).collect();
+            let mut feeds = feeds(others, &over[*count..], slice);
+            feeds.insert(*input, Feed::Output(*home));
+            let [tiles] = scratch else {
+                return Err(Error::internal("epilogue", "its working memory is not planned"));
+            };
+            let tiles = tiles.reborrow();
+            op.eval_then(&views, Epilogue::new(prepared, &feeds, writes, *home, tiles, code.of(number)))
+        }
         Kernel::Fused { prepared, over, .. } => {
-            let feeds: Slices<Feed<'_>> = step
-                .reads
-                .iter()
-                .zip(over)
-                .map(|((at, _), over)| match over {
-                    Some(output) => Feed::Output(*output),
-                    None => Feed::Read(slice(*at)),
-                })
-                .collect();
+            let feeds = feeds(&step.reads, over, slice);
             let [tiles, sums] = scratch else {
                 return Err(Error::internal("fused", "its working memory is not planned"));
             };
@@ -322,6 +326,19 @@ fn compute<'s>(
             Ok(())
         }
     }
+}
+
+/// What the inputs of an expression read, those that lie under an output through it.
+fn feeds<'s>(
+    reads: &[(Read, Layout)],
+    over: &[Option<usize>],
+    slice: &dyn Fn(Read) -> Slice<'s>,
+) -> Slices<Feed<'s>> {
+    let feed = |((at, _), over): (&(Read, Layout), &Option<usize>)| match over {
+        Some(output) => Feed::Output(*output),
+        None => Feed::Read(slice(*at)),
+    };
+    reads.iter().zip(over).map(feed).collect()
 }
 
 fn watched() -> Error {

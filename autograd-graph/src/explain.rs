@@ -37,7 +37,7 @@ pub struct DeviceExplanation {
 /// One step of a run.
 #[derive(Clone, Debug)]
 pub struct StepExplanation {
-    /// The op, or "fused", or "copy".
+    /// The op, or "fused", "epilogue" (a product and what follows it), "rows" or "copy".
     pub name: &'static str,
     /// The ops that were fused into it.
     pub parts: Vec<&'static str>,
@@ -64,10 +64,8 @@ impl Explanation {
                         ("rows", parts.clone(), engine)
                     }
                     Kernel::Copy => ("copy", Vec::new(), "kernel"),
-                    Kernel::Fused { parts, .. } => {
-                        let engine = if code.of(i).is_some() { "machine code" } else { "tiles" };
-                        ("fused", parts.clone(), engine)
-                    }
+                    Kernel::Fused { parts, .. } => ("fused", parts.clone(), engine(code, i)),
+                    Kernel::Epilogue { parts, .. } => ("epilogue", parts.clone(), engine(code, i)),
                 };
                 let (operations, bytes_moved) = (step.operations, step.bytes);
                 StepExplanation { name, parts, engine, operations, bytes_moved }
@@ -83,6 +81,11 @@ impl Explanation {
             devices,
         }
     }
+}
+
+/// How the expression of a step runs.
+fn engine(code: &Code, step: usize) -> &'static str {
+    if code.of(step).is_some() { "machine code" } else { "tiles" }
 }
 
 /// More parts than this are counted, not listed.

@@ -1,5 +1,6 @@
 //! The fused op: a run of pointwise ops and sums as one expression with several outputs.
 
+use autograd_core::kernels::expr::{Builder, Node, Reg};
 use autograd_core::kernels::machine::{Feed, MAX_INPUTS, MAX_OUTPUTS, Prepared, Target};
 use autograd_core::kernels::{Element, Kind, Layout, memory};
 use autograd_core::smallvec::SmallVec;
@@ -48,6 +49,27 @@ impl Fused {
     ) -> Self {
         let pointwise = Pointwise::shared(Arc::new(Definition::new("fused", expr)), &[]);
         Self { pointwise, shape, dtype, outputs, parts }
+    }
+
+    /// The output that is an input as it is.
+    pub(crate) fn passed_on(&self, input: usize) -> Option<usize> {
+        let program = self.pointwise.expr().program();
+        let is = |reg: &u16| matches!(program.nodes()[usize::from(*reg)], Node::Input(i) if usize::from(i) == input);
+        program.outputs().iter().position(is)
+    }
+
+    /// The same op that also gives an input as it is, in another shape.
+    pub(crate) fn passing_on(&self, input: usize, shape: Shape) -> Self {
+        let program = self.pointwise.expr().program();
+        let mut b = Builder::new();
+        let inputs: Vec<Reg> = (0..program.inputs()).map(|i| b.input(i)).collect();
+        let to = b.inline(program, &inputs, &[]);
+        let mut outputs: Vec<Reg> = program.outputs().iter().map(|&out| to[usize::from(out)]).collect();
+        outputs.push(inputs[input]);
+        let expr = ScalarExpr::new(b.finish(&outputs, program.inputs(), 0));
+        let mut made = self.outputs.clone();
+        made.push(FusedOutput { kept: self.shape, shape, scale: 1.0, mask: false });
+        Self::new(expr, self.shape, self.dtype, made, self.parts.clone())
     }
 
     /// The expression ready to run on inputs of these types and layouts.

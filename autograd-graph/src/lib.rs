@@ -27,6 +27,7 @@ mod code;
 mod compiled;
 mod dot;
 mod elsewhere;
+mod epilogue;
 mod executor;
 mod explain;
 mod fused;

@@ -3,16 +3,21 @@
 //! Values that are rearrangements of others share their memory. The rest lie in one arena, at
 //! offsets that two values share only where one is dead before the other is born; an output of the
 //! graph lies in the caller's own buffer. A fused op writes over an input that nobody reads
-//! afterwards. What a fused op needs to work in is part of the arena too.
+//! afterwards. What fused ops and epilogues need to work in is part of the arena too.
+//!
+//! All kinds of steps are planned here side by side, which makes the file long.
 
 use crate::blocked::{Blocked, in_order};
+use crate::epilogue::WithEpilogue;
 use crate::fused::Fused;
 use crate::graph::meta_of;
 use autograd_core::kernels::arena::{ALIGNMENT, Region};
 use autograd_core::kernels::machine::Prepared;
 use autograd_core::kernels::{Kind, Layout, threads};
 use autograd_core::smallvec::SmallVec;
-use autograd_core::{Error, Instruction, Mask, Meta, Operand, Prim, Program, Result, Site, kind_of};
+use autograd_core::{
+    Error, Finishes, Instruction, Mask, Meta, Operand, Prim, Program, Result, Site, kind_of,
+};
 use std::sync::Arc;
 
 /// Where a value lies.
@@ -67,6 +72,17 @@ pub(crate) enum Kernel {
     Op(Prim),
     /// A fused op: for each input, whether it lies under an output.
     Fused { prepared: Box<Prepared>, over: Vec<Option<usize>>, parts: Vec<&'static str> },
+    /// An op of so many of the reads, whose output is made in the memory of output `home`, and an
+    /// expression that follows it: the op's output is its input `input`, the other reads are its others.
+    Epilogue {
+        op: Prim,
+        count: usize,
+        prepared: Box<Prepared>,
+        input: usize,
+        home: usize,
+        over: Vec<Option<usize>>,
+        parts: Vec<&'static str>,
+    },
     /// A plan over the rows of a block, run for each block.
     Blocked { plan: SharedPlan, blocks: usize, rows: Mask, parts: Vec<&'static str> },
     /// A copy into row-major order.
@@ -95,7 +111,7 @@ impl Step {
     pub(crate) fn within(&self) -> Option<&Plan> {
         match &self.kernel {
             Kernel::Blocked { plan, .. } => Some(plan),
-            Kernel::Op(_) | Kernel::Fused { .. } | Kernel::Copy => None,
+            Kernel::Op(_) | Kernel::Fused { .. } | Kernel::Epilogue { .. } | Kernel::Copy => None,
         }
     }
 }
@@ -118,6 +134,30 @@ const COPIED_FROM: usize = 4096;
 
 pub(crate) fn as_fused(op: &Prim) -> Option<&Fused> {
     op.as_any()?.downcast_ref()
+}
+
+pub(crate) fn as_epilogue(op: &Prim) -> Option<&WithEpilogue> {
+    op.as_any()?.downcast_ref()
+}
+
+/// An op whose expression may write over what it reads.
+pub(crate) struct Overwriting<'a> {
+    pub(crate) fused: &'a Fused,
+    /// The operands that it may write over begin here.
+    pub(crate) from: usize,
+    /// The output in which a product is made.
+    pub(crate) home: Option<usize>,
+}
+
+/// How an instruction's expression may write over what it reads, where it may.
+pub(crate) fn overwriting<'a>(program: &Program, instruction: &'a Instruction) -> Option<Overwriting<'a>> {
+    if let Some(fused) = as_fused(&instruction.op) {
+        return Some(Overwriting { fused, from: 0, home: None });
+    }
+    let op = as_epilogue(&instruction.op)?;
+    let metas: SmallVec<[Meta; 4]> = instruction.operands.iter().map(|o| meta_of(program, *o)).collect();
+    let once = op.finishes(&metas) == Some(Finishes::Once);
+    once.then_some(Overwriting { fused: &op.fused, from: op.reads, home: Some(op.home) })
 }
 
 /// The layout of an instruction's output where it is a rearrangement of an operand's memory.
@@ -343,9 +383,15 @@ impl Planner<'_> {
         let mut scratch = Vec::new();
         let kernel = match as_fused(&instruction.op) {
             Some(fused) => self.fused(i, fused, &operands, &metas, &mut reads, &mut scratch, in_place)?,
-            None => match instruction.op.as_any().and_then(|op| op.downcast_ref::<Blocked>()) {
-                Some(blocked) => self.blocked(i, blocked, &metas, &mut reads, &mut scratch, in_place)?,
-                None => Kernel::Op(instruction.op.clone()),
+            None => match (
+                instruction.op.as_any().and_then(|op| op.downcast_ref::<Blocked>()),
+                as_epilogue(&instruction.op),
+            ) {
+                (Some(blocked), _) => self.blocked(i, blocked, &metas, &mut reads, &mut scratch, in_place)?,
+                (None, Some(op)) => {
+                    self.epilogue(i, op, &operands, &metas, &mut reads, &mut scratch, in_place)?
+                }
+                (None, None) => Kernel::Op(instruction.op.clone()),
             },
         };
         let now = self.drafts.len();
@@ -403,23 +449,8 @@ impl Planner<'_> {
         scratch: &mut Vec<usize>,
         in_place: bool,
     ) -> Result<Kernel> {
-        let kinds: Vec<Kind> = metas.iter().filter_map(|m| kind_of(m.dtype)).collect();
-        if kinds.len() != metas.len() {
-            return Err(Error::dtype("fused", metas[0].dtype, "f64, f32, bf16, f16, u8, u32 and i64 are"));
-        }
-        // Large inputs whose neighbours lie apart are brought into order first.
-        for (k, read) in reads.iter_mut().enumerate() {
-            let layout = read.1;
-            let apart = layout.strides().last().is_some_and(|&s| s > 1) && !layout.strides().contains(&0);
-            if apart && layout.elements() >= COPIED_FROM {
-                self.bring_into_order(i, &metas[k], kinds[k], read);
-            }
-        }
-        let over = if in_place {
-            self.overwritten(i, fused, operands, &kinds, reads)
-        } else {
-            vec![None; reads.len()]
-        };
+        let kinds = self.readable(i, metas, reads, 0)?;
+        let over = self.overwritten(i, in_place, operands, &kinds, reads);
         let layouts: Vec<(Kind, Layout)> =
             kinds.iter().zip(reads.iter()).map(|(k, (_, l))| (*k, *l)).collect();
         let prepared = fused.prepare(&layouts)?;
@@ -428,6 +459,53 @@ impl Planner<'_> {
         scratch.push(self.block(kind, len, now, now));
         scratch.push(self.block(Kind::F64, prepared.sums(), now, now));
         Ok(Kernel::Fused { prepared: Box::new(prepared), over, parts: fused.parts.clone() })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one step")]
+    fn epilogue(
+        &mut self,
+        i: usize,
+        op: &WithEpilogue,
+        operands: &[Value],
+        metas: &[Meta],
+        reads: &mut [(Home2, Layout)],
+        scratch: &mut Vec<usize>,
+        in_place: bool,
+    ) -> Result<Kernel> {
+        let kinds = self.readable(i, metas, reads, op.reads)?;
+        let over = self.overwritten(i, in_place, operands, &kinds, reads);
+        let others: Vec<(Kind, Layout)> =
+            kinds.iter().zip(reads.iter()).skip(op.reads).map(|(k, (_, l))| (*k, *l)).collect();
+        let prepared = Box::new(op.prepare(&others)?);
+        let now = self.drafts.len();
+        let (kind, len) = prepared.epilogue_tiles();
+        scratch.push(self.block(kind, len, now, now));
+        let (count, input, home) = (op.reads, op.input, op.home);
+        Ok(Kernel::Epilogue { op: op.op.clone(), count, prepared, input, home, over, parts: op.parts() })
+    }
+
+    /// The types of what an expression reads, from operand `from` on; large inputs whose neighbours lie
+    /// apart are brought into order first.
+    fn readable(
+        &mut self,
+        i: usize,
+        metas: &[Meta],
+        reads: &mut [(Home2, Layout)],
+        from: usize,
+    ) -> Result<Vec<Kind>> {
+        let kinds: Vec<Kind> = metas.iter().filter_map(|m| kind_of(m.dtype)).collect();
+        if kinds.len() != metas.len() {
+            let name = self.program.instructions[i].op.name();
+            return Err(Error::dtype(name, metas[0].dtype, "f64, f32, bf16, f16, u8, u32 and i64 are"));
+        }
+        for (k, read) in reads.iter_mut().enumerate().skip(from) {
+            let layout = read.1;
+            let apart = layout.strides().last().is_some_and(|&s| s > 1) && !layout.strides().contains(&0);
+            if apart && layout.elements() >= COPIED_FROM {
+                self.bring_into_order(i, &metas[k], kinds[k], read);
+            }
+        }
+        Ok(kinds)
     }
 
     /// A copy of an operand of instruction `i` in row-major order, to be read in its place.
@@ -471,20 +549,22 @@ impl Planner<'_> {
     fn overwritten(
         &mut self,
         i: usize,
-        fused: &Fused,
+        in_place: bool,
         operands: &[Value],
         kinds: &[Kind],
         reads: &[(Home2, Layout)],
     ) -> Vec<Option<usize>> {
         let mut over = vec![None; reads.len()];
+        let found = overwriting(self.program, &self.program.instructions[i]).filter(|_| in_place);
+        let Some(Overwriting { fused, from, home }) = found else { return over };
         let float = kind_of(fused.dtype);
         let compute = if kinds.contains(&Kind::F64) { Kind::F64 } else { Kind::F32 };
-        for (j, out) in fused.outputs.iter().enumerate() {
+        for (j, out) in fused.outputs.iter().enumerate().filter(|(j, _)| Some(*j) != home) {
             let fits = out.kept == fused.shape && !out.mask && float == Some(compute);
             if !fits || self.homes[i][j].is_some() {
                 continue;
             }
-            let found = (0..reads.len()).find(|&k| {
+            let found = (from..reads.len()).find(|&k| {
                 let Place::Made(a, b) = operands[k].place else { return false };
                 let Home2::Home(Home::Block(block)) = reads[k].0 else { return false };
                 let same = |other: &Value| other.place == operands[k].place;
@@ -573,7 +653,7 @@ fn finished(draft: &Draft, blocks: &[Block]) -> Step {
         bytes: draft.bytes,
     };
     let over = match &draft.kernel {
-        Kernel::Fused { over, .. } => over.clone(),
+        Kernel::Fused { over, .. } | Kernel::Epilogue { over, .. } => over.clone(),
         Kernel::Op(_) | Kernel::Blocked { .. } | Kernel::Copy => vec![None; draft.reads.len()],
     };
     for ((home, layout), over) in draft.reads.iter().zip(over) {

@@ -12,8 +12,10 @@ mod rows;
 
 use crate::blocked::Blocked;
 use crate::check::misplaced;
+use crate::epilogue::WithEpilogue;
 use crate::fused::{Fused, FusedOutput};
 use crate::graph::{Constant, Graph};
+use crate::plan::{as_epilogue, as_fused};
 use crate::regions::{fate, options_of};
 use autograd_core::algebra::fill;
 use autograd_core::smallvec::SmallVec;
@@ -108,9 +110,34 @@ enum StoredWork {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum StoredOp {
     Pointwise(StoredExpression),
-    Reduced { expression: StoredExpression, shape: Vec<usize>, targets: Vec<Vec<usize>> },
-    Fused { expression: StoredExpression, shape: Vec<usize>, dtype: String, outputs: Vec<StoredOutput> },
-    Named { tag: String, parameters: Vec<StoredParameter> },
+    Reduced {
+        expression: StoredExpression,
+        shape: Vec<usize>,
+        targets: Vec<Vec<usize>>,
+    },
+    Fused(StoredFused),
+    Named(StoredNamed),
+    /// An op of the first operands, and the fused op of which its output is one input.
+    Epilogue {
+        op: StoredNamed,
+        reads: usize,
+        fused: StoredFused,
+        input: usize,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct StoredFused {
+    expression: StoredExpression,
+    shape: Vec<usize>,
+    dtype: String,
+    outputs: Vec<StoredOutput>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct StoredNamed {
+    tag: String,
+    parameters: Vec<StoredParameter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -374,20 +401,32 @@ fn stored_op(op: &Prim) -> Result<StoredOp> {
         let (expression, shape) = (stored_expression(op.pointwise()), op.shape().dims().to_vec());
         return Ok(StoredOp::Reduced { expression, shape, targets });
     }
-    if let Some(op) = op.as_any().and_then(|any| any.downcast_ref::<Fused>()) {
-        let outputs = op.outputs.iter().map(|out| StoredOutput {
-            kept: out.kept.dims().to_vec(),
-            shape: out.shape.dims().to_vec(),
-            scale: out.scale.to_bits(),
-            mask: out.mask,
-        });
-        return Ok(StoredOp::Fused {
-            expression: stored_expression(&op.pointwise),
-            shape: op.shape.dims().to_vec(),
-            dtype: op.dtype.as_str().to_owned(),
-            outputs: outputs.collect(),
-        });
+    if let Some(op) = as_fused(op) {
+        return Ok(StoredOp::Fused(stored_fused(op)));
     }
+    if let Some(op) = as_epilogue(op) {
+        let (fused, own) = (stored_fused(&op.fused), stored_named(&op.op)?);
+        return Ok(StoredOp::Epilogue { op: own, reads: op.reads, fused, input: op.input });
+    }
+    Ok(StoredOp::Named(stored_named(op)?))
+}
+
+fn stored_fused(op: &Fused) -> StoredFused {
+    let outputs = op.outputs.iter().map(|out| StoredOutput {
+        kept: out.kept.dims().to_vec(),
+        shape: out.shape.dims().to_vec(),
+        scale: out.scale.to_bits(),
+        mask: out.mask,
+    });
+    StoredFused {
+        expression: stored_expression(&op.pointwise),
+        shape: op.shape.dims().to_vec(),
+        dtype: op.dtype.as_str().to_owned(),
+        outputs: outputs.collect(),
+    }
+}
+
+fn stored_named(op: &Prim) -> Result<StoredNamed> {
     let saved = op.saved().ok_or_else(|| {
         let reason = "it cannot be made again from data: capture the function where it is loaded";
         Error::mode(op.name(), "storage", reason)
@@ -400,14 +439,14 @@ fn stored_op(op: &Prim) -> Result<StoredOp> {
         Parameter::Shape(dims) => StoredParameter::Shape(dims),
         Parameter::Type(dtype) => StoredParameter::Type(dtype.as_str().to_owned()),
     });
-    Ok(StoredOp::Named { tag: saved.tag.to_owned(), parameters: parameters.collect() })
+    Ok(StoredNamed { tag: saved.tag.to_owned(), parameters: parameters.collect() })
 }
 
 /// The op on operands of these shapes and types.
 fn loaded_op(stored: &StoredOp, operands: &[Meta]) -> Result<Prim> {
     if let StoredOp::Pointwise(expression)
     | StoredOp::Reduced { expression, .. }
-    | StoredOp::Fused { expression, .. } = stored
+    | StoredOp::Fused(StoredFused { expression, .. }) = stored
         && expression.inputs != operands.len()
     {
         let (name, takes, given) = (&expression.name, expression.inputs, operands.len());
@@ -431,46 +470,56 @@ fn loaded_op(stored: &StoredOp, operands: &[Meta]) -> Result<Prim> {
             let op = ReducedPointwise::new(loaded_expression(expression)?, whole, &targets);
             Ok(Prim::Shared(Arc::new(op)))
         }
-        StoredOp::Fused { expression, shape, dtype, outputs } => {
-            let whole = loaded_shape(shape)?;
-            let outs = outputs
-                .iter()
-                .map(|out| {
-                    let (kept, shape) = (loaded_target(&out.kept, &whole)?, loaded_shape(&out.shape)?);
-                    if kept.elements() != shape.elements() {
-                        return Err(broken(
-                            "an output has another number of elements than its sum".to_owned(),
-                        ));
-                    }
-                    Ok(FusedOutput { kept, shape, scale: f64::from_bits(out.scale), mask: out.mask })
-                })
-                .collect::<Result<Vec<FusedOutput>>>()?;
-            if outs.len() != expression.outputs.len() || !expression.params.is_empty() {
-                return Err(broken("a fused expression does not fit its outputs".to_owned()));
-            }
-            let expr = loaded_expression(expression)?.expr().clone();
-            let op = Fused::new(expr, whole, loaded_dtype(dtype)?, outs, vec!["loaded"]);
+        StoredOp::Fused(fused) => Ok(Prim::Shared(Arc::new(loaded_fused(fused)?))),
+        StoredOp::Named(named) => loaded_named(named, operands),
+        StoredOp::Epilogue { op, reads, fused, input } => {
+            let op = loaded_named(op, operands.get(..*reads).unwrap_or_default())?;
+            let made = WithEpilogue::new(op, *reads, loaded_fused(fused)?, *input);
+            let fits = made.filter(|op| *reads <= operands.len() && op.finishes(operands).is_some());
+            let op = fits.ok_or_else(|| broken("an op and its epilogue do not fit".to_owned()))?;
             Ok(Prim::Shared(Arc::new(op)))
         }
-        StoredOp::Named { tag, parameters } => {
-            let parameters = parameters
-                .iter()
-                .map(|parameter| {
-                    Ok(match parameter {
-                        StoredParameter::Whole(n) => Parameter::Whole(*n),
-                        StoredParameter::Flag(flag) => Parameter::Flag(*flag),
-                        StoredParameter::Number(bits) => Parameter::Number(f64::from_bits(*bits)),
-                        StoredParameter::Text(text) => Parameter::Text(text.clone()),
-                        StoredParameter::Shape(dims) => Parameter::Shape(dims.clone()),
-                        StoredParameter::Type(name) => Parameter::Type(loaded_dtype(name)?),
-                    })
-                })
-                .collect::<Result<Vec<Parameter>>>()?;
-            autograd_core::rebuild(tag, &parameters, operands)
-                .or_else(|| autograd_ops::rebuild(tag, &parameters, operands))
-                .ok_or_else(|| broken(format!("no op {tag:?} with these parameters and operands")))
-        }
     }
+}
+
+fn loaded_fused(stored: &StoredFused) -> Result<Fused> {
+    let StoredFused { expression, shape, dtype, outputs } = stored;
+    let whole = loaded_shape(shape)?;
+    let outs = outputs
+        .iter()
+        .map(|out| {
+            let (kept, shape) = (loaded_target(&out.kept, &whole)?, loaded_shape(&out.shape)?);
+            if kept.elements() != shape.elements() {
+                return Err(broken("an output has another number of elements than its sum".to_owned()));
+            }
+            Ok(FusedOutput { kept, shape, scale: f64::from_bits(out.scale), mask: out.mask })
+        })
+        .collect::<Result<Vec<FusedOutput>>>()?;
+    if outs.len() != expression.outputs.len() || !expression.params.is_empty() {
+        return Err(broken("a fused expression does not fit its outputs".to_owned()));
+    }
+    let expr = loaded_expression(expression)?.expr().clone();
+    Ok(Fused::new(expr, whole, loaded_dtype(dtype)?, outs, vec!["loaded"]))
+}
+
+fn loaded_named(stored: &StoredNamed, operands: &[Meta]) -> Result<Prim> {
+    let StoredNamed { tag, parameters } = stored;
+    let parameters = parameters
+        .iter()
+        .map(|parameter| {
+            Ok(match parameter {
+                StoredParameter::Whole(n) => Parameter::Whole(*n),
+                StoredParameter::Flag(flag) => Parameter::Flag(*flag),
+                StoredParameter::Number(bits) => Parameter::Number(f64::from_bits(*bits)),
+                StoredParameter::Text(text) => Parameter::Text(text.clone()),
+                StoredParameter::Shape(dims) => Parameter::Shape(dims.clone()),
+                StoredParameter::Type(name) => Parameter::Type(loaded_dtype(name)?),
+            })
+        })
+        .collect::<Result<Vec<Parameter>>>()?;
+    autograd_core::rebuild(tag, &parameters, operands)
+        .or_else(|| autograd_ops::rebuild(tag, &parameters, operands))
+        .ok_or_else(|| broken(format!("no op {tag:?} with these parameters and operands")))
 }
 
 /// A shape that broadcasts to the whole one.
@@ -553,7 +602,7 @@ mod tests {
         refused(&|g| {
             let parameters = vec![StoredParameter::Whole(7)];
             g.instructions[0].work =
-                StoredWork::Op(StoredOp::Named { tag: "softmax".to_owned(), parameters });
+                StoredWork::Op(StoredOp::Named(StoredNamed { tag: "softmax".to_owned(), parameters }));
             g.instructions[0].operands.truncate(1);
         });
         assert!(good.load(&[TrackedTensor::scalar(1.0)]).is_err());

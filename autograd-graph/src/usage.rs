@@ -3,7 +3,7 @@
 //! It follows the plan closely enough to steer a search and costs a fraction of it; what an arena
 //! really takes (gaps, working memory, copies into order) the plan alone knows.
 
-use crate::plan::{Place, Value, as_fused, last_reads, value_of, values};
+use crate::plan::{Overwriting, Place, Value, last_reads, overwriting, value_of, values};
 use autograd_core::kernels::Layout;
 use autograd_core::kernels::arena::ALIGNMENT;
 use autograd_core::{Operand, Program};
@@ -76,14 +76,16 @@ impl Usage {
         live
     }
 
-    /// The values that a fused op writes over.
+    /// The values that a fused op or an epilogue writes over.
     fn overwritten(&self, program: &Program, i: usize) -> Vec<(usize, usize)> {
         let instruction = &program.instructions[i];
-        let Some(fused) = as_fused(&instruction.op) else { return Vec::new() };
+        let Some(Overwriting { fused, from, home }) = overwriting(program, instruction) else {
+            return Vec::new();
+        };
         let whole = Layout::contiguous(fused.shape);
         let mut found: Vec<(usize, usize)> = Vec::new();
         for (j, out) in fused.outputs.iter().enumerate() {
-            if out.kept != fused.shape || out.mask || self.bytes[i][j] == 0 {
+            if Some(j) == home || out.kept != fused.shape || out.mask || self.bytes[i][j] == 0 {
                 continue;
             }
             let dies = |operand: &Operand| {
@@ -97,7 +99,7 @@ impl Usage {
                     && instruction.operands.iter().filter(same).count() == 1;
                 fits.then_some((a, b))
             };
-            let over = instruction.operands.iter().find_map(dies);
+            let over = instruction.operands.iter().skip(from).find_map(dies);
             found.extend(over);
         }
         found

@@ -426,6 +426,7 @@ fn every_pass_alone_keeps_the_results() -> Result<()> {
         one(|p| p.min_cut = true),
         one(|p| p.fuse = true),
         one(|p| (p.fuse, p.block) = (true, true)),
+        one(|p| (p.fuse, p.epilogue) = (true, true)),
         one(|p| p.schedule = true),
         one(|p| (p.fuse, p.in_place) = (true, true)),
         Passes::ALL,

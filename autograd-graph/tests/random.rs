@@ -96,6 +96,8 @@ fn inputs(seed: u64) -> Result<Vec<TrackedTensor>> {
     // Some are large enough to be run on a few rows at a time.
     let (rows, columns) = match seed % 16 {
         15 => (16 * (10 + draw.below(10)), 200 + draw.below(100)),
+        // And some whose products are worth an epilogue.
+        13 | 14 => (90 + draw.below(30), 90 + draw.below(60)),
         _ => (1 + draw.below(9), 1 + draw.below(40)),
     };
     let shapes = [vec![rows, columns], vec![columns], vec![rows, 1], vec![columns, rows], vec![]];
@@ -147,7 +149,7 @@ fn random_graphs_agree_with_eager_mode() -> Result<()> {
         graph.check()?;
         compare(seed, "interpreter", &graph.run(&refs)?, &want, 0.0)?;
         compare(seed, "optimised", &graph.optimise(&Passes::ALL)?.run(&refs)?, &want, tolerance)?;
-        let compiled = |engine| graph.compile(Options { engine, ..Options::default() });
+        let compiled = |engine| graph.compile(Options { engine, passes: Passes::ALL, ..Options::default() });
         let tiles = compiled(Engine::Tiles)?.call(&refs)?;
         compare(seed, "tiles", &tiles, &want, tolerance)?;
         compare(seed, "machine code", &compiled(Engine::Best)?.call(&refs)?, &tiles, 0.0)?;

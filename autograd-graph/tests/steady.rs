@@ -7,7 +7,7 @@ mod nets;
 
 use autograd_core::kernels::memory;
 use autograd_core::{DType, Result, TrackedTensor};
-use autograd_graph::{Engine, Graph, Options, value_and_grad};
+use autograd_graph::{Engine, Graph, Options, Passes, value_and_grad};
 use autograd_ops::TensorAutograd;
 use nets::Net;
 use peak_alloc::PeakAlloc;
@@ -43,12 +43,12 @@ fn assert_close(net: &str, a: &[TrackedTensor], b: &[TrackedTensor]) -> Result<(
 
 /// Runs a net; how many bytes its steady steps allocate at one time, and for how many buffers
 /// they ask the store that threads share.
-fn check(net: &Net, engine: Engine) -> Result<(usize, usize)> {
+fn check(net: &Net, engine: Engine, passes: Passes) -> Result<(usize, usize)> {
     let Net { name, inputs, loss } = net;
     let f = value_and_grad(loss);
     let metas: Vec<_> = inputs.iter().map(TrackedTensor::meta).collect();
     let refs: Vec<&TrackedTensor> = inputs.iter().collect();
-    let compiled = Graph::capture(&f, &metas)?.compile(Options { engine, ..Options::default() })?;
+    let compiled = Graph::capture(&f, &metas)?.compile(Options { engine, passes, ..Options::default() })?;
 
     let before = ALLOCATOR.current_usage();
     let mut executor = compiled.executor();
@@ -86,9 +86,11 @@ fn steps_take_the_planned_bytes_and_neither_allocate_nor_lock() -> Result<()> {
     let mut unsteady = Vec::new();
     for net in nets::all()? {
         for engine in [Engine::Tiles, Engine::Best] {
-            let (bytes, taken) = check(&net, engine)?;
-            if (bytes, taken) != (0, 0) {
-                unsteady.push(format!("{} ({engine:?}): {bytes} bytes, {taken} buffers", net.name));
+            for passes in [Passes::default(), Passes::ALL] {
+                let (bytes, taken) = check(&net, engine, passes)?;
+                if (bytes, taken) != (0, 0) {
+                    unsteady.push(format!("{} ({engine:?}): {bytes} bytes, {taken} buffers", net.name));
+                }
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The two-dimensional convolution of machine learning (a cross-correlation) and its gradients.
+//! The two-dimensional convolution of machine learning (a cross-correlation) and its gradients, and
+//! expressions evaluated on what is finished of them while it is in a cache.
 
 mod correlate;
 mod frame;
@@ -8,8 +9,10 @@ mod winograd;
 
 use crate::float::Float;
 use crate::lanes::Isa;
-use crate::operand::{assert_dims, assert_kind, assert_len, in_float};
-use crate::{SliceMut, View};
+use crate::machine::Epilogue;
+use crate::matmul::then::{Block, Then};
+use crate::operand::{assert_dims, assert_kind, assert_len, in_float, same};
+use crate::{Kind, SliceMut, View};
 pub use winograd::{set_winograd, winograd};
 
 /// Extents and parameters of a convolution: x [N, C, H, W], k [O, C/groups, KH, KW],
@@ -124,23 +127,91 @@ pub fn conv2d_weight_grad(g: &Conv2d, x: View<'_>, ct: View<'_>, dk: SliceMut<'_
     in_float!(dk, (x, ct), weight_grad(g));
 }
 
+/// The expression of `then` evaluated on the result of [`conv2d`], which is made in the epilogue's home.
+///
+/// What is finished of some channels goes through the expression by the thread that has made it. A part
+/// may be made and go through it again, so no input of it lies under an output, but the result. The
+/// numbers are those of [`conv2d`] and of the expression after it, to the bit.
+///
+/// # Panics
+/// As [`conv2d`]; where the result is of a half type, or an input lies under another output.
+pub fn conv2d_then(g: &Conv2d, x: View<'_>, k: View<'_>, then: Epilogue<'_>) {
+    g.assert_valid();
+    assert_dims("the input", x, &g.x_dims());
+    assert_dims("the kernel", k, &g.k_dims());
+    match then.kind() {
+        Kind::F32 => followed::<f32>(g.y_dims(), x, k, then, |x, k, y, then| forward_then(g, x, k, y, then)),
+        Kind::F64 => followed::<f64>(g.y_dims(), x, k, then, |x, k, y, then| forward_then(g, x, k, y, then)),
+        other => panic!("a convolution of type {other:?} with an epilogue"),
+    }
+}
+
+/// The expression of `then` evaluated on the result of [`conv2d_input_grad`], as [`conv2d_then`].
+///
+/// # Panics
+/// As [`conv2d_then`].
+pub fn conv2d_input_grad_then(g: &Conv2d, ct: View<'_>, k: View<'_>, then: Epilogue<'_>) {
+    g.assert_valid();
+    assert_dims("the cotangent", ct, &g.y_dims());
+    assert_dims("the kernel", k, &g.k_dims());
+    match then.kind() {
+        Kind::F32 => {
+            followed::<f32>(g.x_dims(), ct, k, then, |ct, k, dx, then| grad_then(g, ct, k, dx, then))
+        }
+        Kind::F64 => {
+            followed::<f64>(g.x_dims(), ct, k, then, |ct, k, dx, then| grad_then(g, ct, k, dx, then))
+        }
+        other => panic!("the gradient of a convolution of type {other:?} with an epilogue"),
+    }
+}
+
+/// Runs a convolution whose result has these extents, its channels the rows of the blocks that are
+/// finished.
+fn followed<T: Float>(
+    dims: [usize; 4],
+    a: View<'_>,
+    b: View<'_>,
+    then: Epilogue<'_>,
+    run: impl FnOnce(&[T], &[T], &mut [T], Then<'_, T>),
+) {
+    let [images, channels, height, width] = dims;
+    let elements = images * channels * height * width;
+    assert!(then.elements() == elements, "an epilogue of a result of {elements} elements");
+    assert!(then.is_repeatable(), "what an epilogue of a convolution reads is not written over");
+    let (out, following) = then.open::<T>(height * width);
+    let epilogue = |mut block: Block<'_, T>| {
+        // SAFETY: an element is in one block at a time, and no input lies under an output.
+        unsafe { following.finish(&mut block) };
+    };
+    run(&same(a), &same(b), out, Then::of(&epilogue));
+}
+
 fn forward<T: Float>(g: &Conv2d, x: &[T], k: &[T], y: &mut [T]) {
+    forward_then(g, x, k, y, Then::nothing());
+}
+
+fn forward_then<T: Float>(g: &Conv2d, x: &[T], k: &[T], y: &mut [T], then: Then<'_, T>) {
     if y.is_empty() {
     } else if winograd::fits::<T>(g) {
-        winograd::forward(Isa::detect(), g, x, k, y);
+        winograd::forward(Isa::detect(), g, x, k, y, then);
     } else {
-        passes::forward(Isa::detect(), g, x, k, y);
+        passes::forward(Isa::detect(), g, x, k, y, then);
     }
 }
 
 fn input_grad<T: Float>(g: &Conv2d, ct: &[T], k: &[T], dx: &mut [T]) {
+    grad_then(g, ct, k, dx, Then::nothing());
+}
+
+fn grad_then<T: Float>(g: &Conv2d, ct: &[T], k: &[T], dx: &mut [T], then: Then<'_, T>) {
     if ct.is_empty() {
         dx.fill(T::ZERO);
+        then.whole(dx, g.height * g.width);
     } else if dx.is_empty() {
     } else if winograd::fits::<T>(g) {
-        winograd::input_grad(Isa::detect(), g, ct, k, dx);
+        winograd::input_grad(Isa::detect(), g, ct, k, dx, then);
     } else {
-        passes::input_grad(Isa::detect(), g, ct, k, dx);
+        passes::input_grad(Isa::detect(), g, ct, k, dx, then);
     }
 }
 
@@ -172,8 +243,8 @@ mod tests {
         let (x, k, ct) = (whole::<T>(nx, 1), whole::<T>(nk, 2), whole::<T>(ny, 3));
         let results = Isa::all().into_iter().map(|isa| {
             let (mut y, mut dx, mut dk) = (ct.clone(), x.clone(), k.clone());
-            passes::forward(isa, g, &x, &k, &mut y);
-            passes::input_grad(isa, g, &ct, &k, &mut dx);
+            passes::forward(isa, g, &x, &k, &mut y, Then::nothing());
+            passes::input_grad(isa, g, &ct, &k, &mut dx, Then::nothing());
             weight_grad::weight_grad(isa, g, &x, &ct, &mut dk);
             (y, dx, dk)
         });

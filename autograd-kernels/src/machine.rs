@@ -8,6 +8,7 @@
 //! whether it is evaluated in one program or in several.
 
 mod accumulate;
+mod epilogue;
 mod input;
 mod over;
 mod prepared;
@@ -16,6 +17,7 @@ mod single;
 mod small;
 mod tile;
 
+pub use epilogue::Epilogue;
 pub use over::run_over;
 pub use prepared::{Feed, MAX_INPUTS, MAX_OUTPUTS, Prepared, Target, TileCode};
 pub(crate) use schedule::Schedule;

@@ -1,5 +1,5 @@
 //! The batched matrix product, and with it what can be done to each block of the result while it is
-//! in a cache: a bias added to it.
+//! in a cache: a bias added to it, an expression evaluated on it.
 //!
 //! Five ways, chosen by shape and strides alone: small products straight from the factors, matrix
 //! times vector and column times row at the speed of memory, thin products that read the right
@@ -13,7 +13,7 @@ mod shares;
 mod small;
 #[cfg(test)]
 mod tests;
-mod then;
+pub(crate) mod then;
 mod thin;
 pub(crate) mod tile;
 mod vector;
@@ -22,11 +22,12 @@ pub(crate) use shares::Shares;
 
 use crate::float::Float;
 use crate::lanes::Isa;
+use crate::machine::Epilogue;
 use crate::memory;
-use crate::operand::{assert_dims, assert_in_bounds, assert_kind, assert_len, narrow, same, widen, widened};
+use crate::operand::{assert_dims, assert_in_bounds, assert_kind, narrow, same, widen, widened};
 use crate::threads::{Disjoint, parallel_for, threads};
-use crate::{Element, Layout, Shape, SliceMut, View};
-use then::{Then, add_bias};
+use crate::{Element, Kind, Layout, Shape, SliceMut, View};
+use then::{Block, Then, add_bias};
 
 /// out = a · b for a [..batch, m, k], b [..batch, k, n], out [..batch, m, n].
 ///
@@ -57,6 +58,36 @@ pub fn matmul_bias(a: View<'_>, b: View<'_>, bias: View<'_>, out: SliceMut<'_>) 
 /// As [`matmul`].
 pub fn matmul_acc(a: View<'_>, b: View<'_>, out: SliceMut<'_>) {
     product(a, b, None, out, true);
+}
+
+/// The expression of `then` evaluated on a · b, or on a · b + bias: on each block of the product by the
+/// thread that has just finished it. The product is made in the epilogue's home.
+///
+/// The results are those of [`matmul`] or [`matmul_bias`] and of the expression after it, to the bit.
+///
+/// # Panics
+/// As [`matmul_bias`]; where the product is of a half type.
+pub fn matmul_then(a: View<'_>, b: View<'_>, bias: Option<View<'_>>, then: Epilogue<'_>) {
+    fits(a, b, bias, then.kind(), then.elements());
+    match then.kind() {
+        Kind::F32 => followed::<f32>(a, b, bias, then),
+        Kind::F64 => followed::<f64>(a, b, bias, then),
+        other => panic!("a matrix product of type {other:?} with an epilogue"),
+    }
+}
+
+fn followed<T: Float>(a: View<'_>, b: View<'_>, bias: Option<View<'_>>, then: Epilogue<'_>) {
+    let columns = b.layout.dims()[b.layout.rank() - 1];
+    let (out, following) = then.open::<T>(columns);
+    let (isa, bias) = (Isa::detect(), bias.map(same));
+    let epilogue = |mut block: Block<'_, T>| {
+        if let Some(bias) = bias.as_deref() {
+            add_bias(isa, bias, &mut block);
+        }
+        // SAFETY: each element of the product is in one block.
+        unsafe { following.finish(&mut block) };
+    };
+    batched(a, b, out, false, Then::of(&epilogue));
 }
 
 /// One factor: where its elements lie.
@@ -95,7 +126,8 @@ impl<'a, T> Matrix<'a, T> {
     }
 }
 
-fn product(a: View<'_>, b: View<'_>, bias: Option<View<'_>>, out: SliceMut<'_>, add: bool) {
+/// Asserts that factors and bias fit a product of so many elements of this type.
+fn fits(a: View<'_>, b: View<'_>, bias: Option<View<'_>>, kind: Kind, len: usize) {
     let (da, db) = (a.layout.dims(), b.layout.dims());
     let rank = da.len();
     assert!(
@@ -103,14 +135,19 @@ fn product(a: View<'_>, b: View<'_>, bias: Option<View<'_>>, out: SliceMut<'_>, 
         "matrix product of shapes {da:?} and {db:?}: at least rank 2 and equal batch dimensions"
     );
     assert!(da[rank - 1] == db[rank - 2], "matrix product of shapes {da:?} and {db:?}");
-    assert_kind("the left factor", a, out.kind());
-    assert_kind("the right factor", b, out.kind());
+    assert_kind("the left factor", a, kind);
+    assert_kind("the right factor", b, kind);
     let batch: usize = da[..rank - 2].iter().product();
-    assert_len("the product", &out, batch * da[rank - 2] * db[rank - 1]);
+    let elements = batch * da[rank - 2] * db[rank - 1];
+    assert!(len == elements, "the product has {len} elements where {elements} are expected");
     if let Some(bias) = bias {
-        assert_kind("the bias", bias, out.kind());
+        assert_kind("the bias", bias, kind);
         assert_dims("the bias", bias, &db[rank - 1..]);
     }
+}
+
+fn product(a: View<'_>, b: View<'_>, bias: Option<View<'_>>, out: SliceMut<'_>, add: bool) {
+    fits(a, b, bias, out.kind(), out.len());
     match out {
         SliceMut::F32(out) => finished(a, b, bias.map(same).as_deref(), out, add),
         SliceMut::F64(out) => finished(a, b, bias.map(same).as_deref(), out, add),
@@ -133,7 +170,7 @@ fn finished<T: Float>(a: View<'_>, b: View<'_>, bias: Option<&[T]>, out: &mut [T
     match bias {
         Some(bias) => {
             let isa = Isa::detect();
-            batched(a, b, out, add, Then::of(&|block| add_bias(isa, bias, block)));
+            batched(a, b, out, add, Then::of(&|mut block| add_bias(isa, bias, &mut block)));
         }
         None => batched(a, b, out, add, Then::nothing()),
     }

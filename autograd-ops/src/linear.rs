@@ -6,11 +6,12 @@ use crate::numbers::sound;
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::algebra::{accumulate, add, broadcast_to, reshape, sum_to};
 use autograd_core::kernels::View;
-use autograd_core::kernels::matmul::matmul_bias;
+use autograd_core::kernels::machine::Epilogue;
+use autograd_core::kernels::matmul::{matmul_bias, matmul_then};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    At, Error, General, Grads, Mask, Meta, Prim, Primitive, Residual, Residuals, Result, Rule, Saved, Shape,
-    Signature, Site, SliceMut, TrackedTensor, Values, apply_one, checked_shape, is_float,
+    At, DType, Error, Finishes, General, Grads, Mask, Meta, Prim, Primitive, Residual, Residuals, Result,
+    Rule, Saved, Shape, Signature, Site, SliceMut, TrackedTensor, Values, apply_one, checked_shape, is_float,
 };
 
 /// x·Wᵀ + b for rows x, as one primitive.
@@ -124,6 +125,17 @@ impl Primitive for Linear {
         let weight = inputs[1].layout.permute(&[1, 0]);
         let weight = View { data: inputs[1].data, layout: &weight };
         matmul_bias(inputs[0], weight, inputs[2], outputs[0].reborrow());
+        Ok(())
+    }
+
+    fn finishes(&self, inputs: &[Meta]) -> Option<Finishes> {
+        matches!(inputs[0].dtype, DType::F32 | DType::F64).then_some(Finishes::Once)
+    }
+
+    fn eval_then(&self, inputs: &[View<'_>], then: Epilogue<'_>) -> Result<()> {
+        let weight = inputs[1].layout.permute(&[1, 0]);
+        let weight = View { data: inputs[1].data, layout: &weight };
+        matmul_then(inputs[0], weight, Some(inputs[2]), then);
         Ok(())
     }
 

@@ -7,11 +7,12 @@ use crate::registry::{Case, Family, Op, Sample};
 use crate::shape::{squeeze, unsqueeze};
 use autograd_core::algebra::{self, reshape, sum_to};
 use autograd_core::device::{KernelCall, Tensors};
+use autograd_core::kernels::machine::Epilogue;
 use autograd_core::kernels::{Layout, View, matmul as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    At, Error, Grads, Mask, Meta, Prim, Primitive, Result, Rule, Saved, Shape, Signature, Site, SliceMut,
-    TrackedTensor, Transpose, Values, apply_one, checked_shape, is_float,
+    At, DType, Error, Finishes, Grads, Mask, Meta, Prim, Primitive, Result, Rule, Saved, Shape, Signature,
+    Site, SliceMut, TrackedTensor, Transpose, Values, apply_one, checked_shape, is_float,
 };
 
 /// a · b for matrices and batches of them, whose batch dimensions broadcast.
@@ -98,6 +99,17 @@ crate::saved::stored! {
     "matmul" => MatMul {}, |_, x| x.len() == 2;
 }
 
+/// The factors of a product with the batch dimensions of both.
+fn alike_batches(a: &Layout, b: &Layout) -> Result<[Layout; 2]> {
+    let broken = || Error::internal("matmul", "its shapes were not inferred");
+    let batch = batch_of(a.shape(), b.shape()).ok_or_else(broken)?;
+    let wide = |x: &Layout| -> Option<Layout> {
+        let [.., rows, columns] = x.dims() else { return None };
+        x.broadcast_to(&with_matrix(batch, *rows, *columns)?)
+    };
+    Ok([wide(a).ok_or_else(broken)?, wide(b).ok_or_else(broken)?])
+}
+
 impl Primitive for MatMul {
     crate::saved::by_tag!();
     fn name(&self) -> &'static str {
@@ -128,17 +140,20 @@ impl Primitive for MatMul {
     }
 
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
-        let (a, b) = (inputs[0].layout, inputs[1].layout);
-        let broken = || Error::internal("matmul", "its shapes were not inferred");
-        let batch = batch_of(a.shape(), b.shape()).ok_or_else(broken)?;
-        let wide = |x: &Layout| -> Option<Layout> {
-            let [.., rows, columns] = x.dims() else { return None };
-            x.broadcast_to(&with_matrix(batch, *rows, *columns)?)
-        };
-        let (wide_a, wide_b) = (wide(a).ok_or_else(broken)?, wide(b).ok_or_else(broken)?);
-        let a = View { data: inputs[0].data, layout: &wide_a };
-        let b = View { data: inputs[1].data, layout: &wide_b };
+        let [a, b] = alike_batches(inputs[0].layout, inputs[1].layout)?;
+        let (a, b) = (View { data: inputs[0].data, layout: &a }, View { data: inputs[1].data, layout: &b });
         kernel::matmul(a, b, outputs[0].reborrow());
+        Ok(())
+    }
+
+    fn finishes(&self, inputs: &[Meta]) -> Option<Finishes> {
+        matches!(inputs[0].dtype, DType::F32 | DType::F64).then_some(Finishes::Once)
+    }
+
+    fn eval_then(&self, inputs: &[View<'_>], then: Epilogue<'_>) -> Result<()> {
+        let [a, b] = alike_batches(inputs[0].layout, inputs[1].layout)?;
+        let (a, b) = (View { data: inputs[0].data, layout: &a }, View { data: inputs[1].data, layout: &b });
+        kernel::matmul_then(a, b, None, then);
         Ok(())
     }
 

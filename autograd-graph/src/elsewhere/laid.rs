@@ -20,6 +20,7 @@ pub(super) fn laid(plan: &Plan, program: &Program) -> Result<Tried<Laid>> {
             Kernel::Op(op) => Some(op.clone()),
             Kernel::Copy => None,
             Kernel::Fused { .. } => return Ok(Err(Declined::Op { op: "fused", site: step.site })),
+            Kernel::Epilogue { .. } => return Ok(Err(Declined::Op { op: "epilogue", site: step.site })),
             Kernel::Blocked { .. } => return Ok(Err(Declined::Op { op: "rows", site: step.site })),
         };
         let outside = |home: Home, dtype: DType, layout: Layout| LaidValue { home, at: 0, layout, dtype };

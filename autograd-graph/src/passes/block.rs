@@ -63,7 +63,7 @@ fn first(shape: &Shape) -> usize {
 }
 
 /// Whether an op leaves elements where they are and rows what they are.
-fn reshapes(instruction: &Instruction, metas: &[Meta]) -> bool {
+pub(super) fn reshapes(instruction: &Instruction, metas: &[Meta]) -> bool {
     let ([x], [y]) = (metas, &instruction.outputs[..]) else { return false };
     let view = instruction.op.view(y, &[&Layout::contiguous(x.shape)]);
     let same = view.is_some_and(|(_, layout)| layout == Layout::contiguous(y.shape));

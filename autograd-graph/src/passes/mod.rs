@@ -8,6 +8,7 @@ mod block;
 mod budget;
 mod common;
 mod dead;
+mod epilogue;
 mod flow;
 mod fold;
 mod fuse;
@@ -28,7 +29,7 @@ use crate::plan::Plan;
 use autograd_core::{Error, Program, Result};
 pub use budget::Recomputation;
 
-/// Which passes run. All do by default.
+/// Which passes run. All do by default, but [`epilogue`](Self::epilogue).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passes {
     /// What is computed from literals is computed once, while compiling.
@@ -55,6 +56,9 @@ pub struct Passes {
     pub fuse: bool,
     /// Ops whose rows are independent run on a few rows at a time.
     pub block: bool,
+    /// A product or a convolution, and the fused op that reads it, become one op. It moves fewer bytes
+    /// and takes as long or a little longer where the last cache holds them, so it is off by default.
+    pub epilogue: bool,
     /// Ops run in the order that needs the least memory.
     pub schedule: bool,
     /// A fused op writes over an input that nobody reads afterwards.
@@ -75,6 +79,7 @@ impl Passes {
         min_cut: true,
         fuse: true,
         block: true,
+        epilogue: true,
         schedule: true,
         in_place: true,
     };
@@ -92,6 +97,7 @@ impl Passes {
         min_cut: false,
         fuse: false,
         block: false,
+        epilogue: false,
         schedule: false,
         in_place: false,
     };
@@ -99,7 +105,9 @@ impl Passes {
 
 impl Default for Passes {
     fn default() -> Self {
-        Self::ALL
+        let mut passes = Self::ALL;
+        passes.epilogue = false;
+        passes
     }
 }
 
@@ -170,10 +178,26 @@ fn finished(program: &Program, passes: &Passes) -> Result<(Program, usize, u64)>
             (passes.dead, dead::remove),
             (passes.block, block::block),
             (passes.dead, dead::remove),
-            (true, gather::gather),
-            (passes.schedule, schedule::schedule),
         ],
     )?;
+    let apart = ordered(&program, passes)?;
+    if !passes.epilogue {
+        return Ok(apart);
+    }
+    let Some(joined) = epilogue::join(&program)? else { return Ok(apart) };
+    let joined = ordered(&run(&joined, &[(true, dead::remove)])?, passes)?;
+    // Values that were written over in turn may have to live side by side for one op.
+    let room = (apart.1 / PART_FOR_TILES).max(ROOM_FOR_TILES);
+    Ok(if joined.1 <= apart.1.saturating_add(room) { joined } else { apart })
+}
+
+/// What the tiles that epilogues work in may take: one part in so many of an arena, or so many bytes.
+const PART_FOR_TILES: usize = 64;
+const ROOM_FOR_TILES: usize = 128 * 1024;
+
+/// The program in its final order, with the bytes of its arena and those that a run moves.
+fn ordered(program: &Program, passes: &Passes) -> Result<(Program, usize, u64)> {
+    let program = run(program, &[(true, gather::gather), (passes.schedule, schedule::schedule)])?;
     let (bytes, moved) = match Plan::new(&program, passes.in_place) {
         Ok(plan) => (plan.bytes, plan.steps.iter().map(|step| step.bytes).sum()),
         Err(_) => (usize::MAX, u64::MAX),

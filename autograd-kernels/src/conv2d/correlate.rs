@@ -7,6 +7,7 @@
 
 use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
+use crate::matmul::then::Then;
 use crate::memory;
 use crate::memory::list::{List, listed};
 use crate::simd::Vector;
@@ -104,14 +105,15 @@ pub(super) struct Correlation<'a, T> {
 }
 
 impl<T: Float> Correlation<'_, T> {
-    /// Writes the output channels of some blocks; `out` begins at the first channel of the group.
+    /// Writes the output channels of some blocks; `out` begins at the first channel of the group. What
+    /// follows gets some pixels of all these channels at a time, as rows counted from the group's first.
     ///
     /// # Safety
     /// The channels of these blocks can be written at `out` and nothing else uses them meanwhile.
     ///
     /// # Panics
     /// Panics where the frame, the weights or the planes are too short for the segments.
-    pub(super) unsafe fn run(&self, isa: Isa, range: Range<usize>, out: *mut T) {
+    pub(super) unsafe fn run(&self, isa: Isa, range: Range<usize>, out: *mut T, then: Then<'_, T>) {
         let width = <T::Plain as Vector>::LANES;
         let reach = self.offsets.iter().max().copied().unwrap_or(0) + width;
         for segment in self.segments {
@@ -127,20 +129,20 @@ impl<T: Float> Correlation<'_, T> {
         // only chosen where the machine has its instructions.
         unsafe {
             match isa {
-                Isa::Plain => self.tiles::<T::Plain>(range, out),
-                Isa::Fast | Isa::Wide => self.tiles_fast::<T::Fast>(range, out),
+                Isa::Plain => self.tiles::<T::Plain>(range, out, then),
+                Isa::Fast | Isa::Wide => self.tiles_fast::<T::Fast>(range, out, then),
             }
         }
     }
 
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-    unsafe fn tiles_fast<L: Lanes<Item = T>>(&self, range: Range<usize>, out: *mut T) {
+    unsafe fn tiles_fast<L: Lanes<Item = T>>(&self, range: Range<usize>, out: *mut T, then: Then<'_, T>) {
         // SAFETY: the caller's promise is the same.
-        unsafe { self.tiles::<L>(range, out) };
+        unsafe { self.tiles::<L>(range, out, then) };
     }
 
     #[inline(always)]
-    unsafe fn tiles<L: Lanes<Item = T>>(&self, range: Range<usize>, out: *mut T) {
+    unsafe fn tiles<L: Lanes<Item = T>>(&self, range: Range<usize>, out: *mut T, then: Then<'_, T>) {
         for segments in self.segments.chunks(TOGETHER) {
             for block in range.clone() {
                 let channels = self.blocks.range(block);
@@ -158,6 +160,12 @@ impl<T: Float> Correlation<'_, T> {
                         _ => self.strip::<L, 6, 2>(segments, weights, out),
                     }
                 }
+            }
+            // Segments follow each other in the plane.
+            if let (Some(first), Some(last)) = (segments.first(), segments.last()) {
+                let pixels = first.to..last.to + last.width;
+                // SAFETY: these pixels of these channels are written, all taps added.
+                unsafe { then.block(out, self.plane, self.blocks.channels(range.clone()), pixels) };
             }
         }
     }

@@ -5,6 +5,7 @@ use super::correlate::{Blocks, Correlation, Segment, pack_groups, segments, step
 use super::frame::Frame;
 use crate::float::Float;
 use crate::lanes::Isa;
+use crate::matmul::then::Then;
 use crate::memory;
 use crate::memory::list::List;
 use crate::output::Output;
@@ -51,7 +52,7 @@ pub(super) fn input_taps(g: &Conv2d, frame: &Frame) -> List<usize> {
 }
 
 /// y, all extents of which are positive.
-pub(super) fn forward<T: Float>(isa: Isa, g: &Conv2d, x: &[T], k: &[T], y: &mut [T]) {
+pub(super) fn forward<T: Float>(isa: Isa, g: &Conv2d, x: &[T], k: &[T], y: &mut [T], then: Then<'_, T>) {
     let (cg, og) = (g.in_channels / g.groups, g.out_channels / g.groups);
     let (oh, ow) = (g.out_height(), g.out_width());
     let frame = input_frame::<T>(g);
@@ -77,7 +78,10 @@ pub(super) fn forward<T: Float>(isa: Isa, g: &Conv2d, x: &[T], k: &[T], y: &mut 
             };
             // SAFETY: the group's channels lie in y, which has batch · groups of them, and no
             // other task has the same image and blocks.
-            unsafe { correlation.run(isa, range.clone(), output.start().add(at * out_group)) };
+            unsafe {
+                let out = output.start().add(at * out_group);
+                correlation.run(isa, range.clone(), out, then.at(at * og));
+            }
         }
         memory::give(padded);
     });
@@ -133,7 +137,7 @@ struct Phase<T> {
 }
 
 /// dx, all extents of which are positive.
-pub(super) fn input_grad<T: Float>(isa: Isa, g: &Conv2d, ct: &[T], k: &[T], dx: &mut [T]) {
+pub(super) fn input_grad<T: Float>(isa: Isa, g: &Conv2d, ct: &[T], k: &[T], dx: &mut [T], then: Then<'_, T>) {
     let (cg, og) = (g.in_channels / g.groups, g.out_channels / g.groups);
     let (oh, ow) = (g.out_height(), g.out_width());
     let axis = |d: usize| Axis {
@@ -198,11 +202,11 @@ pub(super) fn input_grad<T: Float>(isa: Isa, g: &Conv2d, ct: &[T], k: &[T], dx: 
                 unsafe {
                     let out = output.start().add(at * in_group);
                     if phases.len() == 1 {
-                        correlation.run(isa, range.clone(), out);
+                        correlation.run(isa, range.clone(), out, then.at(at * cg));
                         continue;
                     }
                     let mut part = memory::take::<T>(cg * correlation.plane);
-                    correlation.run(isa, range.clone(), part.as_mut_ptr());
+                    correlation.run(isa, range.clone(), part.as_mut_ptr(), Then::nothing());
                     for c in channels {
                         let plane = &part[c * correlation.plane..][..correlation.plane];
                         let out = out.add(c * g.height * g.width);
@@ -210,6 +214,14 @@ pub(super) fn input_grad<T: Float>(isa: Isa, g: &Conv2d, ct: &[T], k: &[T], dx: 
                         spread(plane, phase.extent, phase.at, g.stride, g.width, out);
                     }
                     memory::give(part);
+                }
+            }
+            if phases.len() > 1 {
+                let plane = g.height * g.width;
+                // SAFETY: as above; all phases of these channels are there.
+                unsafe {
+                    let out = output.start().add(at * in_group);
+                    then.at(at * cg).block(out, plane, blocks.channels(range.clone()), 0..plane);
                 }
             }
         }

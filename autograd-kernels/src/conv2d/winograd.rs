@@ -96,6 +96,7 @@ mod tests {
     use super::super::{passes, weight_grad as direct};
     use super::*;
     use crate::lanes::Isa;
+    use crate::matmul::then::Then;
 
     /// Values in (−1, 1) that look random.
     fn values(len: usize, seed: u64) -> Vec<f32> {
@@ -161,13 +162,13 @@ mod tests {
             let seed = seed as u64;
             let (x, k, ct) = (values(nx, 3 * seed), values(nk, 3 * seed + 1), values(ny, 3 * seed + 2));
             let (mut wy, mut wx, mut wk) = (vec![0.0; ny], vec![0.0; nx], vec![0.0; nk]);
-            passes::forward(Isa::Plain, &g, &wide(&x), &wide(&k), &mut wy);
-            passes::input_grad(Isa::Plain, &g, &wide(&ct), &wide(&k), &mut wx);
+            passes::forward(Isa::Plain, &g, &wide(&x), &wide(&k), &mut wy, Then::nothing());
+            passes::input_grad(Isa::Plain, &g, &wide(&ct), &wide(&k), &mut wx, Then::nothing());
             direct::weight_grad(Isa::Plain, &g, &wide(&x), &wide(&ct), &mut wk);
             for isa in Isa::all() {
                 let (mut y, mut dx, mut dk) = (vec![0.0; ny], vec![0.0; nx], vec![0.0; nk]);
-                forward(isa, &g, &x, &k, &mut y);
-                input_grad(isa, &g, &ct, &k, &mut dx);
+                forward(isa, &g, &x, &k, &mut y, Then::nothing());
+                input_grad(isa, &g, &ct, &k, &mut dx, Then::nothing());
                 weight_grad(isa, &g, &x, &ct, &mut dk);
                 let errors = [error(&y, &wy), error(&dx, &wx), error(&dk, &wk)];
                 println!("{isa:?} {g:?}: {errors:?}");
@@ -192,13 +193,13 @@ mod tests {
             }
         };
         let (mut got, mut want) = (vec![0.0; ct.len()], vec![0.0; ct.len()]);
-        forward(isa, &g, &x, &k, &mut got);
-        passes::forward(isa, &g, &x, &k, &mut want);
+        forward(isa, &g, &x, &k, &mut got, Then::nothing());
+        passes::forward(isa, &g, &x, &k, &mut want, Then::nothing());
         assert!(want.iter().any(|y| y.is_infinite()) && want.iter().any(|y| y.is_finite()));
         same(&got, &want);
         let (mut got, mut want) = (vec![0.0; x.len()], vec![0.0; x.len()]);
-        input_grad(isa, &g, &ct, &k, &mut got);
-        passes::input_grad(isa, &g, &ct, &k, &mut want);
+        input_grad(isa, &g, &ct, &k, &mut got, Then::nothing());
+        passes::input_grad(isa, &g, &ct, &k, &mut want, Then::nothing());
         assert!(want.iter().any(|y| y.is_nan()) && want.iter().any(|y| y.is_finite()));
         same(&got, &want);
         let (mut got, mut want) = (vec![0.0; k.len()], vec![0.0; k.len()]);

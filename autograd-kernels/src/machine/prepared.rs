@@ -5,6 +5,8 @@
 //! caller's: a run allocates nothing and locks nothing. An input may be an output's own memory,
 //! which is then overwritten. Machine code for the expression can be given in place of the steps;
 //! everything around it stays the same, so that both give the same numbers.
+//!
+//! Preparation and run know each other's numbers, which makes the file long.
 
 use super::accumulate::{add, sum};
 use super::input::for_each_run;
@@ -66,23 +68,23 @@ pub unsafe trait TileCode: Send + Sync {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Input {
-    kind: Kind,
-    offset: usize,
-    strides: [usize; MAX_RANK],
+pub(super) struct Input {
+    pub(super) kind: Kind,
+    pub(super) offset: usize,
+    pub(super) strides: [usize; MAX_RANK],
     /// Whether element i of the shape is element i of the data.
-    contiguous: bool,
+    pub(super) contiguous: bool,
     /// One number for all elements.
-    one: bool,
+    pub(super) one: bool,
     /// How long its buffer must be.
-    end: usize,
+    pub(super) end: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Output {
-    kind: Kind,
-    len: usize,
-    reduced: bool,
+pub(super) struct Output {
+    pub(super) kind: Kind,
+    pub(super) len: usize,
+    pub(super) reduced: bool,
     strides: [usize; MAX_RANK],
     scale: f64,
     /// Where its sums begin in the working memory.
@@ -94,21 +96,21 @@ struct Output {
 /// An expression with everything about it that does not change from run to run.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    program: Program,
-    shape: Shape,
-    elements: usize,
-    inputs: Vec<Input>,
-    outputs: Vec<Output>,
+    pub(super) program: Program,
+    pub(super) shape: Shape,
+    pub(super) elements: usize,
+    pub(super) inputs: Vec<Input>,
+    pub(super) outputs: Vec<Output>,
     uniform_f32: Vec<f32>,
     uniform_f64: Vec<f64>,
-    wide: bool,
+    pub(super) wide: bool,
     /// Indices of the outermost dimension in a chunk, and how many chunks.
     chunk: usize,
     chunks: usize,
     outer: usize,
     workers: usize,
     /// Elements of one tile.
-    tile: usize,
+    pub(super) tile: usize,
     sums: usize,
 }
 
@@ -235,8 +237,20 @@ impl Prepared {
         self.sums
     }
 
-    fn tiles_of_one(&self) -> usize {
+    /// The numbers that are the same for all elements.
+    pub(super) fn uniform<T: Float>(&self) -> &[T] {
+        let own = T::read(&Slice::F32(&self.uniform_f32)).or(T::read(&Slice::F64(&self.uniform_f64)));
+        own.unwrap_or(&[])
+    }
+
+    pub(super) fn tiles_of_one(&self) -> usize {
         (self.program.schedule().slots + self.inputs.len() + self.outputs.len()) * self.tile
+    }
+
+    /// The tiles' type and how many numbers of it an [`Epilogue`](super::Epilogue) takes, for as many
+    /// threads as there are now.
+    pub fn epilogue_tiles(&self) -> (Kind, usize) {
+        (self.tiles().0, threads() * self.tiles_of_one())
     }
 
     /// Runs it: what each input reads, the outputs, the working memory, and machine code in place
@@ -252,9 +266,23 @@ impl Prepared {
         sums: &mut [f64],
         code: Option<&dyn TileCode>,
     ) {
+        self.assert_fits(feeds, outputs);
+        assert!(tiles.len() >= self.tiles().1 && sums.len() >= self.sums, "prepared: enough working memory");
+        if self.elements == 0 {
+            outputs.iter_mut().for_each(|out| crate::copy::fill(0.0, out.reborrow()));
+            return;
+        }
+        match tiles {
+            SliceMut::F32(tiles) => self.run_as::<f32>(feeds, outputs, tiles, sums, code),
+            SliceMut::F64(tiles) => self.run_as::<f64>(feeds, outputs, tiles, sums, None),
+            _ => panic!("prepared: tiles are floats of the type of computation"),
+        }
+    }
+
+    /// Asserts that inputs and outputs are those that were prepared.
+    pub(super) fn assert_fits(&self, feeds: &[Feed<'_>], outputs: &[SliceMut<'_>]) {
         assert!(feeds.len() == self.inputs.len(), "prepared: as many inputs as prepared");
         assert!(outputs.len() == self.outputs.len(), "prepared: as many outputs as prepared");
-        assert!(tiles.len() >= self.tiles().1 && sums.len() >= self.sums, "prepared: enough working memory");
         for (feed, input) in feeds.iter().zip(&self.inputs) {
             match feed {
                 Feed::Read(slice) => {
@@ -274,15 +302,6 @@ impl Prepared {
         for (out, plan) in outputs.iter().zip(&self.outputs) {
             assert!(out.kind() == plan.kind && out.len() == plan.len, "prepared: an output's buffer");
         }
-        if self.elements == 0 {
-            outputs.iter_mut().for_each(|out| crate::copy::fill(0.0, out.reborrow()));
-            return;
-        }
-        match tiles {
-            SliceMut::F32(tiles) => self.run_as::<f32>(feeds, outputs, tiles, sums, code),
-            SliceMut::F64(tiles) => self.run_as::<f64>(feeds, outputs, tiles, sums, None),
-            _ => panic!("prepared: tiles are floats of the type of computation"),
-        }
     }
 
     fn run_as<T: Float>(
@@ -294,7 +313,6 @@ impl Prepared {
         code: Option<&dyn TileCode>,
     ) {
         assert!((T::KIND == Kind::F64) == self.wide, "prepared: tiles of the type of computation");
-        let uniform = T::read(&Slice::F32(&self.uniform_f32)).or(T::read(&Slice::F64(&self.uniform_f64)));
         let each = self.tiles_of_one();
         {
             let outs: crate::arena::Slices<DisjointSlice<'_>> =
@@ -304,7 +322,7 @@ impl Prepared {
                 feeds,
                 outs: &outs,
                 sums: Disjoint::new(sums),
-                uniform: uniform.unwrap_or(&[]),
+                uniform: self.uniform(),
                 code: code.filter(|_| T::KIND == Kind::F32),
             };
             let tiles = Disjoint::new(tiles);
@@ -354,7 +372,7 @@ struct Run<'r, T> {
 
 /// What an input is for one tile.
 #[derive(Clone, Copy)]
-enum Source<'a, T> {
+pub(super) enum Source<'a, T> {
     /// In place.
     Slice(&'a [T]),
     /// One number.
@@ -473,9 +491,17 @@ impl<T: Float> Run<'_, T> {
         for (i, tile) in read.chunks_exact_mut(plan.tile).enumerate() {
             sources[i] = self.source(i, at, &mut tile[..len]);
         }
+        let own = |j: usize| {
+            let out = &plan.outputs[j];
+            let direct = !out.reduced && out.kind == T::KIND;
+            // SAFETY: tiles of different chunks and positions do not overlap; an input over an output
+            // was copied to its tile.
+            direct.then(|| T::own(unsafe { self.outs[j].part(at.first..at.first + len) })).flatten()
+        };
+        let mut tile = Tile { plan, sources: &mut sources, read, written, len };
         match self.code {
-            Some(code) => self.run_code(code, &mut sources, read, written, at, len),
-            None => self.run_steps(work, &sources, read, written, at, len),
+            Some(code) => tile.run_code(code, own),
+            None => tile.run_steps(self.uniform, work, own),
         }
         // What was not stored in place is in the tiles by now.
         for (j, (out, tile)) in plan.outputs.iter().zip(written.chunks_exact(plan.tile)).enumerate() {
@@ -530,105 +556,6 @@ impl<T: Float> Run<'_, T> {
         }
     }
 
-    /// Whether an output is written straight to its memory.
-    fn in_place(&self, j: usize) -> bool {
-        let out = &self.plan.outputs[j];
-        !out.reduced && out.kind == T::KIND
-    }
-
-    fn run_code(
-        &self,
-        code: &dyn TileCode,
-        sources: &mut [Source<'_, T>; MAX_INPUTS],
-        read: &mut [T],
-        written: &mut [T],
-        at: &At<'_>,
-        len: usize,
-    ) {
-        let plan = self.plan;
-        let mut inputs = [std::ptr::null::<f32>(); MAX_INPUTS];
-        for (i, tile) in read.chunks_exact_mut(plan.tile).enumerate() {
-            let from: &[T] = match sources[i] {
-                Source::Slice(x) => x,
-                Source::One(x) => {
-                    tile[..len].fill(x);
-                    tile
-                }
-                Source::Tile => tile,
-            };
-            inputs[i] = from.as_ptr().cast::<f32>();
-        }
-        let mut outputs = [std::ptr::null_mut::<f32>(); MAX_OUTPUTS];
-        for (j, tile) in written.chunks_exact_mut(plan.tile).enumerate() {
-            outputs[j] = tile.as_mut_ptr().cast::<f32>();
-            if self.in_place(j) {
-                // SAFETY: tiles of different chunks and positions do not overlap.
-                if let Some(own) = T::own(unsafe { self.outs[j].part(at.first..at.first + len) }) {
-                    outputs[j] = own.as_mut_ptr().cast::<f32>();
-                }
-            }
-        }
-        // SAFETY: code is given for f32 only, so T is f32. Each pointer is valid for `len` numbers:
-        // inputs are slices of at least that length, outputs parts of it or tiles. Outputs are
-        // separate memory: an input over an output was copied to its tile.
-        unsafe { code.run(inputs.as_ptr(), outputs.as_ptr(), len) };
-    }
-
-    fn run_steps(
-        &self,
-        work: &mut [T],
-        sources: &[Source<'_, T>; MAX_INPUTS],
-        read: &[T],
-        written: &mut [T],
-        at: &At<'_>,
-        len: usize,
-    ) {
-        let plan = self.plan;
-        let schedule = plan.program.schedule();
-        let tile = plan.tile;
-        let slots = Disjoint::new(work);
-        let place = |place: Place| match place {
-            Place::Uniform(i) => Operand::All(self.uniform[usize::from(i)]),
-            Place::Input(i) => match sources[usize::from(i)] {
-                Source::Slice(x) => Operand::Each(x),
-                Source::One(x) => Operand::All(x),
-                Source::Tile => Operand::Each(&read[usize::from(i) * tile..][..len]),
-            },
-            Place::Slot(slot) => {
-                let from = usize::from(slot) * tile;
-                // SAFETY: a step writes to no tile that it reads (the schedule's invariant), so
-                // while an operand is in use its tile is not written.
-                Operand::Each(unsafe { slots.read(from..from + len) })
-            }
-        };
-        let mut stored = 0u32;
-        for &Step { action, to, only_for } in &schedule.steps {
-            let direct = only_for.map(usize::from).filter(|&j| self.in_place(j)).and_then(|j| {
-                // SAFETY: tiles of different chunks and positions do not overlap.
-                let own = T::own(unsafe { self.outs[j].part(at.first..at.first + len) });
-                stored |= 1 << j;
-                own
-            });
-            let from = usize::from(to) * tile;
-            // SAFETY: this tile is not among those that the step reads.
-            let y = direct.unwrap_or_else(|| unsafe { slots.part(from..from + len) });
-            act(action, place, y);
-        }
-        for (j, (out, to)) in schedule.outputs.iter().zip(written.chunks_exact_mut(tile)).enumerate() {
-            if stored >> j & 1 == 1 {
-                continue;
-            }
-            // SAFETY: as above; read parts were copied before.
-            let own =
-                self.in_place(j).then(|| T::own(unsafe { self.outs[j].part(at.first..at.first + len) }));
-            let y = own.flatten().unwrap_or(&mut to[..len]);
-            match place(*out) {
-                Operand::Each(v) => y.copy_from_slice(v),
-                Operand::All(v) => y.fill(v),
-            }
-        }
-    }
-
     /// Adds a tile's values to the sums of an output.
     fn sum(&self, out: &Output, j: usize, c: usize, at: &At<'_>, values: &[T]) {
         let plan = self.plan;
@@ -664,7 +591,101 @@ impl<T: Float> Run<'_, T> {
     }
 }
 
-fn one<T: Float>(slice: &Slice<'_>, at: usize) -> T {
+/// The memory of one tile whose inputs are at hand: read tiles for those inputs that lie in none of
+/// the slices, and one for each output.
+pub(super) struct Tile<'t, 's, T> {
+    pub(super) plan: &'t Prepared,
+    pub(super) sources: &'t mut [Source<'s, T>; MAX_INPUTS],
+    pub(super) read: &'t mut [T],
+    pub(super) written: &'t mut [T],
+    /// Elements of this tile.
+    pub(super) len: usize,
+}
+
+impl<T: Float> Tile<'_, '_, T> {
+    /// Runs machine code in place of the steps. `own(j)` is where output j is written straight to its
+    /// memory; other outputs go to their tiles. It is f32's alone.
+    pub(super) fn run_code<'o>(&mut self, code: &dyn TileCode, own: impl Fn(usize) -> Option<&'o mut [T]>)
+    where
+        T: 'o,
+    {
+        assert!(T::KIND == Kind::F32, "prepared: machine code is for f32");
+        let (plan, len) = (self.plan, self.len);
+        let mut inputs = [std::ptr::null::<f32>(); MAX_INPUTS];
+        for (i, tile) in self.read.chunks_exact_mut(plan.tile).enumerate() {
+            let from: &[T] = match self.sources[i] {
+                Source::Slice(x) => x,
+                Source::One(x) => {
+                    tile[..len].fill(x);
+                    tile
+                }
+                Source::Tile => tile,
+            };
+            inputs[i] = from.as_ptr().cast::<f32>();
+        }
+        let mut outputs = [std::ptr::null_mut::<f32>(); MAX_OUTPUTS];
+        for (j, tile) in self.written.chunks_exact_mut(plan.tile).enumerate() {
+            outputs[j] = own(j).unwrap_or(tile).as_mut_ptr().cast::<f32>();
+        }
+        // SAFETY: code is given for f32 only, so T is f32. Each pointer is valid for `len` numbers:
+        // inputs are slices of at least that length, outputs parts of it or tiles. Outputs are
+        // separate memory: an input over an output was copied to its tile.
+        unsafe { code.run(inputs.as_ptr(), outputs.as_ptr(), len) };
+    }
+
+    /// Runs the steps; `work` holds their tiles, `own` is as for [`run_code`](Self::run_code).
+    pub(super) fn run_steps<'o>(
+        &mut self,
+        uniform: &[T],
+        work: &mut [T],
+        own: impl Fn(usize) -> Option<&'o mut [T]>,
+    ) where
+        T: 'o,
+    {
+        let (plan, len) = (self.plan, self.len);
+        let (schedule, tile) = (plan.program.schedule(), plan.tile);
+        let (sources, read) = (&*self.sources, &*self.read);
+        let slots = Disjoint::new(work);
+        let place = |place: Place| match place {
+            Place::Uniform(i) => Operand::All(uniform[usize::from(i)]),
+            Place::Input(i) => match sources[usize::from(i)] {
+                Source::Slice(x) => Operand::Each(x),
+                Source::One(x) => Operand::All(x),
+                Source::Tile => Operand::Each(&read[usize::from(i) * tile..][..len]),
+            },
+            Place::Slot(slot) => {
+                let from = usize::from(slot) * tile;
+                // SAFETY: a step writes to no tile that it reads (the schedule's invariant), so
+                // while an operand is in use its tile is not written.
+                Operand::Each(unsafe { slots.read(from..from + len) })
+            }
+        };
+        let mut stored = 0u32;
+        for &Step { action, to, only_for } in &schedule.steps {
+            let direct = only_for.map(usize::from).and_then(|j| {
+                let own = own(j)?;
+                stored |= 1 << j;
+                Some(own)
+            });
+            let from = usize::from(to) * tile;
+            // SAFETY: this tile is not among those that the step reads.
+            let y = direct.unwrap_or_else(|| unsafe { slots.part(from..from + len) });
+            act(action, place, y);
+        }
+        for (j, (out, to)) in schedule.outputs.iter().zip(self.written.chunks_exact_mut(tile)).enumerate() {
+            if stored >> j & 1 == 1 {
+                continue;
+            }
+            let y = own(j).unwrap_or(&mut to[..len]);
+            match place(*out) {
+                Operand::Each(v) => y.copy_from_slice(v),
+                Operand::All(v) => y.fill(v),
+            }
+        }
+    }
+}
+
+pub(super) fn one<T: Float>(slice: &Slice<'_>, at: usize) -> T {
     let mut one = [T::ZERO];
     T::gather(slice, at, 0, &mut one);
     one[0]

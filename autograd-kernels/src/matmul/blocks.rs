@@ -30,6 +30,9 @@ const STRIPS: usize = 4;
 const FEW: usize = 6;
 /// Steps up to which the rows of the right factor are read where they lie.
 const SHALLOW: usize = 64;
+/// Elements of the product that are finished together: what follows is begun once for all of them, while
+/// they are in the first or second cache.
+const FINISHED: usize = 1 << 12;
 /// Bytes between rows whose elements share a set of the first cache.
 const PAGE: usize = 4096;
 
@@ -82,6 +85,8 @@ pub(crate) fn multiply<T: Float>(
                     pack(isa, b, [step, columns.start], [depth, columns.len()], width, &mut packed);
                     (&packed[..], width)
                 };
+                // The first row that is not finished.
+                let (mut open, end) = (row + strips.range().start, row + strips.range().end);
                 for rows in strips.each() {
                     let left = if in_place {
                         let from = &a.data[(row + rows.start) * a.row + step..];
@@ -96,9 +101,10 @@ pub(crate) fn multiply<T: Float>(
                     unsafe {
                         let out = output.start().add((row + rows.start) * n + columns.start);
                         block.tile(rows.len(), left, right, right_step, columns.len(), out);
-                        if last {
-                            let rows = row + rows.start..row + rows.end;
-                            then.block(output.start(), n, rows, columns.clone());
+                        let next = row + rows.end;
+                        if last && ((next - open) * columns.len() >= FINISHED || next == end) {
+                            then.block(output.start(), n, open..next, columns.clone());
+                            open = next;
                         }
                     }
                 }

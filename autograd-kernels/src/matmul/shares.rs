@@ -30,6 +30,11 @@ impl Shares {
         Self { first: self.count * part / parts, last: self.count * (part + 1) / parts, ..self }
     }
 
+    /// The things of all that are meant.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.first * self.size..self.things.min(self.last * self.size)
+    }
+
     /// Those that are meant, in order.
     pub(crate) fn each(&self) -> impl Iterator<Item = Range<usize>> {
         let this = *self;

@@ -96,7 +96,7 @@ fn an_epilogue_meets_each_element_once_and_finished() {
             multiply(isa, [m, k, n], left, right, &mut out, false, Then::of(&epilogue).at(3));
             let marked = |i: usize| product[i] + mark(3 + i / n, i % n);
             assert_eq!(out, (0..m * n).map(marked).collect::<Vec<_>>(), "{isa:?} {m} x {k} x {n}");
-            let add = |block: Block<'_, f32>| add_bias(isa, &bias, block);
+            let add = |mut block: Block<'_, f32>| add_bias(isa, &bias, &mut block);
             multiply(isa, [m, k, n], left, right, &mut out, false, Then::of(&add));
             let biased = |i: usize| product[i] + bias[i % n];
             assert_eq!(out, (0..m * n).map(biased).collect::<Vec<_>>(), "{isa:?} {m} x {k} x {n}");

@@ -21,6 +21,29 @@ impl<T> Block<'_, T> {
         self.columns.clone()
     }
 
+    /// The block's rows, counted over the whole batch.
+    pub(crate) fn rows(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
+    /// The part of a row, counted from the block's first, that lies in some columns of the product.
+    ///
+    /// # Panics
+    /// Panics where the block has no such elements.
+    pub(crate) fn part(&mut self, row: usize, columns: Range<usize>) -> &mut [T] {
+        let own = &self.columns;
+        assert!(
+            row < self.rows.len() && own.start <= columns.start && columns.end <= own.end,
+            "a part of a block lies in it"
+        );
+        // SAFETY: the part lies in the block; who made the block vouched for its elements, which
+        // nobody else uses meanwhile.
+        unsafe {
+            let start = self.start.add(row * self.step + (columns.start - own.start));
+            std::slice::from_raw_parts_mut(start, columns.len())
+        }
+    }
+
     /// Calls `f` with each row of the product that the block has a part of, and with that part.
     pub(crate) fn each_row(&mut self, mut f: impl FnMut(usize, &mut [T])) {
         for (i, row) in self.rows.clone().enumerate() {
@@ -99,7 +122,7 @@ impl<'a, T> Then<'a, T> {
 }
 
 /// Adds one number to each column of a block.
-pub(super) fn add_bias<T: Float>(isa: Isa, bias: &[T], mut block: Block<'_, T>) {
+pub(super) fn add_bias<T: Float>(isa: Isa, bias: &[T], block: &mut Block<'_, T>) {
     let bias = &bias[block.columns()];
     match isa {
         Isa::Plain => block.each_row(|_, row| plus(row, bias)),

@@ -3,10 +3,12 @@
 use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::kernels::conv2d::{Conv2d as Geometry, conv2d as convolve};
 use autograd_core::kernels::conv2d::{conv2d_input_grad, conv2d_weight_grad};
+use autograd_core::kernels::conv2d::{conv2d_input_grad_then, conv2d_then};
+use autograd_core::kernels::machine::Epilogue;
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
-    At, Error, Grads, Mask, Meta, Prim, Primitive, Result, Rule, Saved, Shape, Signature, SliceMut,
-    TrackedTensor, Transpose, Values, View, algebra, apply_one, checked_shape, is_float,
+    At, DType, Error, Finishes, Grads, Mask, Meta, Prim, Primitive, Result, Rule, Saved, Shape, Signature,
+    SliceMut, TrackedTensor, Transpose, Values, View, algebra, apply_one, checked_shape, is_float,
 };
 use std::sync::Arc;
 
@@ -118,6 +120,22 @@ impl Primitive for Contraction {
             Role::Input => conv2d_input_grad(&self.geometry, b, a, out),
             Role::Kernel => conv2d_weight_grad(&self.geometry, a, b, out),
             Role::Output => convolve(&self.geometry, a, b, out),
+        }
+        Ok(())
+    }
+
+    // An image that is not finite is computed again.
+    fn finishes(&self, inputs: &[Meta]) -> Option<Finishes> {
+        let float = matches!(inputs[0].dtype, DType::F32 | DType::F64);
+        (float && self.gives != Role::Kernel).then_some(Finishes::Repeatedly)
+    }
+
+    fn eval_then(&self, inputs: &[View<'_>], then: Epilogue<'_>) -> Result<()> {
+        let (a, b) = (inputs[0], inputs[1]);
+        match self.gives {
+            Role::Input => conv2d_input_grad_then(&self.geometry, b, a, then),
+            Role::Output => conv2d_then(&self.geometry, a, b, then),
+            Role::Kernel => return Err(Error::internal(self.name(), "its gradient has no epilogue")),
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use super::{PATCH, POINTS, TILE, Tiles, apart};
 use crate::float::Float;
 use crate::lanes::{Isa, Lanes};
 use crate::matmul::Shares;
+use crate::matmul::then::Then;
 use crate::matmul::tile::{Left, Size, kernel};
 use crate::memory;
 use crate::output::Output;
@@ -22,7 +23,14 @@ const TOGETHER: usize = 64;
 const TASKS: usize = 8;
 
 /// y, all extents of which are positive.
-pub(in super::super) fn forward<T: Float>(isa: Isa, g: &Conv2d, x: &[T], k: &[T], y: &mut [T]) {
+pub(in super::super) fn forward<T: Float>(
+    isa: Isa,
+    g: &Conv2d,
+    x: &[T],
+    k: &[T],
+    y: &mut [T],
+    then: Then<'_, T>,
+) {
     let (cg, og) = (g.in_channels / g.groups, g.out_channels / g.groups);
     let pass = Pass {
         isa,
@@ -32,19 +40,27 @@ pub(in super::super) fn forward<T: Float>(isa: Isa, g: &Conv2d, x: &[T], k: &[T]
         tiles: Tiles::of(g.out_height(), g.out_width()),
         padding: g.padding,
     };
-    let wrong = pass.run(g.batch, x, y, |group, o, c| {
+    let wrong = pass.run(g.batch, x, y, then, |group, o, c| {
         let k = &k[((group * og + o) * cg + c) * 9..][..9];
         std::array::from_fn(|tap| k[tap].to_f64())
     });
     let (from, to) = (g.in_channels * g.height * g.width, g.out_channels * g.out_height() * g.out_width());
     for image in wrong {
         let one = Conv2d { batch: 1, ..*g };
-        passes::forward(isa, &one, &x[image * from..][..from], k, &mut y[image * to..][..to]);
+        let (x, y) = (&x[image * from..][..from], &mut y[image * to..][..to]);
+        passes::forward(isa, &one, x, k, y, then.at(image * g.out_channels));
     }
 }
 
 /// dx, all extents of which are positive.
-pub(in super::super) fn input_grad<T: Float>(isa: Isa, g: &Conv2d, ct: &[T], k: &[T], dx: &mut [T]) {
+pub(in super::super) fn input_grad<T: Float>(
+    isa: Isa,
+    g: &Conv2d,
+    ct: &[T],
+    k: &[T],
+    dx: &mut [T],
+    then: Then<'_, T>,
+) {
     let (cg, og) = (g.in_channels / g.groups, g.out_channels / g.groups);
     let pass = Pass {
         isa,
@@ -54,14 +70,15 @@ pub(in super::super) fn input_grad<T: Float>(isa: Isa, g: &Conv2d, ct: &[T], k: 
         tiles: Tiles::of(g.height, g.width),
         padding: g.padding.map(|padding| 2 - padding),
     };
-    let wrong = pass.run(g.batch, ct, dx, |group, c, o| {
+    let wrong = pass.run(g.batch, ct, dx, then, |group, c, o| {
         let k = &k[((group * og + o) * cg + c) * 9..][..9];
         std::array::from_fn(|tap| k[8 - tap].to_f64())
     });
     let (from, to) = (g.out_channels * g.out_height() * g.out_width(), g.in_channels * g.height * g.width);
     for image in wrong {
         let one = Conv2d { batch: 1, ..*g };
-        passes::input_grad(isa, &one, &ct[image * from..][..from], k, &mut dx[image * to..][..to]);
+        let (ct, dx) = (&ct[image * from..][..from], &mut dx[image * to..][..to]);
+        passes::input_grad(isa, &one, ct, k, dx, then.at(image * g.in_channels));
     }
 }
 
@@ -92,6 +109,7 @@ impl Pass {
         batch: usize,
         x: &[T],
         out: &mut [T],
+        then: Then<'_, T>,
         taps: impl Fn(usize, usize, usize) -> [f64; 9] + Sync,
     ) -> Vec<usize> {
         let [from, to] = self.channels;
@@ -129,13 +147,42 @@ impl Pass {
                     Isa::Wide => self.unit_wide::<T::Fast>(operands, group, rows.clone()),
                 }
             };
-            if !finite {
+            if finite {
+                // SAFETY: the rows of this group are written, by this task.
+                unsafe { self.follow(operands.output, group, rows, then) };
+            } else {
                 // Rows of a unit may belong to several images; a plain sum is right for any.
                 rows.for_each(|row| wrong[tiles.place(row).0].store(true, Relaxed));
             }
         });
         memory::give(weights);
         (0..batch).filter(|&image| wrong[image].load(Relaxed)).collect()
+    }
+
+    /// What follows, for some rows of tiles of a group: for each image its pixels of all channels.
+    ///
+    /// # Safety
+    /// They are written, and no other task uses them.
+    unsafe fn follow<T: Float>(
+        &self,
+        output: &Output<'_, T>,
+        group: usize,
+        rows: Range<usize>,
+        then: Then<'_, T>,
+    ) {
+        let (tiles, channels) = (self.tiles, self.channels[1]);
+        let plane = tiles.height * tiles.width;
+        let mut row = rows.start;
+        while row < rows.end {
+            let (image, first) = tiles.place(row);
+            let count = (tiles.rows - first).min(rows.end - row);
+            row += count;
+            let lines = first * TILE..tiles.height.min((first + count) * TILE);
+            let planes = (image * self.groups + group) * channels;
+            let pixels = lines.start * tiles.width..lines.end * tiles.width;
+            // SAFETY: the caller's promise.
+            unsafe { then.block(output.start(), plane, planes..planes + channels, pixels) };
+        }
     }
 
     /// With 32 registers for the same vectors: the transforms of a tile spill less.
