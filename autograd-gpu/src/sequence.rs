@@ -5,6 +5,7 @@
 //! that the tests run executes the same launches over the same offsets.
 
 mod copy;
+mod empty;
 mod expression;
 mod product;
 
@@ -202,6 +203,10 @@ impl Placed {
         Meta { shape: *self.layout.shape(), dtype: self.dtype, device: DeviceLocation::Cpu }
     }
 
+    fn is_empty(&self) -> bool {
+        self.layout.elements() == 0
+    }
+
     /// The place of its first element.
     fn first(&self) -> Spot {
         Spot { at: self.spot.at + self.layout.offset() * self.dtype.size_in_bytes(), ..self.spot }
@@ -219,20 +224,17 @@ struct Draft {
 
 impl Draft {
     fn op(&mut self, op: &dyn Primitive, reads: &[Placed], writes: &[Placed]) -> Option<()> {
-        let empty = |x: &Placed| x.layout.elements() == 0;
-        if !writes.is_empty() && writes.iter().all(empty) {
-            // There is nothing to write; indices would have to be judged all the same.
-            let judged = |x: &Placed| matches!(x.dtype, DType::U32 | DType::I64) && !empty(x);
-            return (!reads.iter().any(judged)).then_some(());
+        let call = op.kernel();
+        if !writes.is_empty() && writes.iter().all(Placed::is_empty) {
+            return self.nothing(op, call.as_ref(), reads);
         }
-        let parts = op.kernel().is_some_and(|call| matches!(call.kernel, "cat" | "embed"));
-        if !parts && reads.iter().chain(writes).any(empty) {
-            return None;
+        let parts = call.as_ref().is_some_and(|call| matches!(call.kernel, "cat" | "embed"));
+        if !parts && reads.iter().chain(writes).any(Placed::is_empty) {
+            return self.of_nothing(op, call.as_ref(), reads, writes);
         }
         if let Some(pointwise) = op.as_pointwise() {
             return self.expression(pointwise.expr().program(), pointwise.params(), reads, writes);
         }
-        let call = op.kernel();
         let numbers = call.as_ref().map(|call| &call.integers[..]);
         match (call.as_ref().map(|call| call.kernel), numbers, reads, writes) {
             (Some("matmul"), _, [a, b], [y]) => self.product(a, b, y),

@@ -8,6 +8,7 @@
 use super::driver;
 use super::memory::{address, placed, room, tensor};
 use super::modules::{self, Modules, architecture};
+use crate::codegen::MOST_BYTES;
 use crate::{Code, Launch, Memory, Passed, Product, Sequence, Spot};
 use autograd_core::device::{DeviceProgram, Home, Laid, Tensors};
 use autograd_core::{DType, Error, Meta, Result, Tensor};
@@ -26,8 +27,8 @@ const NAME: &str = "compiled";
 /// What the library of products works in: NVIDIA's advice for Hopper.
 const WORKSPACE: usize = 32 << 20;
 
-/// The most words of an argument: a structure with the strides of sixteen inputs.
-const MOST_WORDS: usize = 136;
+/// The most words of an argument: as many as all of a kernel's take.
+const MOST_WORDS: usize = MOST_BYTES / 8;
 
 /// An argument of any size: the driver reads as many bytes as the kernel's parameter has.
 #[derive(Clone, Copy)]
