@@ -14,7 +14,11 @@ use crate::{Argument, Fault, Plan, Words};
 use autograd_core::device::{Declined, Home, Laid, LaidValue, Tried};
 use autograd_core::{DType, DeviceLocation, Error, Layout, Meta, Primitive, Result, Signature, Site};
 pub use expression::Expression;
-pub use product::{Factor, Product};
+#[cfg(feature = "cuda")]
+pub(crate) use expression::geometry;
+#[cfg(feature = "cuda")]
+pub(crate) use product::rows_with_bias;
+pub use product::{Factor, Onto, Product};
 
 /// The launches of a program.
 #[derive(Clone, Debug, Default)]
@@ -144,7 +148,7 @@ fn blocks(n: usize) -> [u32; 2] {
 }
 
 /// The kernels of [`KernelCall`](autograd_core::device::KernelCall) that are made of others here.
-pub const COMPOSED: [&str; 4] = ["matmul", "cast", "cat", "embed"];
+pub const COMPOSED: [&str; 5] = ["matmul", "linear", "cast", "cat", "embed"];
 
 /// The sequence of a program.
 ///
@@ -237,7 +241,8 @@ impl Draft {
         }
         let numbers = call.as_ref().map(|call| &call.integers[..]);
         match (call.as_ref().map(|call| call.kernel), numbers, reads, writes) {
-            (Some("matmul"), _, [a, b], [y]) => self.product(a, b, y),
+            (Some("matmul"), _, [a, b], [y]) => self.product(a, b, y, Onto::Nothing),
+            (Some("linear"), _, [x, weight, bias], [y]) => self.linear(x, weight, bias, y),
             (Some("cast"), _, [x], [y]) => self.cast(x, y),
             (Some("cat"), Some(&[dim]), _, [y]) => self.cat(dim as usize, reads, y),
             (Some("embed"), Some(&[dim, start]), [x], [y]) => {

@@ -4,7 +4,7 @@
 mod registry;
 
 use crate::EMULATOR;
-use crate::emulator::{launched, message, wholes};
+use crate::emulator::{BIASED, launched, message, wholes, without_epilogues};
 use crate::nets::nets;
 use autograd_core::device::{Declined, Tensors};
 use autograd_core::kernels::{copy, expr::Binary};
@@ -258,6 +258,47 @@ fn what_is_made_of_nothing_of_integers_and_of_many_is_a_sequence() -> Result<()>
         let (here, there) = (flat(here)?, flat(there)?);
         let same = here.iter().zip(&there).all(|(a, b)| a == b || (a.is_nan() && b.is_nan()));
         assert!(same && here.len() == there.len(), "output {i}: {there:?}, not {here:?}");
+    }
+    Ok(())
+}
+
+/// A layer is one product whose epilogue adds the bias, but in f64, and where there is no epilogue.
+#[test]
+fn a_bias_is_added_by_its_product() -> Result<()> {
+    if EMULATOR.is_none() {
+        return Ok(());
+    }
+    let numbers = |n: usize, dims: &[usize], dtype: DType| {
+        let numbers = (0..n).map(|i| (i * 7 % 13) as f64 / 4.0 - 1.5).collect();
+        algebra::cast(&TrackedTensor::from_vec(numbers, dims)?, dtype)
+    };
+    for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::F64, 1e-14)] {
+        let x = [(12, vec![2, 2, 3]), (15, vec![5, 3]), (10, vec![2, 5])];
+        let x: Vec<TrackedTensor> =
+            x.iter().map(|(n, dims)| numbers(*n, dims, dtype)).collect::<Result<_>>()?;
+        let far: Vec<TrackedTensor> = x.iter().map(elsewhere).collect::<Result<_>>()?;
+        for apart in [false, true] {
+            // The bias lies in the second row of a value, the factors as they are and turned.
+            let step = jit(|x: &[TrackedTensor]| {
+                let bias = x[2].narrow(0, 1, 1)?.reshape(5)?;
+                let layer = x[0].linear(&x[1], Some(&bias))?;
+                let turned = x[1].linear(&x[0].reshape((4, 3))?, None)?.t()?.add(&bias)?;
+                Ok(vec![layer.relu()?, layer, turned])
+            });
+            let far: Vec<&TrackedTensor> = far.iter().collect();
+            let biased = || launched().get(BIASED).copied().unwrap_or(0);
+            let (before, made) = (wholes(), biased());
+            let there = if apart { without_epilogues(|| step.call(&far)) } else { step.call(&far) }?;
+            assert_eq!(wholes(), before + 1);
+            let epilogues = if apart || dtype == DType::F64 { 0 } else { 2 };
+            assert_eq!(biased() - made, epilogues, "{dtype:?}");
+            for (here, there) in step.call(&x.iter().collect::<Vec<_>>())?.iter().zip(&there) {
+                let flat = |x: &TrackedTensor| algebra::cast(x, DType::F64)?.to_flat::<f64>();
+                for (a, b) in flat(here)?.iter().zip(flat(there)?) {
+                    assert!((a - b).abs() <= tolerance * a.abs().max(1.0), "{dtype:?}: {b}, not {a}");
+                }
+            }
+        }
     }
     Ok(())
 }
