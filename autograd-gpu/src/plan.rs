@@ -333,6 +333,12 @@ fn blocks_for(n: usize) -> usize {
     n.div_ceil(BLOCK as usize).clamp(1, 4096)
 }
 
+/// Whether a thread walks a whole line of n elements, of which `total` lie `inner` apart: short ones, and
+/// those where neighbouring threads read neighbours and there are enough of them.
+fn alone(n: usize, inner: usize, total: usize) -> bool {
+    n <= 32 || (inner >= 32 && total >= 4096)
+}
+
 /// Into how many parts a sum of n terms is cut where `blocks` blocks are there without that, and how
 /// long a part is.
 fn parts_of(n: usize, blocks: usize, least: usize) -> (usize, usize) {

@@ -2,12 +2,9 @@
 
 use super::order::lines;
 use super::place::Way;
-use super::{Argument, BLOCK, Draft, Plan, Structure, blocks_for};
+use super::{Argument, BLOCK, Draft, Plan, Structure, alone, blocks_for};
 use autograd_core::Layout;
 use autograd_core::device::KernelCall;
-
-/// Lines that a thread sums alone where they are short or lie next to so many.
-const SHORT: usize = 32;
 
 /// Running sums.
 pub(super) fn cumsum(mut draft: Draft<'_>, call: &KernelCall) -> Option<Plan> {
@@ -17,7 +14,7 @@ pub(super) fn cumsum(mut draft: Draft<'_>, call: &KernelCall) -> Option<Plan> {
     let geometry =
         [n, inner, total, reversed as usize].into_iter().fold(Structure::default(), Structure::u64);
     let arguments = vec![Argument::Input(0), Argument::Output(0), geometry.done()];
-    if inner >= SHORT || n <= SHORT {
+    if alone(n, inner, total) {
         let entry = format!("cumsum_columns_{suffix}");
         draft.launch("scan", entry, [blocks_for(total), 1], BLOCK as usize, arguments)?;
     } else {

@@ -1,13 +1,9 @@
 //! Elements chosen by comparing: extrema over any dimensions, sorting along one.
 
 use super::reduce::{runs, walks};
-use super::{Argument, BLOCK, Draft, Plan, Structure, blocks_for, threads_for, whole};
+use super::{Argument, BLOCK, Draft, Plan, Structure, alone, blocks_for, threads_for, whole};
 use autograd_core::device::KernelCall;
 use autograd_core::{DType, Meta, Shape};
-
-/// Lines of so many elements as a thread walks alone, and neighbouring lines from which on it does so
-/// for longer ones, too.
-const SHORT: usize = 32;
 
 /// A number's type as kernels name it.
 fn suffix(dtype: DType) -> Option<&'static str> {
@@ -33,7 +29,7 @@ fn extrema(draft: &mut Draft<'_>, max: bool, over: &[usize], y: Argument, chosen
         [] | [(_, false)] => Some(1),
         _ => None,
     };
-    if let Some(inner) = inner.filter(|&inner| inner >= SHORT || n <= SHORT) {
+    if let Some(inner) = inner.filter(|&inner| alone(n, inner, total)) {
         let last = [n, inner, total, usize::from(max)].map(whole);
         let arguments = [Argument::Input(0), y, chosen].into_iter().chain(last).collect();
         let entry = format!("extremum_columns_{suffix}");
@@ -82,11 +78,12 @@ pub(super) fn sort(mut draft: Draft<'_>, call: &KernelCall) -> Option<Plan> {
     let [n, inner, total] = lines(&x.shape, dim)?;
     let count = draft.signature.outputs[0].shape.dims()[dim];
     let all = || [n, inner, total].into_iter().fold(Structure::default(), Structure::u64).done();
-    // Two of each: runs are merged from one to the other.
-    let mut room = || [draft.room(DType::I64, n * total), draft.room(DType::U32, n * total)];
-    let (mut from, mut to) = (room(), room());
     let threads = n.div_ceil(2).next_power_of_two().clamp(32, MOST_THREADS);
     let mut run = 2 * threads;
+    let mut room = || [draft.room(DType::I64, n * total), draft.room(DType::U32, n * total)];
+    let mut from = room();
+    // Runs are merged from one to the other.
+    let mut to = if run < n { room() } else { from.clone() };
     let entry = format!("sort_tiles_{}", suffix(x.dtype)?);
     let [keys, indices] = from.clone();
     let arguments = vec![Argument::Input(0), keys, indices, all(), whole(descending as usize)];
