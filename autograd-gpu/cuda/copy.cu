@@ -1,11 +1,12 @@
 // Elements moved from one layout to another, and indices as 64-bit integers. A copy knows no type,
 // only how many bytes an element has. Threads walk by the grid.
 
-struct Walk { u64 n; u64 from[8], to[8]; u32 dims[8]; };
+// Where both sides begin, and their steps: one that leads backwards is a number modulo 2⁶⁴.
+struct Walk { u64 n, from_start, to_start; u64 from[8], to[8]; u32 dims[8]; };
 
 template <class T> __device__ void copy(const T* x, T* y, Walk w) {
     for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < w.n; i += (u64)gridDim.x * blockDim.x) {
-        u64 from = 0, to = 0, rest = i;
+        u64 from = w.from_start, to = w.to_start, rest = i;
         for (int d = 7; d >= 0; --d) {
             u64 c = rest % w.dims[d];
             rest /= w.dims[d];

@@ -129,3 +129,6 @@ __device__ inline double infinity_of(double) { return __longlong_as_double(0x7ff
 
 // Defines one kernel for each storage type: NAME_f32, NAME_f64, NAME_f16, NAME_bf16.
 #define FOR_EACH_FLOAT(DEFINE) DEFINE(f32, float) DEFINE(f64, double) DEFINE(f16, f16) DEFINE(bf16, bf16)
+
+// The same for integers: NAME_u8, NAME_u32, NAME_i64.
+#define FOR_EACH_INTEGER(DEFINE) DEFINE(u8, unsigned char) DEFINE(u32, u32) DEFINE(i64, i64)

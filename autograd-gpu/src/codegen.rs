@@ -1,8 +1,8 @@
 //! Fused kernels from scalar expressions: the program that the CPU's tiles run, as CUDA C++.
 
 use crate::source::{PRELUDE, Source};
-use autograd_core::DType;
 use autograd_core::kernels::expr::{Binary, Node, Program, Reg, Unary};
+use autograd_core::{DType, MAX_RANK};
 use std::fmt::Write as _;
 
 const SPECIAL: &str = include_str!("../cuda/special.cuh");
@@ -73,6 +73,15 @@ impl Element {
             _ => format!("narrow(float({value}), {to});"),
         }
     }
+}
+
+/// The bytes that the parameters of a kernel may take on every device.
+pub(crate) const MOST_BYTES: usize = 4096;
+
+/// Whether the kernel of an expression may have so many: the strides of its inputs are passed by value.
+pub(crate) fn fits(inputs: usize, outputs: usize, params: usize) -> bool {
+    let geometry = 8 + 4 + 4 * MAX_RANK + 8 * MAX_RANK * inputs.max(1);
+    geometry.next_multiple_of(8) + 8 * (inputs + outputs + params) <= MOST_BYTES
 }
 
 /// The fused kernel of an expression: `name(n, x₀ …, y₀ …, p₀ …)` for contiguous buffers of n

@@ -4,10 +4,12 @@
 //! Each source is compiled once for the device's architecture and kept on disk. Without NVIDIA's
 //! compiler library, or on a device older than Ampere, there is no kernel, and candle's are taken.
 
+mod biased;
 mod expression;
 #[cfg(feature = "nccl")]
 mod group;
 mod host;
+mod linear;
 mod memory;
 mod modules;
 mod replay;
@@ -15,6 +17,7 @@ mod replay;
 use crate::{Plan, plan, sequence, takes};
 use autograd_core::device::{self, Declined, DeviceKernels, DeviceProgram, HostCopy, Laid, Tensors, Tried};
 use autograd_core::{At, Error, Meta, Primitive, Result, Signature, Tensor};
+use biased::Libraries;
 use candle_core::cuda_backend::cudarc::driver::sys::CUresult;
 use candle_core::cuda_backend::cudarc::driver::{
     CudaSlice, DevicePtr, DriverError, LaunchConfig, PushKernelArg, SyncOnDrop,
@@ -31,7 +34,11 @@ use std::sync::Arc;
 
 /// Gives the process these kernels for its CUDA tensors. Returns whether they were taken.
 pub fn install() -> bool {
-    device::install(Arc::new(Kernels { modules: Modules::new(), copies: Copies::default() }))
+    device::install(Arc::new(Kernels {
+        modules: Modules::new(),
+        libraries: Libraries::default(),
+        copies: Copies::default(),
+    }))
 }
 
 /// A CUDA device by its number.
@@ -48,6 +55,7 @@ pub fn cuda(ordinal: usize) -> Result<Device> {
 /// The kernels of this crate.
 struct Kernels {
     modules: Modules,
+    libraries: Libraries,
     copies: Copies,
 }
 
@@ -85,6 +93,9 @@ impl DeviceKernels for Kernels {
             }
             return self.pointwise(op, &device, inputs, signature);
         }
+        if op.kernel().is_some_and(|call| call.kernel == "linear") {
+            return self.linear(&device, inputs, &signature.outputs[0]);
+        }
         let metas: Vec<Meta> = inputs.iter().map(|x| meta(op, x)).collect::<Result<_>>()?;
         let Some(plan) = plan(op, &metas, signature, hints) else { return Ok(None) };
         let aux = signature.aux.iter().take(if hints { usize::MAX } else { 0 });
@@ -115,7 +126,7 @@ impl DeviceKernels for Kernels {
             Ok(sequence) => sequence,
             Err(declined) => return Ok(Err(declined)),
         };
-        let replay = Replay::new(&self.modules, device, sequence, program, constants)?;
+        let replay = Replay::new(&self.modules, &self.libraries, device, sequence, program, constants)?;
         Ok(replay.map(|replay| Box::new(replay) as Box<dyn DeviceProgram>).ok_or(Declined::Device))
     }
 
@@ -176,13 +187,8 @@ impl Kernels {
             let beside: Vec<u64> = rooms.iter().map(|room| keep(room.device_ptr(&stream))).collect();
             for (step, function) in plan.steps.iter().zip(&functions) {
                 let words = Plan::words(step, &from, &to, &beside);
-                let passed: Vec<Passed> = words.iter().filter_map(Passed::new).collect();
-                if passed.len() != words.len() {
-                    return Err(Error::internal(
-                        op.name(),
-                        format!("an argument of {} is too long", step.entry),
-                    ));
-                }
+                let passed: Vec<Passed> =
+                    words.iter().map(|words| Passed::new(op.name(), words)).collect::<Result<_>>()?;
                 let mut launch = function.builder();
                 for argument in &passed {
                     launch.arg(argument);

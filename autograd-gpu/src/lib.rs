@@ -1,8 +1,8 @@
 //! CUDA kernels for candle-autograd: their sources, the kernels generated from scalar expressions,
 //! and their compilation.
 //!
-//! [`sources`] lists the hand-made kernels (softmax family, cross entropy, norms, reductions,
-//! dropout, pooling, embedding, attention, convolutions; forward and backward), and [`plan()`] says
+//! [`sources`] lists the hand-made kernels (softmax family, cross entropy, norms, reductions, sorting,
+//! random numbers, pooling, resampling, embedding, attention, convolutions; forward and backward), and [`plan()`] says
 //! which of them take an op's place, on how many blocks and with which arguments; [`sequence()`] does
 //! so for a whole program over one arena. [`pointwise`]
 //! makes the source of a fused kernel from an expression
@@ -52,7 +52,7 @@ pub use launch::{Group, GroupId};
 pub use launch::{cuda, install};
 pub use plan::{Argument, Fault, Plan, Room, Step, Words, kernels, plan};
 pub use sequence::{
-    COMPOSED, Call, Code, Expression, Factor, Launch, Memory, Passed, Product, Report, Sequence, Spot,
+    COMPOSED, Call, Code, Expression, Factor, Launch, Memory, Onto, Passed, Product, Report, Sequence, Spot,
     sequence, takes,
 };
 pub use source::{Source, sources};

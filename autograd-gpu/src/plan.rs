@@ -4,10 +4,14 @@
 //! tests run execute the same plans, so what is launched on a device is what was compared with the
 //! CPU. Only the addresses of buffers are put in by whoever executes it.
 
+mod along;
 mod attention;
 mod gather;
 mod index;
 mod norm;
+mod order;
+pub(crate) mod place;
+mod random;
 mod reduce;
 mod rows;
 mod window;
@@ -174,7 +178,7 @@ fn made(op: &dyn Primitive, mut draft: Draft<'_>) -> Option<Plan> {
 
 type Make = fn(Draft<'_>, &KernelCall) -> Option<Plan>;
 
-const FAMILIES: [(&str, Make); 28] = [
+const FAMILIES: [(&str, Make); 44] = [
     ("softmax", rows::softmax),
     ("softmax_vjp", rows::softmax),
     ("log_softmax", rows::softmax),
@@ -187,7 +191,21 @@ const FAMILIES: [(&str, Make); 28] = [
     ("normalize_vjp", norm::normalize_vjp),
     ("sum_of_squares", reduce::squares),
     ("unscale", reduce::unscale),
-    ("dropout", index::dropout),
+    ("dropout", random::dropout),
+    ("uniform", random::draw),
+    ("normal", random::draw),
+    ("split_key", random::split),
+    ("fold_in", random::fold_in),
+    ("extremum", order::extremum),
+    ("arg_extremum", order::arg_extremum),
+    ("row_max", order::row_max),
+    ("sort", order::sort),
+    ("cumsum", along::cumsum),
+    ("resample", along::resample),
+    ("slice", place::assign),
+    ("diagonal", place::assign),
+    ("flip", place::flip),
+    ("triangle", place::triangle),
     ("index_select", index::select),
     ("index_add", index::add),
     ("gather", gather::gather),
@@ -198,6 +216,8 @@ const FAMILIES: [(&str, Make); 28] = [
     ("max_pool2d", window::max_pool),
     ("max_pool2d_indices", window::max_pool_indices),
     ("max_pool2d_vjp", window::max_pool_vjp),
+    ("avg_pool2d", window::avg_pool),
+    ("avg_pool2d_grad", window::avg_pool),
     ("conv2d", window::conv),
     ("conv2d_input_grad", window::conv),
     ("conv2d_weight_grad", window::conv),
@@ -257,15 +277,6 @@ impl Draft<'_> {
         Argument::Room(room)
     }
 
-    /// Copies n elements in row-major order; `None` for more than a copy counts.
-    fn copied(&mut self, from: Argument, to: Argument, dtype: DType, n: usize) -> Option<()> {
-        let steps = [0, 0, 0, 0, 0, 0, 0, 1];
-        let walk = steps.into_iter().chain(steps).fold(Structure::default().u64(n), Structure::u64);
-        let walk = [1, 1, 1, 1, 1, 1, 1, n].into_iter().try_fold(walk, Structure::u32)?;
-        let entry = format!("copy_{}", dtype.size_in_bytes());
-        self.launch("copy", entry, [blocks_for(n), 1], BLOCK as usize, vec![from, to, walk.done()])
-    }
-
     /// An auxiliary output where hints are wanted, else room for it.
     fn hint(&mut self, k: usize) -> Option<Argument> {
         let meta = self.signature.aux.get(k)?;
@@ -320,6 +331,12 @@ fn threads_for(n: usize) -> usize {
 /// Blocks that walk n elements.
 fn blocks_for(n: usize) -> usize {
     n.div_ceil(BLOCK as usize).clamp(1, 4096)
+}
+
+/// Whether a thread walks a whole line of n elements, of which `total` lie `inner` apart: short ones, and
+/// those where neighbouring threads read neighbours and there are enough of them.
+fn alone(n: usize, inner: usize, total: usize) -> bool {
+    n <= 32 || (inner >= 32 && total >= 4096)
 }
 
 /// Into how many parts a sum of n terms is cut where `blocks` blocks are there without that, and how

@@ -5,6 +5,7 @@
 //! that the tests run executes the same launches over the same offsets.
 
 mod copy;
+mod empty;
 mod expression;
 mod product;
 
@@ -13,7 +14,11 @@ use crate::{Argument, Fault, Plan, Words};
 use autograd_core::device::{Declined, Home, Laid, LaidValue, Tried};
 use autograd_core::{DType, DeviceLocation, Error, Layout, Meta, Primitive, Result, Signature, Site};
 pub use expression::Expression;
-pub use product::{Factor, Product};
+#[cfg(feature = "cuda")]
+pub(crate) use expression::geometry;
+#[cfg(feature = "cuda")]
+pub(crate) use product::rows_with_bias;
+pub use product::{Factor, Onto, Product};
 
 /// The launches of a program.
 #[derive(Clone, Debug, Default)]
@@ -143,7 +148,7 @@ fn blocks(n: usize) -> [u32; 2] {
 }
 
 /// The kernels of [`KernelCall`](autograd_core::device::KernelCall) that are made of others here.
-pub const COMPOSED: [&str; 4] = ["matmul", "cast", "cat", "embed"];
+pub const COMPOSED: [&str; 5] = ["matmul", "linear", "cast", "cat", "embed"];
 
 /// The sequence of a program.
 ///
@@ -202,6 +207,10 @@ impl Placed {
         Meta { shape: *self.layout.shape(), dtype: self.dtype, device: DeviceLocation::Cpu }
     }
 
+    fn is_empty(&self) -> bool {
+        self.layout.elements() == 0
+    }
+
     /// The place of its first element.
     fn first(&self) -> Spot {
         Spot { at: self.spot.at + self.layout.offset() * self.dtype.size_in_bytes(), ..self.spot }
@@ -219,23 +228,21 @@ struct Draft {
 
 impl Draft {
     fn op(&mut self, op: &dyn Primitive, reads: &[Placed], writes: &[Placed]) -> Option<()> {
-        let empty = |x: &Placed| x.layout.elements() == 0;
-        if !writes.is_empty() && writes.iter().all(empty) {
-            // There is nothing to write; indices would have to be judged all the same.
-            let judged = |x: &Placed| matches!(x.dtype, DType::U32 | DType::I64) && !empty(x);
-            return (!reads.iter().any(judged)).then_some(());
+        let call = op.kernel();
+        if !writes.is_empty() && writes.iter().all(Placed::is_empty) {
+            return self.nothing(op, call.as_ref(), reads);
         }
-        let parts = op.kernel().is_some_and(|call| matches!(call.kernel, "cat" | "embed"));
-        if !parts && reads.iter().chain(writes).any(empty) {
-            return None;
+        let parts = call.as_ref().is_some_and(|call| matches!(call.kernel, "cat" | "embed"));
+        if !parts && reads.iter().chain(writes).any(Placed::is_empty) {
+            return self.of_nothing(op, call.as_ref(), reads, writes);
         }
         if let Some(pointwise) = op.as_pointwise() {
             return self.expression(pointwise.expr().program(), pointwise.params(), reads, writes);
         }
-        let call = op.kernel();
         let numbers = call.as_ref().map(|call| &call.integers[..]);
         match (call.as_ref().map(|call| call.kernel), numbers, reads, writes) {
-            (Some("matmul"), _, [a, b], [y]) => self.product(a, b, y),
+            (Some("matmul"), _, [a, b], [y]) => self.product(a, b, y, Onto::Nothing),
+            (Some("linear"), _, [x, weight, bias], [y]) => self.linear(x, weight, bias, y),
             (Some("cast"), _, [x], [y]) => self.cast(x, y),
             (Some("cat"), Some(&[dim]), _, [y]) => self.cat(dim as usize, reads, y),
             (Some("embed"), Some(&[dim, start]), [x], [y]) => {

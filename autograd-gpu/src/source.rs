@@ -34,93 +34,126 @@ impl Source {
     }
 }
 
-/// A file: its name, its text, the kernels in it that exist for every float type, and the others.
-type File = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);
+/// A file of kernels, which are named by what they exist for.
+struct File {
+    name: &'static str,
+    text: &'static str,
+    /// For every float type.
+    floats: &'static [&'static str],
+    /// For every integer type.
+    integers: &'static [&'static str],
+    /// For elements of every size.
+    sizes: &'static [&'static str],
+    /// By their own names.
+    others: &'static [&'static str],
+}
 
-const FILES: [File; 11] = [
-    (
+/// The float types, the integer types and the sizes of elements, as kernels name them.
+const FLOATS: [&str; 4] = ["f32", "f64", "f16", "bf16"];
+const INTEGERS: [&str; 3] = ["u8", "u32", "i64"];
+const SIZES: [&str; 4] = ["1", "2", "4", "8"];
+
+impl File {
+    const fn new(name: &'static str, text: &'static str) -> Self {
+        Self { name, text, floats: &[], integers: &[], sizes: &[], others: &[] }
+    }
+
+    const fn floats(self, floats: &'static [&'static str]) -> Self {
+        Self { floats, ..self }
+    }
+
+    const fn integers(self, integers: &'static [&'static str]) -> Self {
+        Self { integers, ..self }
+    }
+
+    const fn sizes(self, sizes: &'static [&'static str]) -> Self {
+        Self { sizes, ..self }
+    }
+
+    const fn others(self, others: &'static [&'static str]) -> Self {
+        Self { others, ..self }
+    }
+
+    /// The kernels in it.
+    fn entries(&self) -> Vec<String> {
+        let each = |kernels: &'static [&'static str], kinds: &'static [&'static str]| {
+            kernels.iter().flat_map(move |kernel| kinds.iter().map(move |kind| format!("{kernel}_{kind}")))
+        };
+        let others = self.others.iter().map(|kernel| (*kernel).to_owned());
+        each(self.floats, &FLOATS)
+            .chain(each(self.integers, &INTEGERS))
+            .chain(each(self.sizes, &SIZES))
+            .chain(others)
+            .collect()
+    }
+}
+
+/// The file of a name with its text.
+macro_rules! file {
+    ($name:literal) => {
+        File::new($name, include_str!(concat!("../cuda/", $name, ".cu")))
+    };
+}
+
+const FILES: [File; 17] = [
+    file!("softmax").floats(&[
         "softmax",
-        include_str!("../cuda/softmax.cu"),
-        &["softmax", "softmax_vjp", "log_softmax", "log_softmax_vjp", "logsumexp", "logsumexp_vjp"],
-        &[],
-    ),
-    ("cross_entropy", include_str!("../cuda/cross_entropy.cu"), &["cross_entropy", "cross_entropy_vjp"], &[]),
-    (
-        "norm",
-        include_str!("../cuda/norm.cu"),
-        &[
-            "row_norm",
-            "row_norm_vjp",
-            "row_norm_vjp_affine",
-            "row_norm_vjp_columns",
-            "rms_norm",
-            "rms_norm_vjp",
-            "channel_norm",
-            "channel_norm_vjp",
-        ],
-        &[],
-    ),
-    (
-        "reduce",
-        include_str!("../cuda/reduce.cu"),
-        &["sum_rows", "sum_columns", "sum_any", "sum_finish", "sum_squares", "unscale"],
-        &["all_finite"],
-    ),
-    ("dropout", include_str!("../cuda/dropout.cu"), &["dropout"], &[]),
-    ("pool", include_str!("../cuda/pool.cu"), &["max_pool2d", "max_pool2d_vjp"], &[]),
-    (
-        "embedding",
-        include_str!("../cuda/embedding.cu"),
-        &["index_select", "index_add"],
-        &["count_indices", "starts_of_rows", "order_indices"],
-    ),
-    (
-        "gather",
-        include_str!("../cuda/gather.cu"),
-        &["scatter_add"],
-        &[
-            "gather_1",
-            "gather_2",
-            "gather_4",
-            "gather_8",
-            "scatter_1",
-            "scatter_2",
-            "scatter_4",
-            "scatter_8",
-            "pick_class_2",
-            "pick_class_4",
-            "pick_class_8",
-            "place_class_2",
-            "place_class_4",
-            "place_class_8",
-        ],
-    ),
-    (
-        "attention",
-        include_str!("../cuda/attention.cu"),
-        &["attention", "attention_delta", "attention_vjp_q", "attention_vjp_kv"],
-        &[],
-    ),
-    (
-        "copy",
-        include_str!("../cuda/copy.cu"),
-        &[],
-        &["copy_1", "copy_2", "copy_4", "copy_8", "index_of_u8", "index_of_u32"],
-    ),
-    ("conv", include_str!("../cuda/conv.cu"), &["conv2d", "conv2d_input_grad", "conv2d_weight_grad"], &[]),
+        "softmax_vjp",
+        "log_softmax",
+        "log_softmax_vjp",
+        "logsumexp",
+        "logsumexp_vjp",
+    ]),
+    file!("cross_entropy").floats(&["cross_entropy", "cross_entropy_vjp"]),
+    file!("norm").floats(&[
+        "row_norm",
+        "row_norm_vjp",
+        "row_norm_vjp_affine",
+        "row_norm_vjp_columns",
+        "rms_norm",
+        "rms_norm_vjp",
+        "channel_norm",
+        "channel_norm_vjp",
+    ]),
+    file!("reduce")
+        .floats(&["sum_rows", "sum_columns", "sum_any", "sum_finish", "sum_squares", "unscale"])
+        .others(&["all_finite"]),
+    file!("integers").integers(&["sum_integers", "sum_integers_finish"]),
+    file!("extremum").floats(&["extremum", "extremum_columns"]).integers(&["extremum", "extremum_columns"]),
+    file!("sort")
+        .floats(&["sort_tiles"])
+        .integers(&["sort_tiles"])
+        .sizes(&["take_sorted"])
+        .others(&["merge_runs"]),
+    file!("scan").floats(&["cumsum", "cumsum_columns"]),
+    file!("random").floats(&["uniform", "normal", "dropout"]).others(&["split_key", "fold_in"]),
+    file!("pool").floats(&["max_pool2d", "max_pool2d_vjp", "avg_pool2d", "avg_pool2d_grad"]),
+    file!("resample").floats(&["resample", "resample_transposed"]),
+    file!("embedding").floats(&["index_select", "index_add"]).others(&[
+        "count_indices",
+        "starts_of_rows",
+        "order_indices",
+    ]),
+    file!("gather").floats(&["scatter_add"]).sizes(&["gather", "scatter"]).others(&[
+        "pick_class_2",
+        "pick_class_4",
+        "pick_class_8",
+        "place_class_2",
+        "place_class_4",
+        "place_class_8",
+    ]),
+    file!("attention").floats(&["attention", "attention_delta", "attention_vjp_q", "attention_vjp_kv"]),
+    file!("copy").sizes(&["copy"]).others(&["index_of_u8", "index_of_u32"]),
+    file!("triangle").sizes(&["triangle"]),
+    file!("conv").floats(&["conv2d", "conv2d_input_grad", "conv2d_weight_grad"]),
 ];
-
-/// The float types, as kernels name them.
-const TYPES: [&str; 4] = ["f32", "f64", "f16", "bf16"];
 
 /// All hand-made kernels.
 pub fn sources() -> Vec<Source> {
-    let source = |&(name, text, typed, others): &File| {
-        let typed = typed.iter().flat_map(|k| TYPES.iter().map(move |t| format!("{k}_{t}")));
-        let entries = typed.chain(others.iter().map(|k| (*k).to_owned())).collect();
-        Source::new(name, format!("{PRELUDE}\n{text}"), entries)
-    };
-    FILES.iter().map(source).collect()
+    FILES
+        .iter()
+        .map(|file| Source::new(file.name, format!("{PRELUDE}\n{}", file.text), file.entries()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -130,16 +163,30 @@ mod tests {
     /// A kernel that the table lacks would be neither compiled nor launched.
     #[test]
     fn the_table_names_every_kernel_of_every_file() {
-        for (name, text, typed, others) in FILES {
-            let mut defined: Vec<&str> = text
+        for file in &FILES {
+            // By the preprocessor where there is one for each type.
+            let defined = |kernel: &str| match kernel.strip_suffix("_##name") {
+                None => vec![kernel.to_owned()],
+                Some(kernel) => {
+                    let named = |kind: &&str| format!("{kernel}_{kind}");
+                    let kinds = |kernels: &[&str], kinds: &[&str]| match kernels.contains(&kernel) {
+                        true => kinds.iter().map(named).collect(),
+                        false => Vec::new(),
+                    };
+                    let made = [kinds(file.floats, &FLOATS), kinds(file.integers, &INTEGERS)].concat();
+                    if made.is_empty() { vec![kernel.to_owned()] } else { made }
+                }
+            };
+            let mut defined: Vec<String> = file
+                .text
                 .match_indices("__global__ void ")
-                .filter_map(|(at, found)| text[at + found.len()..].split('(').next())
-                .map(|name| name.trim_end_matches("_##name"))
+                .filter_map(|(at, found)| file.text[at + found.len()..].split('(').next())
+                .flat_map(defined)
                 .collect();
-            let mut listed = [typed, others].concat();
+            let mut listed = file.entries();
             defined.sort_unstable();
             listed.sort_unstable();
-            assert_eq!(defined, listed, "kernels of {name}");
+            assert_eq!(defined, listed, "kernels of {}", file.name);
         }
     }
 }

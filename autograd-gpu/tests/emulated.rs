@@ -3,6 +3,7 @@
 //! CPU's own kernels. Needs a C++20 compiler (`g++`); without one the tests say so and pass.
 
 mod emulator;
+mod exact;
 #[path = "../examples/gpu_host/nets.rs"]
 mod nets;
 mod reverse;
@@ -34,18 +35,8 @@ static EMULATOR: LazyLock<Option<Arc<Emulator>>> = LazyLock::new(|| {
 /// What candle's CPU kernels say where its CUDA kernels compute.
 const NO_BF16_ON_THE_CPU: &str = "unsupported dtype BF16 for op matmul";
 
-/// Kernels without a plan for some cases of the registry: rows along other dimensions than the last;
-/// convolutions that candle has; the largest of a row.
-const DECLINED: [&str; 8] = [
-    "conv2d",
-    "log_softmax",
-    "log_softmax_vjp",
-    "logsumexp",
-    "logsumexp_vjp",
-    "row_max",
-    "softmax",
-    "softmax_vjp",
-];
+/// Kernels without a plan for some cases of the registry: convolutions that candle has.
+const DECLINED: [&str; 1] = ["conv2d"];
 
 /// Launches of this thread.
 fn launches() -> usize {
@@ -89,6 +80,31 @@ fn larger() -> Vec<Case> {
     for (dims, over) in sums {
         cases.push(Case::new("sums", float(&[dims]), move |x| x[0].mean_keepdim(over.to_vec())));
     }
+    for dims in [[3, 300, 2], [2, 70, 40]] {
+        cases.push(Case::new("running sums", float(&[&dims]), |x| x[0].cumsum(1)));
+        let softmaxes: [fn(&TrackedTensor) -> Result<TrackedTensor>; 3] =
+            [|x| x.softmax(1), |x| x.log_softmax(1), |x| x.logsumexp(1)];
+        for f in softmaxes {
+            cases.push(Case::new("columns", float(&[&dims]), move |x| f(&x[0])));
+        }
+    }
+    let sizes: [(&[usize], usize, usize); 3] =
+        [(&[2, 9, 31], 40, 7), (&[11, 5], 3, 64), (&[1, 17, 2], 17, 9)];
+    for (dims, height, width) in sizes {
+        type Resize = fn(&TrackedTensor, usize, usize) -> Result<TrackedTensor>;
+        let resizes: [Resize; 4] = [
+            |x, h, w| x.adaptive_avg_pool2d(h, w),
+            |x, h, w| x.upsample_nearest2d(h, w),
+            |x, h, w| x.upsample_bilinear2d(h, w, false),
+            |x, h, w| x.upsample_bilinear2d(h, w, true),
+        ];
+        for resize in resizes {
+            cases.push(Case::new("resized", float(&[dims]), move |x| resize(&x[0], height, width)));
+        }
+    }
+    cases.push(Case::new("means", float(&[&[2, 3, 11, 13]]), |x| {
+        x[0].avg_pool2d_with((3, 4), (2, 3), (1, 2))
+    }));
     cases.push(Case::new("windows", float(&[&[2, 3, 11, 13]]), |x| {
         x[0].max_pool2d_with((3, 2), (2, 1), (1, 0))
     }));
@@ -243,7 +259,10 @@ fn utilities() -> Result<()> {
             assert!(scaler.unscale(vec![infinite?])?.is_none(), "an infinity is found");
         }
     }
-    bytes_by_index()
+    bytes_by_index()?;
+    exact::sorted_floats_are_those_of_the_cpu()?;
+    exact::integers_are_those_of_the_cpu()?;
+    exact::random_numbers_are_those_of_the_cpu()
 }
 
 /// Masks are read and written by index, too.

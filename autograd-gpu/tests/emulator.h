@@ -85,6 +85,7 @@ inline bool run_block(unsigned threads) {
 
 inline float __int_as_float(int bits) { float f; memcpy(&f, &bits, 4); return f; }
 inline double __longlong_as_double(long long bits) { double f; memcpy(&f, &bits, 8); return f; }
+inline long long __double_as_longlong(double x) { long long bits; memcpy(&bits, &x, 8); return bits; }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 static char slots[1024][32];
@@ -98,6 +99,9 @@ template <class T> T exchange(T value, unsigned from) {
     return other;
 }
 template <class T> T __shfl_xor_sync(unsigned, T value, int step) { return exchange(value, threadIdx.x ^ step); }
+template <class T> T __shfl_up_sync(unsigned, T value, unsigned step) {
+    return exchange(value, threadIdx.x % 32 < step ? threadIdx.x : threadIdx.x - step);
+}
 template <class T> T __shfl_sync(unsigned, T value, int lane) { return exchange(value, threadIdx.x / 32 * 32 + lane); }
 inline unsigned __ballot_sync(unsigned, bool own) {
     unsigned votes = 0;

@@ -88,9 +88,10 @@ impl Elsewhere {
 
 /// The graph after the passes, for the device of `like`.
 fn optimised(graph: &Graph, passes: &Passes, like: &TrackedTensor) -> Result<Runs> {
-    // Blocks of rows and epilogues are for the CPU's cache, and a bias goes with the fused ops after its
-    // product.
-    let passes = Passes { block: false, linear: false, epilogue: false, ..*passes };
+    // Blocks of rows and epilogues are for the CPU's cache. A bias goes with the fused ops after its product
+    // where the device has no kernel that adds it to the product.
+    let linear = passes.linear && device::installed();
+    let passes = Passes { block: false, linear, epilogue: false, ..*passes };
     let graph = biases_apart(graph.without_checkpoints())?.optimise(&passes)?;
     Ok(match whole(graph.program(), like)? {
         Ok(whole) => Runs::Whole(Arc::new(whole)),

@@ -6,8 +6,8 @@ use autograd_core::kernels::machine::{Epilogue, Feed, Prepared};
 use autograd_core::kernels::{Element, Kind, Layout, memory};
 use autograd_core::smallvec::SmallVec;
 use autograd_core::{
-    Error, Finishes, Meta, Prim, Primitive, Result, Rule, Signature, SliceMut, TrackedTensor, Values, View,
-    algebra, apply, kind_of,
+    DType, Error, Finishes, Meta, Prim, Primitive, Result, Rule, Signature, SliceMut, TrackedTensor, Values,
+    View, algebra, apply, kind_of,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -93,6 +93,9 @@ impl Primitive for WithEpilogue {
         }
         if self.finishes(inputs).is_none() {
             return Err(broken("its op finishes no parts"));
+        }
+        if others.iter().any(|other| other.dtype != self.fused.dtype && other.dtype != DType::U8) {
+            return Err(broken("what follows reads values of another type than it computes in"));
         }
         self.fused.infer(&self.with_own(made.with_shape(self.fused.shape), others.iter().copied()))
     }

@@ -5,7 +5,7 @@ use crate::numbers::{Dim, Numbers};
 use crate::reduce::{Over, kept_of, sum_over, variants};
 use crate::registry::{Case, Family, Op, Sample};
 use crate::saved::has;
-use autograd_core::device::Tensors;
+use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::kernels::expr::{Binary, Unary};
 use autograd_core::kernels::reduce::{Reduction, reduce};
 use autograd_core::smallvec::{SmallVec, smallvec};
@@ -61,6 +61,12 @@ impl Extremum {
         Ok(elsewhere::extremum(x, self.over.dims, self.max)?.reshape(shape.dims())?)
     }
 
+    fn call(self) -> KernelCall {
+        let dims = self.over.dims.iter().map(|dim| dim as i64);
+        let numbers: SmallVec<[i64; 9]> = std::iter::once(i64::from(self.max)).chain(dims).collect();
+        KernelCall::new("extremum", &numbers, &[])
+    }
+
     fn batched(self) -> Self {
         Self { over: self.over.batched(), ..self }
     }
@@ -96,6 +102,9 @@ impl Primitive for Extremum {
     }
     fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
         elsewhere::one(self.by_candle(&inputs[0])?)
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(self.call())
     }
     fn rule(&self) -> Rule<'_> {
         Rule::General(self)
@@ -156,6 +165,9 @@ impl Primitive for FlatExtremum {
     }
     fn eval_candle(&self, inputs: &[autograd_core::Tensor]) -> Result<Option<Tensors>> {
         elsewhere::one(self.0.by_candle(&inputs[0])?)
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(self.0.call())
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Flat

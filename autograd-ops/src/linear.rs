@@ -5,6 +5,7 @@ use crate::matrix::{MatMul, matmul, turned};
 use crate::numbers::sound;
 use crate::registry::{Case, Family, Op, Sample};
 use autograd_core::algebra::{accumulate, add, broadcast_to, reshape, sum_to};
+use autograd_core::device::KernelCall;
 use autograd_core::kernels::View;
 use autograd_core::kernels::machine::Epilogue;
 use autograd_core::kernels::matmul::{matmul_bias, matmul_then};
@@ -27,7 +28,7 @@ pub struct Linear;
 ///
 /// Without a bias it is the product alone. The numbers are those of `matmul` and an addition after it,
 /// to the bit in f32 and f64; half types are rounded once, after the addition. On other devices than
-/// the CPU it runs as these two ops.
+/// the CPU it runs as these two ops, where no kernel of theirs is installed that does both.
 ///
 /// # Errors
 /// A weight that is not a matrix, a last dimension of x that is not the weight's, a bias that is not
@@ -137,6 +138,10 @@ impl Primitive for Linear {
         let weight = View { data: inputs[1].data, layout: &weight };
         matmul_then(inputs[0], weight, Some(inputs[2]), then);
         Ok(())
+    }
+
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("linear", &[], &[]))
     }
 
     fn rule(&self) -> Rule<'_> {

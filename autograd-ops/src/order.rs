@@ -5,6 +5,7 @@ use crate::index::{gather, scattered};
 use crate::numbers::{Dim, dimension, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
 use crate::saved::has;
+use autograd_core::device::KernelCall;
 use autograd_core::kernels::{reduce::arg_reduce, sort::sort as sort_kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -75,6 +76,14 @@ impl Pick {
         Ok(())
     }
 
+    fn call(self) -> KernelCall {
+        let dim = self.dim as i64;
+        match self.choice {
+            Choice::Extremum { max } => KernelCall::new("arg_extremum", &[i64::from(max), dim], &[]),
+            Choice::Sorted { descending, .. } => KernelCall::new("sort", &[dim, i64::from(descending)], &[]),
+        }
+    }
+
     fn batched(self) -> Self {
         Self { dim: self.dim + 1, ..self }
     }
@@ -112,6 +121,9 @@ impl Primitive for Pick {
     }
     fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
         self.evaluate(inputs, outputs)
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(self.call())
     }
     fn rule(&self) -> Rule<'_> {
         Rule::General(self)
@@ -165,6 +177,9 @@ impl Primitive for FlatPick {
         self.0.evaluate(inputs, outputs)
     }
     crate::elsewhere::on_host!();
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(self.0.call())
+    }
     fn rule(&self) -> Rule<'_> {
         Rule::Flat
     }

@@ -426,6 +426,9 @@ impl Primitive for AvgPool {
         Ok(())
     }
     crate::elsewhere::on_host!();
+    fn kernel(&self) -> Option<KernelCall> {
+        self.0.call("avg_pool2d")
+    }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)
     }
@@ -460,6 +463,9 @@ impl Primitive for AvgPoolGrad {
         Ok(())
     }
     crate::elsewhere::on_host!();
+    fn kernel(&self) -> Option<KernelCall> {
+        self.window.call("avg_pool2d_grad")
+    }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)
     }

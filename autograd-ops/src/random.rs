@@ -184,6 +184,9 @@ impl Primitive for Split {
         Ok(())
     }
     crate::elsewhere::on_host!();
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("split_key", &[], &[]))
+    }
 }
 
 impl Primitive for FoldIn {
@@ -201,6 +204,9 @@ impl Primitive for FoldIn {
         Ok(())
     }
     crate::elsewhere::on_host!();
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("fold_in", &[self.0 as i64], &[]))
+    }
 }
 
 impl Primitive for Draw {
@@ -224,6 +230,9 @@ impl Primitive for Draw {
         Ok(())
     }
     crate::elsewhere::on_host!();
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new(self.name, &[], &[]))
+    }
 }
 
 /// x · factor where the mask is 1, else 0.

@@ -7,7 +7,7 @@ use crate::registry::{Case, Family, Op, Sample};
 use crate::saved::has;
 use crate::slice::slice_assign;
 use autograd_core::algebra::{broadcast_to, fill, narrow};
-use autograd_core::device::Tensors;
+use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::kernels::{Element, Layout, index, triangle};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -71,6 +71,9 @@ impl Primitive for Flip {
         } else {
             x.contiguous()?.index_select(&order, self.dim)?
         })
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("flip", &[self.dim as i64], &[]))
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)
@@ -278,6 +281,9 @@ impl Primitive for Triangle {
         let mask = autograd_core::Tensor::from_vec(mask, (rows, columns), x.device())?;
         let mask = mask.broadcast_as(x.shape())?.contiguous()?;
         elsewhere::one(mask.where_cond(&x.contiguous()?, &x.zeros_like()?)?)
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("triangle", &[i64::from(self.upper), self.diagonal as i64], &[]))
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)

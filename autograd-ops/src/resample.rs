@@ -6,6 +6,7 @@
 use crate::numbers::{sound, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
 use crate::saved::has;
+use autograd_core::device::KernelCall;
 use autograd_core::kernels::resample::{Table, resample as kernel};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -193,6 +194,15 @@ impl Primitive for Resample {
     }
 
     crate::elsewhere::on_host!();
+    fn kernel(&self) -> Option<KernelCall> {
+        let method = match self.method {
+            Method::Mean => 0,
+            Method::Nearest => 1,
+            Method::Linear { align_corners } => 2 + i64::from(align_corners),
+        };
+        let numbers = [self.dim as i64, method, self.from as i64, self.to as i64, i64::from(self.transposed)];
+        Some(KernelCall::new("resample", &numbers, &[]))
+    }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)
     }

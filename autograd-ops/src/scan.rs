@@ -6,7 +6,7 @@ use crate::numbers::{Dim, dimension, with_batch, with_extent};
 use crate::registry::{Case, Family, Op, Sample};
 use crate::saved::has;
 use autograd_core::algebra::{add, fill, mul, narrow};
-use autograd_core::device::Tensors;
+use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::kernels::scan as kernel;
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -120,6 +120,9 @@ impl Primitive for CumSum {
         let turn =
             |x: &autograd_core::Tensor| if reverse { x.contiguous()?.flip(&[dim]) } else { x.contiguous() };
         elsewhere::one(turn(&turn(x)?.contiguous()?.cumsum(dim)?)?)
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        Some(KernelCall::new("cumsum", &[self.0.dim as i64, i64::from(self.0.reverse)], &[]))
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::one(0), self)

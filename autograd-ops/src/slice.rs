@@ -5,7 +5,7 @@ use crate::numbers::{Dim, dimension, sound, with_batch, without};
 use crate::registry::{Case, Family, Op, Sample};
 use crate::saved::Datum;
 use autograd_core::algebra::{self, fill, reshape};
-use autograd_core::device::Tensors;
+use autograd_core::device::{KernelCall, Tensors};
 use autograd_core::kernels::{copy, place};
 use autograd_core::smallvec::{SmallVec, smallvec};
 use autograd_core::{
@@ -214,6 +214,14 @@ impl Primitive for Write {
         let x = &inputs[0];
         let whole = Layout::contiguous(autograd_core::checked_shape(self.name(), x.dims())?);
         elsewhere::one(elsewhere::written(x, &inputs[1], &self.0.of(&whole))?)
+    }
+    fn kernel(&self) -> Option<KernelCall> {
+        let numbers: SmallVec<[usize; 16]> = match &self.0 {
+            Part::Steps(steps) => steps.iter().flat_map(|&(start, _, step)| [start, step]).collect(),
+            Part::Diagonal { a, b, row, column, .. } => SmallVec::from_slice(&[*a, *b, *row, *column]),
+        };
+        let numbers: SmallVec<[i64; 16]> = numbers.into_iter().map(|n| n as i64).collect();
+        Some(KernelCall::new(self.0.name(), &numbers, &[]))
     }
     fn rule(&self) -> Rule<'_> {
         Rule::Linear(Mask::first(2), self)

@@ -101,6 +101,12 @@ pub(crate) fn nets() -> Vec<Net> {
             },
         },
         Net {
+            name: "layers with biases",
+            inputs: vec![Float(&[5, 6]), Float(&[7, 6]), Float(&[7]), Float(&[3, 7]), Float(&[3])],
+            products: true,
+            loss: |x| x[0].linear(&x[1], Some(&x[2]))?.relu()?.linear(&x[3], Some(&x[4]))?.sqr()?.sum(),
+        },
+        Net {
             name: "a block of a transformer",
             inputs: vec![Float(&[2, 5, 8]), Float(&[8, 24]), Float(&[8, 8]), Float(&[8]), Seen(&[5, 5])],
             products: true,

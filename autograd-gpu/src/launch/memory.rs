@@ -1,6 +1,6 @@
 //! Buffers of CUDA tensors as kernels get them.
 
-use crate::Words;
+use crate::codegen::MOST_BYTES;
 use autograd_core::{DType, Error, Result, Tensor};
 use candle_core::Storage;
 use candle_core::backend::{BackendDevice, BackendStorage};
@@ -8,8 +8,8 @@ use candle_core::cuda_backend::cudarc::driver::{CudaStream, DevicePtr, DeviceRep
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice};
 use candle_core::op::BackpropOp;
 
-/// The most words of an argument: the steps of three values, and what is walked.
-const MOST_WORDS: usize = 40;
+/// The most words of an argument: as many as all of a kernel's take.
+const MOST_WORDS: usize = MOST_BYTES / 8;
 
 /// An argument of any size: the driver reads as many bytes as the kernel's parameter has.
 #[derive(Clone, Copy)]
@@ -20,11 +20,15 @@ pub(super) struct Passed([u64; MOST_WORDS]);
 unsafe impl DeviceRepr for Passed {}
 
 impl Passed {
-    /// Words as they are passed; `None` for more than a parameter of ours has.
-    pub(super) fn new(words: &Words) -> Option<Self> {
+    /// Words as they are passed.
+    ///
+    /// # Errors
+    /// More than a parameter of ours has.
+    pub(super) fn new(op: &'static str, words: &[u64]) -> Result<Self> {
         let mut passed = [0; MOST_WORDS];
-        passed.get_mut(..words.len())?.copy_from_slice(words);
-        Some(Self(passed))
+        let to = passed.get_mut(..words.len());
+        to.ok_or_else(|| Error::internal(op, "an argument of a kernel is too long"))?.copy_from_slice(words);
+        Ok(Self(passed))
     }
 }
 

@@ -5,47 +5,24 @@
 //! stream of its own waits for the device's stream before a run, which waits for it behind. Inputs
 //! are copied in, and outputs out; closed-over tensors are read where they are.
 
+use super::biased::{Algorithm, Libraries, Library, Places as BiasedPlaces, WORKSPACE};
 use super::driver;
-use super::memory::{address, placed, room, tensor};
+use super::memory::{Passed as Words, address, placed, room, tensor};
 use super::modules::{self, Modules, architecture};
-use crate::{Code, Launch, Memory, Passed, Product, Sequence, Spot};
+use crate::{Code, Launch, Memory, Onto, Passed, Product, Sequence, Spot};
 use autograd_core::device::{DeviceProgram, Home, Laid, Tensors};
 use autograd_core::{DType, Error, Meta, Result, Tensor};
 use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, result as blas, sys as blas_sys};
 use candle_core::cuda_backend::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError, LaunchConfig,
-    PushKernelArg, result,
+    CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, DriverError, LaunchConfig, PushKernelArg,
+    result,
 };
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, gemm_reduced_precision_f32};
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const NAME: &str = "compiled";
-
-/// What the library of products works in: NVIDIA's advice for Hopper.
-const WORKSPACE: usize = 32 << 20;
-
-/// The most words of an argument: a structure with the strides of sixteen inputs.
-const MOST_WORDS: usize = 136;
-
-/// An argument of any size: the driver reads as many bytes as the kernel's parameter has.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Wide([u64; MOST_WORDS]);
-
-// SAFETY: plain numbers, which a kernel reads as those of its parameter's type.
-unsafe impl DeviceRepr for Wide {}
-
-impl Wide {
-    fn new(words: &[u64]) -> Result<Self> {
-        let mut wide = [0; MOST_WORDS];
-        let to = wide.get_mut(..words.len());
-        to.ok_or_else(|| Error::internal(NAME, "an argument of a kernel is too long"))?
-            .copy_from_slice(words);
-        Ok(Self(wide))
-    }
-}
 
 /// A program made ready for a device: one run at a time.
 pub(super) struct Replay {
@@ -61,6 +38,9 @@ struct Ready {
     /// The kernel of each launch that is one.
     functions: Vec<CudaFunction>,
     products: CudaBlas,
+    biased: Arc<Library>,
+    /// How each product with a bias is made.
+    algorithms: Vec<Algorithm>,
     stream: Arc<CudaStream>,
     /// Held, and read by its address: while launches are recorded no event may be waited for.
     _pieces: Pieces,
@@ -69,8 +49,9 @@ struct Ready {
     graph: Option<CudaGraph>,
 }
 
-/// Where the memory of a program begins.
+/// Where the memory of a program begins, and what the libraries of products work in.
 struct Places {
+    workspace: u64,
     arena: u64,
     rooms: u64,
     reports: u64,
@@ -112,28 +93,14 @@ impl Replay {
     /// `None` where there is no code for the device.
     pub(super) fn new(
         modules: &Modules,
+        libraries: &Libraries,
         device: &CudaDevice,
         sequence: Sequence,
         program: &Laid,
         constants: &[Tensor],
     ) -> Result<Option<Self>> {
-        let Some(found) = architecture(NAME, device)? else { return Ok(None) };
-        let mut functions = Vec::new();
-        for launch in &sequence.launches {
-            let Launch::Kernel(call) = launch else { continue };
-            let module = match call.code {
-                Code::File(file) => modules.file(NAME, file, found)?,
-                Code::Generated(i) => {
-                    let made = &sequence.expressions[i];
-                    let (program, inputs, outputs) =
-                        (made.program.clone(), made.inputs.clone(), made.outputs.clone());
-                    let key = modules::Expression { program, inputs, outputs, architecture: found.1 };
-                    modules.expression(NAME, key, found.0)?
-                }
-            };
-            let Some(module) = module else { return Ok(None) };
-            let function = device.get_or_load_custom_func(&call.entry, &module.name, &module.ptx)?;
-            functions.push(function.into_cuda_function());
+        if architecture(NAME, device)?.is_none() {
+            return Ok(None);
         }
         let main = device.cuda_stream();
         let stream = main.context().new_stream().map_err(said)?;
@@ -150,6 +117,7 @@ impl Replay {
         let (inputs, outputs) = (each(&program.inputs)?, each(&program.outputs)?);
         let start = |x: &Tensor| Ok(placed(NAME, &x.storage_and_layout().0, 0, &stream)?.0);
         let places = Places {
+            workspace,
             arena: pieces.take(&stream, sequence.arena)?,
             rooms: pieces.take(&stream, sequence.rooms)?,
             reports: pieces.take(&stream, sequence.reports)?,
@@ -157,9 +125,95 @@ impl Replay {
             outputs,
             constants: pieces.constants.iter().map(start).collect::<Result<_>>()?,
         };
-        let ready = Ready { sequence, functions, products, stream, _pieces: pieces, places, graph: None };
+        let biased = libraries.of(&stream)?;
+        let (sequence, algorithms) = with_algorithms(sequence, &biased, &places)?;
+        let Some(functions) = functions(modules, device, &sequence)? else { return Ok(None) };
+        let ready = Ready {
+            sequence,
+            functions,
+            products,
+            biased,
+            algorithms,
+            stream,
+            _pieces: pieces,
+            places,
+            graph: None,
+        };
         let (inputs, outputs) = (program.inputs.clone(), program.outputs.clone());
         Ok(Some(Self { device: device.clone(), inputs, outputs, ready: Mutex::new(ready) }))
+    }
+}
+
+/// The kernel of each launch that is one; `None` where there is no code for the device.
+fn functions(
+    modules: &Modules,
+    device: &CudaDevice,
+    sequence: &Sequence,
+) -> Result<Option<Vec<CudaFunction>>> {
+    let Some(found) = architecture(NAME, device)? else { return Ok(None) };
+    let mut functions = Vec::new();
+    for launch in &sequence.launches {
+        let Launch::Kernel(call) = launch else { continue };
+        let module = match call.code {
+            Code::File(file) => modules.file(NAME, file, found)?,
+            Code::Generated(i) => {
+                let made = &sequence.expressions[i];
+                let (program, inputs, outputs) =
+                    (made.program.clone(), made.inputs.clone(), made.outputs.clone());
+                let key = modules::Expression { program, inputs, outputs, architecture: found.1 };
+                modules.expression(NAME, key, found.0)?
+            }
+        };
+        let Some(module) = module else { return Ok(None) };
+        let function = device.get_or_load_custom_func(&call.entry, &module.name, &module.ptx)?;
+        functions.push(function.into_cuda_function());
+    }
+    Ok(Some(functions))
+}
+
+/// The algorithm of each product with a bias; where the library has none, the bias comes first.
+fn with_algorithms(
+    sequence: Sequence,
+    biased: &Library,
+    places: &Places,
+) -> Result<(Sequence, Vec<Algorithm>)> {
+    let (mut algorithms, mut failed) = (Vec::new(), None);
+    let sequence = sequence.with_epilogues(|product| {
+        let Onto::Bias(bias) = product.onto else { return false };
+        match biased.algorithm(product, places.of(product, bias)) {
+            Ok(found) => {
+                algorithms.extend(found);
+                found.is_some()
+            }
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        }
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => Ok((sequence, algorithms)),
+    }
+}
+
+impl Places {
+    /// The address of a place.
+    fn at(&self, spot: Spot) -> u64 {
+        let start = match spot.memory {
+            Memory::Of(Home::Input(i)) => self.inputs[i],
+            Memory::Of(Home::Output(i)) => self.outputs[i],
+            Memory::Of(Home::Constant(i)) => self.constants[i],
+            Memory::Of(Home::Arena) => self.arena,
+            Memory::Rooms => self.rooms,
+            Memory::Reports => self.reports,
+        };
+        start + spot.at as u64
+    }
+
+    /// Those of a product with its bias.
+    fn of(&self, p: &Product, bias: Spot) -> BiasedPlaces {
+        BiasedPlaces { x: self.at(p.x.at), w: self.at(p.w.at), y: self.at(p.y), bias: self.at(bias) }
     }
 }
 
@@ -225,24 +279,27 @@ impl Ready {
 
     /// Launches one after the other.
     fn launch(&self) -> Result<()> {
-        let mut functions = self.functions.iter();
+        let (mut functions, mut algorithms) = (self.functions.iter(), self.algorithms.iter());
         if self.sequence.reports > 0 {
             self.zero(Spot { memory: Memory::Reports, at: 0 }, self.sequence.reports)?;
         }
         for launch in &self.sequence.launches {
             match launch {
                 Launch::Zero { to, bytes } => self.zero(*to, *bytes)?,
-                Launch::Product(product) => self.multiply(product)?,
+                Launch::Product(product) => match product.onto {
+                    Onto::Bias(bias) => self.multiply_biased(product, bias, algorithms.next())?,
+                    Onto::Nothing | Onto::Held => self.multiply(product)?,
+                },
                 Launch::Kernel(call) => {
                     let function = functions.next();
                     let function =
                         function.ok_or_else(|| Error::internal(NAME, "a launch without its kernel"))?;
-                    let wide = |passed: &Passed| match passed {
-                        Passed::Address(spot) => Wide::new(&[self.at(*spot)]),
-                        Passed::Null => Wide::new(&[0]),
-                        Passed::Value(words) => Wide::new(words),
+                    let words = |passed: &Passed| match passed {
+                        Passed::Address(spot) => Words::new(NAME, &[self.places.at(*spot)]),
+                        Passed::Null => Words::new(NAME, &[0]),
+                        Passed::Value(words) => Words::new(NAME, words),
                     };
-                    let passed: Vec<Wide> = call.arguments.iter().map(wide).collect::<Result<_>>()?;
+                    let passed: Vec<Words> = call.arguments.iter().map(words).collect::<Result<_>>()?;
                     let mut arguments = self.stream.launch_builder(function);
                     for argument in &passed {
                         arguments.arg(argument);
@@ -263,29 +320,24 @@ impl Ready {
         Ok(())
     }
 
-    /// The address of a place.
-    fn at(&self, spot: Spot) -> u64 {
-        let places = &self.places;
-        let start = match spot.memory {
-            Memory::Of(Home::Input(i)) => places.inputs[i],
-            Memory::Of(Home::Output(i)) => places.outputs[i],
-            Memory::Of(Home::Constant(i)) => places.constants[i],
-            Memory::Of(Home::Arena) => places.arena,
-            Memory::Rooms => places.rooms,
-            Memory::Reports => places.reports,
-        };
-        start + spot.at as u64
-    }
-
     fn zero(&self, to: Spot, bytes: usize) -> Result<()> {
-        let to = self.at(to);
+        let to = self.places.at(to);
         self.stream.context().bind_to_thread().map_err(said)?;
         // SAFETY: the sequence clears memory of its own.
         unsafe { result::memset_d8_async(to, 0, bytes, self.stream.cu_stream()) }.map_err(said)
     }
 
-    /// y = x · w. The library counts columns first: to it y, w and x are transposes, and so
-    /// yᵀ = wᵀ · xᵀ.
+    /// y = x · w + bias.
+    fn multiply_biased(&self, p: &Product, bias: Spot, algorithm: Option<&Algorithm>) -> Result<()> {
+        let algorithm = algorithm.ok_or_else(|| Error::internal(NAME, "a product without its algorithm"))?;
+        let places = self.places.of(p, bias);
+        // SAFETY: the factors lie where the steps lead, y has room for the product, and the algorithm was
+        // found for these places and this workspace.
+        unsafe { self.biased.multiply(&self.stream, p, places, algorithm, self.places.workspace) }
+    }
+
+    /// y = x · w, or y + x · w. The library counts columns first: to it y, w and x are transposes, and
+    /// so yᵀ = wᵀ · xᵀ.
     fn multiply(&self, p: &Product) -> Result<()> {
         use blas_sys::cublasComputeType_t as Compute;
         use blas_sys::cudaDataType as Kind;
@@ -300,15 +352,15 @@ impl Ready {
             DType::BF16 => (Kind::CUDA_R_16BF, Compute::CUBLAS_COMPUTE_32F),
             other => return Err(Error::dtype(NAME, other, "products are of floats")),
         };
-        let (one, zero) = ([1f64.to_bits(), u64::from(1f32.to_bits())], [0u64; 2]);
         // The factors of the sum are of the type of computation.
-        let one = if p.dtype == DType::F64 { &one[0] } else { &one[1] };
+        let one = if p.dtype == DType::F64 { 1f64.to_bits() } else { u64::from(1f32.to_bits()) };
+        let held = if p.onto == Onto::Held { one } else { 0 };
         let turned = |turned: bool| match turned {
             true => blas_sys::cublasOperation_t::CUBLAS_OP_T,
             false => blas_sys::cublasOperation_t::CUBLAS_OP_N,
         };
         let count = |n: usize| i32::try_from(n).map_err(|_| Error::internal(NAME, "a product is too large"));
-        let [x, w, y] = [p.x.at, p.w.at, p.y].map(|spot| self.at(spot));
+        let [x, w, y] = [p.x.at, p.w.at, p.y].map(|spot| self.places.at(spot));
         // SAFETY: the factors lie where the steps lead, and y has room for the product; the scalars
         // are read before the call returns.
         unsafe {
@@ -319,7 +371,7 @@ impl Ready {
                 count(p.columns)?,
                 count(p.rows)?,
                 count(p.inner)?,
-                std::ptr::from_ref(one).cast(),
+                std::ptr::from_ref(&one).cast(),
                 w as *const c_void,
                 kind,
                 count(p.w.step)?,
@@ -328,7 +380,7 @@ impl Ready {
                 kind,
                 count(p.x.step)?,
                 p.x.batch as i64,
-                std::ptr::from_ref(&zero[0]).cast(),
+                std::ptr::from_ref(&held).cast(),
                 y as *mut c_void,
                 kind,
                 count(p.columns)?,

@@ -1,6 +1,6 @@
-//! Rows by index, rows added by index, and dropout.
+//! Rows by index, and rows added by index.
 
-use super::{Argument, BLOCK, Draft, Plan, Room, blocks_for, gather, real, threads_for, whole};
+use super::{Argument, BLOCK, Draft, Plan, Room, blocks_for, gather, threads_for, whole};
 use autograd_core::device::KernelCall;
 use autograd_core::{DType, is_float};
 
@@ -43,20 +43,5 @@ pub(super) fn add(mut draft: Draft<'_>, call: &KernelCall) -> Option<Plan> {
     let (x, source) = (Argument::Input(0), Argument::Input(2));
     let arguments = vec![x, source, order, starts, Argument::Output(0), whole(n)];
     draft.launch("embedding", entry, [rows, 1], threads_for(n), arguments)?;
-    draft.done()
-}
-
-/// Inputs x and keys, which share their leading dimensions with x.
-pub(super) fn dropout(mut draft: Draft<'_>, call: &KernelCall) -> Option<Plan> {
-    let rate = call.reals[0];
-    let entry = format!("dropout_{}", draft.suffix([0])?);
-    let keys = draft.inputs[1].elements() / 2;
-    let n = draft.inputs[0].elements() / keys;
-    // A word below the threshold is dropped: all of them for 1, none for 0.
-    let threshold = (rate * 4_294_967_296.0) as usize;
-    let scale = if rate < 1.0 { 1.0 / (1.0 - rate) } else { 0.0 };
-    let (x, y, key) = (Argument::Input(0), Argument::Output(0), Argument::Input(1));
-    let arguments = vec![x, y, key, whole(threshold), real(scale), whole(n)];
-    draft.launch("dropout", entry, [blocks_for(n.div_ceil(4)), keys], BLOCK as usize, arguments)?;
     draft.done()
 }

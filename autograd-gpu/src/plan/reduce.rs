@@ -4,16 +4,19 @@ use super::{
     Argument, BLOCK, Draft, Plan, Structure, blocks_for, parts_of, real, suffix, threads_for, whole, wide,
 };
 use autograd_core::device::KernelCall;
-use autograd_core::{DType, Shape, SumOver};
+use autograd_core::{DType, Shape, SumOver, is_float};
 
 /// Columns from which on neighbouring threads take neighbouring ones.
 const WIDE: usize = 16;
 
+/// The most blocks that a grid has in its second dimension.
+const MOST_DOWN: usize = 65535;
+
 /// Neighbouring dimensions of one kind: how many elements, and whether they are summed.
-type Run = (usize, bool);
+pub(super) type Run = (usize, bool);
 
 /// The dimensions of x as runs of those that stay and those that are summed.
-fn runs(x: &Shape, kept: &Shape) -> Vec<Run> {
+pub(super) fn runs(x: &Shape, kept: &Shape) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for (&extent, &left) in x.dims().iter().zip(kept.dims()).filter(|(extent, _)| **extent != 1) {
         let summed = left != extent;
@@ -28,8 +31,11 @@ fn runs(x: &Shape, kept: &Shape) -> Vec<Run> {
 /// A sum of the only input.
 pub(super) fn sum(mut draft: Draft<'_>, sum: &SumOver) -> Option<Plan> {
     let x = draft.inputs[0];
-    let suffix = draft.suffix([0])?;
     let runs = runs(&x.shape, &sum.kept);
+    if !is_float(x.dtype) {
+        return integers(draft, &runs);
+    }
+    let suffix = draft.suffix([0])?;
     let (outer, n, inner) = match runs[..] {
         [(n, true)] => (1, n, 1),
         [(rows, false), (n, true)] => (rows, n, 1),
@@ -40,6 +46,9 @@ pub(super) fn sum(mut draft: Draft<'_>, sum: &SumOver) -> Option<Plan> {
     let (total, by_columns) = (outer * inner, inner >= WIDE);
     let blocks = if by_columns { outer * inner.div_ceil(32) } else { total };
     let (splits, per) = parts_of(n, blocks, if by_columns { 64 } else { 4096 });
+    if by_columns && outer * splits > MOST_DOWN {
+        return any(draft, &runs, suffix, sum.scale);
+    }
     let parts = if splits > 1 { draft.room(wide(x.dtype), splits * total) } else { Argument::Null };
     let (from, to) = (Argument::Input(0), Argument::Output(0));
     if by_columns {
@@ -66,8 +75,9 @@ pub(super) fn sum(mut draft: Draft<'_>, sum: &SumOver) -> Option<Plan> {
     draft.done()
 }
 
-/// Runs of more than one that is summed: each output walks them.
-fn any(mut draft: Draft<'_>, runs: &[Run], suffix: &str, scale: f64) -> Option<Plan> {
+/// Extents and strides of the runs that stay, then of those that are summed, four of each: as many as
+/// eight dimensions make.
+pub(super) fn walks(runs: &[Run]) -> Structure {
     let mut stride = 1;
     let mut places = [(Vec::new(), Vec::new()), (Vec::new(), Vec::new())];
     for &(extent, summed) in runs.iter().rev() {
@@ -81,16 +91,48 @@ fn any(mut draft: Draft<'_>, runs: &[Run], suffix: &str, scale: f64) -> Option<P
         extents.resize(4.max(extents.len()), 1);
         strides.resize(4.max(strides.len()), 0);
         for numbers in [&*extents, &*strides] {
-            // Four of each are as many as eight dimensions make.
             for &number in numbers.iter().rev() {
                 walk = walk.u64(number);
             }
         }
     }
-    let count = |summed: bool| runs.iter().filter(|run| run.1 == summed).map(|run| run.0).product::<usize>();
-    let (total, n) = (count(false), count(true));
-    let arguments = vec![Argument::Input(0), Argument::Output(0), walk.u64(n).done(), real(scale)];
+    walk
+}
+
+/// How many elements stay, and how many are summed to each.
+fn counts(runs: &[Run]) -> (usize, usize) {
+    let count = |summed: bool| runs.iter().filter(|run| run.1 == summed).map(|run| run.0).product();
+    (count(false), count(true))
+}
+
+/// Runs of more than one that is summed: each output walks them.
+fn any(mut draft: Draft<'_>, runs: &[Run], suffix: &str, scale: f64) -> Option<Plan> {
+    let (total, n) = counts(runs);
+    let arguments = vec![Argument::Input(0), Argument::Output(0), walks(runs).u64(n).done(), real(scale)];
     draft.launch("reduce", format!("sum_any_{suffix}"), [total, 1], threads_for(n), arguments)?;
+    draft.done()
+}
+
+/// A sum of integers, modulo 2⁶⁴.
+fn integers(mut draft: Draft<'_>, runs: &[Run]) -> Option<Plan> {
+    let suffix = match draft.inputs[0].dtype {
+        DType::U8 => "u8",
+        DType::U32 => "u32",
+        DType::I64 => "i64",
+        _ => return None,
+    };
+    let (total, n) = counts(runs);
+    let (splits, per) = parts_of(n, total, 4096);
+    let parts = if splits > 1 { draft.room(DType::I64, splits * total) } else { Argument::Null };
+    let (from, to, walk) = (Argument::Input(0), Argument::Output(0), walks(runs).u64(n).done());
+    let arguments = vec![from, to.clone(), parts.clone(), walk, whole(per)];
+    let entry = format!("sum_integers_{suffix}");
+    draft.launch("integers", entry, [total, splits], threads_for(per), arguments)?;
+    if splits > 1 {
+        let arguments = vec![parts, to, whole(splits), whole(total)];
+        let entry = format!("sum_integers_finish_{suffix}");
+        draft.launch("integers", entry, [blocks_for(total), 1], BLOCK as usize, arguments)?;
+    }
     draft.done()
 }
 

@@ -1,21 +1,37 @@
 //! Softmax and cross entropy: a block a row.
 
+use super::along::Moved;
 use super::{Argument, Draft, Plan, Structure, threads_for, whole};
 use autograd_core::DType;
 use autograd_core::device::KernelCall;
 
-/// The softmax family over the last dimension: inputs, output, the row's length.
+/// The softmax family: inputs, output, the row's length. What has rows along another dimension than
+/// the last is moved, there and back.
 pub(super) fn softmax(mut draft: Draft<'_>, call: &KernelCall) -> Option<Plan> {
     // The operand that has the rows: the only one, or the one behind the cotangent.
     let inputs = draft.inputs.len();
-    let dims = draft.inputs[usize::from(inputs > 1)].shape;
-    let (&n, lead) = dims.dims().split_last()?;
-    if call.integers[0] as usize != lead.len() {
-        return None;
-    }
+    let like = usize::from(inputs > 1);
+    let (x, dim) = (draft.inputs[like], usize::try_from(*call.integers.first()?).ok()?);
+    let n = *x.shape.dims().get(dim)?;
     let entry = format!("{}_{}", call.kernel, draft.suffix(0..inputs)?);
-    let arguments = (0..inputs).map(Argument::Input).chain([Argument::Output(0), whole(n)]).collect();
-    draft.launch("softmax", entry, [lead.iter().product(), 1], threads_for(n), arguments)?;
+    let moved = Moved::new(&draft, like, dim);
+    let mut arguments: Vec<Argument> = (0..inputs).map(Argument::Input).collect();
+    let mut output = Argument::Output(0);
+    if let Some(moved) = &moved {
+        for (i, argument) in arguments.iter_mut().enumerate() {
+            if draft.inputs[i].shape == x.shape {
+                *argument = moved.read(&mut draft, i)?;
+            }
+        }
+        if draft.signature.outputs[0].shape == x.shape {
+            output = draft.room(x.dtype, x.elements());
+        }
+    }
+    arguments.extend([output.clone(), whole(n)]);
+    draft.launch("softmax", entry, [x.elements() / n, 1], threads_for(n), arguments)?;
+    if let (Some(moved), Argument::Room(_)) = (&moved, &output) {
+        moved.write(&mut draft, output.clone())?;
+    }
     draft.done()
 }
 

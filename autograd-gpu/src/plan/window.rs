@@ -1,4 +1,4 @@
-//! Windows over images: max pooling, and convolutions with their gradients.
+//! Windows over images: pooling, and convolutions with their gradients.
 
 use super::reduce::finish;
 use super::{Argument, BLOCK, Draft, Plan, Structure, blocks_for, parts_of, whole, wide};
@@ -49,6 +49,17 @@ pub(super) fn max_pool_vjp(mut draft: Draft<'_>, call: &KernelCall) -> Option<Pl
     let window = window(call, &draft.inputs[1].shape, &draft.inputs[0].shape)?;
     let total = draft.inputs[1].elements();
     let arguments = vec![Argument::Input(0), Argument::Input(2), Argument::Output(0), window, whole(total)];
+    draft.launch("pool", entry, [blocks_for(total), 1], BLOCK as usize, arguments)?;
+    draft.done()
+}
+
+/// Means of windows, or the transpose: cotangents to the planes that the windows are of.
+pub(super) fn avg_pool(mut draft: Draft<'_>, call: &KernelCall) -> Option<Plan> {
+    let entry = format!("{}_{}", call.kernel, draft.suffix([0])?);
+    let (read, written) = (draft.inputs[0].shape, draft.signature.outputs[0].shape);
+    let (x, y) = if call.kernel == "avg_pool2d" { (read, written) } else { (written, read) };
+    let (window, total) = (window(call, &x, &y)?, written.elements());
+    let arguments = vec![Argument::Input(0), Argument::Output(0), window, whole(total)];
     draft.launch("pool", entry, [blocks_for(total), 1], BLOCK as usize, arguments)?;
     draft.done()
 }

@@ -3,9 +3,9 @@
 
 use super::{BLOCK, Call, Code, Draft, Launch, Passed, Placed, blocks};
 use crate::Words;
-use crate::plan::Structure;
+use crate::plan::place::walk;
 use autograd_core::kernels::expr::Builder;
-use autograd_core::{DType, Layout, MAX_RANK, Meta};
+use autograd_core::{DType, Layout, Meta};
 
 impl Draft {
     /// x in row-major order, in a room.
@@ -21,19 +21,13 @@ impl Draft {
         if n == 0 {
             return Some(());
         }
-        let (mut dims, mut from, mut to) = ([1; MAX_RANK], [0; MAX_RANK], [0; MAX_RANK]);
-        let first = MAX_RANK - x.layout.rank();
-        dims[first..].copy_from_slice(x.layout.dims());
-        from[first..].copy_from_slice(x.layout.strides());
         // y has as many elements; where it has another shape it is in row-major order.
         let target = if y.layout.shape() == x.layout.shape() {
             y.layout
         } else {
             y.layout.reshape(*x.layout.shape())?
         };
-        to[first..].copy_from_slice(target.strides());
-        let walk = from.into_iter().chain(to).fold(Structure::default().u64(n), Structure::u64);
-        let walk = dims.into_iter().try_fold(walk, Structure::u32)?;
+        let walk = walk(x.layout.dims(), (0, x.layout.strides()), (0, target.strides()))?;
         let y = Placed { layout: target, ..*y };
         let arguments = [Passed::Address(x.first()), Passed::Address(y.first())];
         self.call(format!("copy_{}", x.dtype.size_in_bytes()), n, arguments, walk.words());

@@ -1,13 +1,11 @@
 //! Expressions in a sequence: one generated kernel each, shared by those that are the same.
 
 use super::{BLOCK, Call, Code, Draft, Launch, Passed, Placed, blocks};
+use crate::codegen::fits;
 use crate::plan::Structure;
 use crate::{Element, Source, Words, pointwise};
 use autograd_core::kernels::expr::Program;
-use autograd_core::{Layout, MAX_RANK};
-
-/// Inputs of an expression: their strides are passed by value.
-const MOST_INPUTS: usize = 16;
+use autograd_core::{Layout, MAX_RANK, Shape};
 
 /// What a kernel is generated from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +25,21 @@ impl Expression {
     }
 }
 
+/// How the kernel of an expression walks inputs that lie like this; `None` for extents that it does not
+/// count.
+pub(crate) fn geometry(shape: &Shape, layouts: &[Layout]) -> Option<Words> {
+    let mut dims = [1; MAX_RANK];
+    dims[..shape.rank()].copy_from_slice(shape.dims());
+    let geometry = Structure::default().u64(shape.elements()).u32(shape.rank())?;
+    let geometry = dims.into_iter().try_fold(geometry, Structure::u32)?;
+    let strides = layouts.iter().flat_map(|layout| {
+        let mut strides = [0; MAX_RANK];
+        strides[..shape.rank()].copy_from_slice(layout.strides());
+        strides
+    });
+    Some(strides.fold(geometry, Structure::u64).words())
+}
+
 impl Draft {
     /// An expression over the shape of what it writes.
     pub(super) fn expression(
@@ -37,7 +50,7 @@ impl Draft {
         writes: &[Placed],
     ) -> Option<()> {
         let shape = *writes.first()?.layout.shape();
-        if reads.is_empty() || reads.len() > MOST_INPUTS {
+        if !fits(reads.len(), writes.len(), params.len()) {
             return None;
         }
         let elements =
@@ -47,20 +60,7 @@ impl Draft {
             reads.iter().map(|x| x.layout.broadcast_to(&shape)).collect::<Option<_>>()?;
         let n = shape.elements();
         let contiguous = layouts.iter().all(Layout::is_contiguous);
-        let first = if contiguous {
-            Words::from_slice(&[n as u64])
-        } else {
-            let mut dims = [1; MAX_RANK];
-            dims[..shape.rank()].copy_from_slice(shape.dims());
-            let geometry = Structure::default().u64(n).u32(shape.rank())?;
-            let geometry = dims.into_iter().try_fold(geometry, Structure::u32)?;
-            let strides = layouts.iter().flat_map(|layout| {
-                let mut strides = [0; MAX_RANK];
-                strides[..shape.rank()].copy_from_slice(layout.strides());
-                strides
-            });
-            strides.fold(geometry, Structure::u64).words()
-        };
+        let first = if contiguous { Words::from_slice(&[n as u64]) } else { geometry(&shape, &layouts)? };
         let expression = Expression { program: program.clone(), inputs, outputs };
         let known = &mut self.made.expressions;
         let number = known.iter().position(|other| *other == expression).unwrap_or_else(|| {

@@ -1,9 +1,14 @@
 //! Products of matrices in a sequence, read where they lie wherever the library can.
 
-use super::{Draft, Launch, Placed, Spot};
+#[cfg(feature = "cuda")]
+use super::Memory;
+use super::{ALIGNED, BLOCK, Call, Code, Draft, Launch, Passed, Placed, Sequence, Spot, blocks};
+use crate::plan::place::walk;
+#[cfg(feature = "cuda")]
+use autograd_core::Layout;
 use autograd_core::{DType, Shape};
 
-/// `y[b] = x[b] · w[b]` for every matrix of a batch, y in row-major order.
+/// `y[b] = x[b] · w[b]` for every matrix of a batch, y in row-major order, added to something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Product {
     /// The left factor, rows × inner.
@@ -22,6 +27,19 @@ pub struct Product {
     pub inner: usize,
     /// Matrices.
     pub batch: usize,
+    /// What it is added to.
+    pub onto: Onto,
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onto {
+    /// Nothing.
+    Nothing,
+    /// A number for each column of its one matrix, by the library's epilogue.
+    Bias(Spot),
+    /// What lies in its place.
+    Held,
 }
 
 /// A matrix of a product, or a batch of them.
@@ -37,8 +55,62 @@ pub struct Factor {
     pub batch: usize,
 }
 
+impl Product {
+    /// The product without an epilogue: the bias in every row of its place first.
+    fn onto_rows(self, bias: Spot) -> Option<[Launch; 2]> {
+        let (rows, columns) = (self.rows, self.columns);
+        let walk = walk(&[rows, columns], (0, &[0, 1]), (0, &[columns, 1]))?;
+        let copy = Call {
+            code: Code::File("copy"),
+            entry: format!("copy_{}", self.dtype.size_in_bytes()),
+            grid: blocks(rows * columns),
+            threads: BLOCK as u32,
+            arguments: vec![Passed::Address(bias), Passed::Address(self.y), Passed::Value(walk.words())],
+        };
+        Some([Launch::Kernel(copy), Launch::Product(Self { onto: Onto::Held, ..self })])
+    }
+}
+
+impl Sequence {
+    /// The same launches, but that a product whose bias no epilogue adds is added to it.
+    #[must_use]
+    pub fn with_epilogues(self, mut has: impl FnMut(&Product) -> bool) -> Self {
+        let mut launches = Vec::with_capacity(self.launches.len());
+        for launch in self.launches {
+            let apart = match &launch {
+                Launch::Product(product) => match product.onto {
+                    Onto::Bias(bias) if !has(product) => product.onto_rows(bias),
+                    _ => None,
+                },
+                _ => None,
+            };
+            match apart {
+                Some(apart) => launches.extend(apart),
+                None => launches.push(launch),
+            }
+        }
+        Self { launches, ..self }
+    }
+}
+
 impl Draft {
-    pub(super) fn product(&mut self, x: &Placed, w: &Placed, y: &Placed) -> Option<()> {
+    /// x · weightᵀ + bias for rows x.
+    pub(super) fn linear(&mut self, x: &Placed, weight: &Placed, bias: &Placed, y: &Placed) -> Option<()> {
+        let turned = Placed { layout: weight.layout.permute(&[1, 0]), ..*weight };
+        let ready = bias.layout.is_contiguous() && bias.first().at.is_multiple_of(ALIGNED);
+        let bias = if ready { *bias } else { self.in_order(bias)? };
+        let onto = bias.first();
+        if y.dtype != DType::F64 {
+            return self.product(x, &turned, y, Onto::Bias(onto));
+        }
+        // No epilogue is asked for in f64: the product is added to rows of the bias.
+        self.product(x, &turned, y, Onto::Held)?;
+        let Some(Launch::Product(product)) = self.made.launches.pop() else { return None };
+        self.made.launches.extend(product.onto_rows(onto)?);
+        Some(())
+    }
+
+    pub(super) fn product(&mut self, x: &Placed, w: &Placed, y: &Placed, onto: Onto) -> Option<()> {
         let (&[ref batch @ .., rows, columns], Some(&inner)) = (y.layout.dims(), x.layout.dims().last())
         else {
             return None;
@@ -49,7 +121,7 @@ impl Draft {
         let w = self.factor(w, &wide(inner, columns)?)?;
         let fits = [rows, columns, inner, x.step, w.step].into_iter().all(|n| i32::try_from(n).is_ok());
         let (batch, y, dtype) = (batch.iter().product(), y.spot, y.dtype);
-        let product = Product { x, w, y, dtype, rows, columns, inner, batch };
+        let product = Product { x, w, y, dtype, rows, columns, inner, batch, onto };
         (fits && i32::try_from(batch).is_ok()).then(|| self.made.launches.push(Launch::Product(product)))
     }
 
@@ -62,6 +134,18 @@ impl Draft {
         let ordered = self.in_order(&x)?;
         direct(&ordered)
     }
+}
+
+/// x · weightᵀ + bias for values that lie like this, each from its own beginning on; `None` where the
+/// library cannot read them.
+#[cfg(feature = "cuda")]
+pub(crate) fn rows_with_bias(x: &Layout, weight: &Layout, dtype: DType) -> Option<Product> {
+    let spot = Spot { memory: Memory::Rooms, at: 0 };
+    let factor = |layout: Layout| direct(&Placed { spot, layout, dtype });
+    let (&[rows, inner], &[columns, _]) = (x.dims(), weight.dims()) else { return None };
+    let (x, w) = (factor(*x)?, factor(weight.permute(&[1, 0]))?);
+    let fits = [rows, columns, inner, x.step, w.step].into_iter().all(|n| i32::try_from(n).is_ok());
+    fits.then_some(Product { x, w, y: spot, dtype, rows, columns, inner, batch: 1, onto: Onto::Bias(spot) })
 }
 
 /// `None` where neither rows nor columns lie in one piece, or matrices not at equal steps.

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 thread_local! {
     static WITHHELD: Cell<bool> = const { Cell::new(false) };
     static WHOLES: Cell<usize> = const { Cell::new(0) };
+    static BIASES_APART: Cell<bool> = const { Cell::new(false) };
     static LAUNCHED: RefCell<BTreeMap<String, usize>> = const { RefCell::new(BTreeMap::new()) };
     static GENERATED: RefCell<Generated> = const { RefCell::new(Generated::Each) };
     static WITHOUT_PLAN: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
@@ -27,6 +28,10 @@ thread_local! {
 /// How often each kernel ran on this thread: tests run at once.
 pub(crate) fn launched() -> BTreeMap<String, usize> {
     LAUNCHED.with_borrow(Clone::clone)
+}
+
+fn note(launch: &str) {
+    LAUNCHED.with_borrow_mut(|ran| *ran.entry(launch.to_owned()).or_default() += 1);
 }
 
 /// The kernels that this thread has asked for where there was no plan.
@@ -94,6 +99,17 @@ pub(crate) fn without_hints<R>(f: impl FnOnce() -> R) -> R {
     WITHHELD.set(false);
     made
 }
+
+/// Runs `f` while the library of products is said to have no epilogue on this thread.
+pub(crate) fn without_epilogues<R>(f: impl FnOnce() -> R) -> R {
+    BIASES_APART.set(true);
+    let made = f();
+    BIASES_APART.set(false);
+    made
+}
+
+/// What products with a bias are called among the launches.
+pub(crate) const BIASED: &str = "product with bias";
 
 /// Words around each buffer: a kernel that writes them leaves its buffer.
 const GUARD: usize = 8;
@@ -173,7 +189,7 @@ impl Library {
         let said = unsafe { (*library)(name.as_ptr(), grid[0], grid[1], threads, arguments.as_mut_ptr()) };
         assert_ne!(said, 1, "there is no kernel {entry}");
         assert_eq!(said, 0, "the threads of {entry} wait at different barriers");
-        LAUNCHED.with_borrow_mut(|ran| *ran.entry(entry.to_owned()).or_default() += 1);
+        note(entry);
     }
 }
 
@@ -263,6 +279,7 @@ impl DeviceKernels for Emulator {
             Ok(sequence) => sequence,
             Err(declined) => return Ok(Err(declined)),
         };
+        let sequence = sequence.with_epilogues(|_| !BIASES_APART.get());
         WHOLES.set(WHOLES.get() + 1);
         let sources = sequence.expressions.iter().map(Expression::source).collect();
         let generated = GENERATED.with_borrow_mut(|generated| generated.library(sources));

@@ -1,10 +1,10 @@
 //! Sequences executed on the CPU: the launches of a whole program over the offsets of one arena, as a
 //! CUDA graph has them.
 
-use super::{Buffer, Library, address};
+use super::{BIASED, Buffer, Library, address, note};
 use autograd_core::device::{DeviceProgram, Home, Laid, Tensors};
 use autograd_core::{DType, Meta, Result, Tensor};
-use autograd_gpu::{Code, Factor, Launch, Memory, Passed, Product, Sequence, Spot, Words};
+use autograd_gpu::{Code, Factor, Launch, Memory, Onto, Passed, Product, Sequence, Spot, Words};
 use std::sync::Arc;
 
 /// A sequence, the code of its kernels, and the tensors that it closes over.
@@ -109,6 +109,13 @@ impl Replay {
     /// What the device's library computes.
     fn multiply<T: Copy + Into<f64> + Narrow>(&self, pieces: &mut Pieces, p: &Product) {
         let [x, w, y] = [p.x.at, p.w.at, p.y].map(|spot| self.at(pieces, spot));
+        let bias = match p.onto {
+            Onto::Bias(bias) => {
+                note(BIASED);
+                Some(self.at(pieces, bias) as *const T)
+            }
+            Onto::Nothing | Onto::Held => None,
+        };
         let element = |at: u64, f: &Factor, b: usize, row: usize, column: usize| -> f64 {
             let [outer, inner] = if f.turned { [column, row] } else { [row, column] };
             let from = (at as *const T).wrapping_add(b * f.batch + outer * f.step + inner);
@@ -121,8 +128,15 @@ impl Replay {
                     let term = |k| element(x, &p.x, b, i, k) * element(w, &p.w, b, k, j);
                     let sum: f64 = (0..p.inner).map(term).sum();
                     let to = (y as *mut T).wrapping_add((b * p.rows + i) * p.columns + j);
+                    let held = match (p.onto, bias) {
+                        (Onto::Nothing, _) => None,
+                        (_, Some(bias)) => Some(bias.wrapping_add(j)),
+                        (_, None) => Some(to.cast_const()),
+                    };
+                    // SAFETY: a bias lies within its memory, too, and what is held was written before.
+                    let onto: f64 = held.map_or(0.0, |held| unsafe { *held }.into());
                     // SAFETY: so does the product; guards show where it does not.
-                    unsafe { *to = T::narrow(sum) };
+                    unsafe { *to = T::narrow(sum + onto) };
                 }
             }
         }

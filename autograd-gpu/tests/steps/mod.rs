@@ -4,14 +4,19 @@
 mod registry;
 
 use crate::EMULATOR;
-use crate::emulator::{launched, message, wholes};
+use crate::emulator::{BIASED, launched, message, wholes, without_epilogues};
 use crate::nets::nets;
-use autograd_core::device::Declined;
+use autograd_core::device::{Declined, Tensors};
+use autograd_core::kernels::{copy, expr::Binary};
 use autograd_core::testing::elsewhere;
-use autograd_core::{DType, Result, TrackedTensor, algebra};
+use autograd_core::{
+    DType, Definition, Meta, Prim, Primitive, Result, Rule, ScalarExpr, Signature, SliceMut, Tensor,
+    TrackedTensor, View, algebra, apply_one, pointwise,
+};
 use autograd_gpu::sources;
 use autograd_graph::jit;
 use autograd_ops::{TensorAutograd, compare, index, loss};
+use std::sync::LazyLock;
 
 #[test]
 fn captured_steps_are_sequences_that_give_the_numbers_of_the_cpu() -> Result<()> {
@@ -155,6 +160,32 @@ fn numbers_are_cast_and_compared_as_on_the_cpu() -> Result<()> {
     Ok(())
 }
 
+/// An op of a user's, which has no launches: a copy.
+#[derive(Clone, Copy, Debug)]
+struct Copied;
+
+impl Primitive for Copied {
+    fn name(&self) -> &'static str {
+        "copied"
+    }
+    fn keep(&self) -> Prim {
+        Prim::Static(&Self)
+    }
+    fn infer(&self, inputs: &[Meta]) -> Result<Signature> {
+        Ok(Signature::one(inputs[0]))
+    }
+    fn eval_into(&self, inputs: &[View<'_>], outputs: &mut [SliceMut<'_>]) -> Result<()> {
+        copy::copy(inputs[0], outputs[0].reborrow());
+        Ok(())
+    }
+    fn eval_candle(&self, inputs: &[Tensor]) -> Result<Option<Tensors>> {
+        Ok(Some([inputs[0].copy()?].into_iter().collect()))
+    }
+    fn rule(&self) -> Rule<'_> {
+        Rule::Flat
+    }
+}
+
 /// What no sequence has runs op by op, with the same numbers, and the graph says what it was.
 #[test]
 fn a_step_with_an_op_that_has_no_launch_runs_op_by_op() -> Result<()> {
@@ -162,7 +193,9 @@ fn a_step_with_an_op_that_has_no_launch_runs_op_by_op() -> Result<()> {
         return Ok(());
     }
     let x = TrackedTensor::from_vec(vec![0.5, -1.0, 2.0, 0.25], &[4])?;
-    let step = jit(|x: &[TrackedTensor]| Ok(vec![x[0].cumsum(0)?.tanh()?, x[0].exp()?.cumsum(0)?]));
+    let step = jit(|x: &[TrackedTensor]| {
+        Ok(vec![apply_one(&Copied, &[&x[0]])?.tanh()?, apply_one(&Copied, &[&x[0].exp()?])?])
+    });
     let before = wholes();
     let far = elsewhere(&x)?;
     let (here, there) = (step.call(&[&x])?, step.call(&[&far])?);
@@ -172,18 +205,100 @@ fn a_step_with_an_op_that_has_no_launch_runs_op_by_op() -> Result<()> {
     }
     let [device] = &step.explain(&[&far])?.devices[..] else { panic!("it has run on one device") };
     assert_eq!(device.location, far.location());
-    let named = |declined: &Declined| matches!(declined, Declined::Op { op: "cumsum", .. });
+    let named = |declined: &Declined| matches!(declined, Declined::Op { op: "copied", .. });
     assert!(device.declined.len() == 2 && device.declined.iter().all(named), "{device}");
     assert!(
-        device.to_string().contains("cumsum has no launch there (at ")
+        device.to_string().contains("copied has no launch there (at ")
             && device.to_string().contains(file!())
     );
-    let counted = jit(|x: &[TrackedTensor]| Ok(vec![algebra::cast(&x[0], DType::I64)?.sum()?]));
-    counted.call(&[&far])?;
-    let [device] = &counted.explain(&[&far])?.devices[..] else { panic!("it has run on one device") };
-    assert!(device.to_string().contains("sum"), "sums of integers are no launch: {device}");
     let whole = jit(|x: &[TrackedTensor]| Ok(vec![x[0].exp()?]));
     whole.call(&[&far])?;
     assert!(whole.explain(&[&far])?.to_string().contains("as one sequence of launches"));
+    Ok(())
+}
+
+/// Values without elements, integers, and an expression of more inputs than a fused group has.
+#[test]
+fn what_is_made_of_nothing_of_integers_and_of_many_is_a_sequence() -> Result<()> {
+    /// How many numbers are added.
+    const MANY: usize = 40;
+    static SUM: LazyLock<Definition> = LazyLock::new(|| {
+        Definition::new(
+            "sum_of_many",
+            ScalarExpr::build(MANY, 0, |b, x, _| {
+                x[1..].iter().fold(x[0], |sum, &next| b.binary(Binary::Add, sum, next))
+            }),
+        )
+    });
+    if EMULATOR.is_none() {
+        return Ok(());
+    }
+    let step = jit(|x: &[TrackedTensor]| {
+        let none = x[0].narrow(0, 0, 0)?;
+        let rows = none.reshape((0, 3))?;
+        let counts = algebra::cast(&x[0], DType::I64)?;
+        let parts: Vec<TrackedTensor> = (0..MANY).map(|i| x[0].narrow(0, i % 3, 2)).collect::<Result<_>>()?;
+        Ok(vec![
+            none.sum()?,
+            rows.mean_keepdim(0)?,
+            rows.t()?.matmul(&rows)?,
+            rows.t()?.logsumexp(1)?,
+            x[0].slice_scatter(&none, 0, 2)?,
+            counts.sum()?,
+            counts.sum_keepdim(0)?,
+            pointwise(&SUM, &parts.iter().collect::<Vec<_>>())?,
+        ])
+    });
+    let x = TrackedTensor::from_vec(vec![0.5, -1.0, 2.0, 1e12], &[4])?;
+    let before = wholes();
+    let (here, there) = (step.call(&[&x])?, step.call(&[&elsewhere(&x)?])?);
+    assert_eq!(wholes(), before + 1);
+    for (i, (here, there)) in here.iter().zip(&there).enumerate() {
+        let flat = |x: &TrackedTensor| algebra::cast(x, DType::F64)?.to_flat::<f64>();
+        let (here, there) = (flat(here)?, flat(there)?);
+        let same = here.iter().zip(&there).all(|(a, b)| a == b || (a.is_nan() && b.is_nan()));
+        assert!(same && here.len() == there.len(), "output {i}: {there:?}, not {here:?}");
+    }
+    Ok(())
+}
+
+/// A layer is one product whose epilogue adds the bias, but in f64, and where there is no epilogue.
+#[test]
+fn a_bias_is_added_by_its_product() -> Result<()> {
+    if EMULATOR.is_none() {
+        return Ok(());
+    }
+    let numbers = |n: usize, dims: &[usize], dtype: DType| {
+        let numbers = (0..n).map(|i| (i * 7 % 13) as f64 / 4.0 - 1.5).collect();
+        algebra::cast(&TrackedTensor::from_vec(numbers, dims)?, dtype)
+    };
+    for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::F64, 1e-14)] {
+        let x = [(12, vec![2, 2, 3]), (15, vec![5, 3]), (10, vec![2, 5])];
+        let x: Vec<TrackedTensor> =
+            x.iter().map(|(n, dims)| numbers(*n, dims, dtype)).collect::<Result<_>>()?;
+        let far: Vec<TrackedTensor> = x.iter().map(elsewhere).collect::<Result<_>>()?;
+        for apart in [false, true] {
+            // The bias lies in the second row of a value, the factors as they are and turned.
+            let step = jit(|x: &[TrackedTensor]| {
+                let bias = x[2].narrow(0, 1, 1)?.reshape(5)?;
+                let layer = x[0].linear(&x[1], Some(&bias))?;
+                let turned = x[1].linear(&x[0].reshape((4, 3))?, None)?.t()?.add(&bias)?;
+                Ok(vec![layer.relu()?, layer, turned])
+            });
+            let far: Vec<&TrackedTensor> = far.iter().collect();
+            let biased = || launched().get(BIASED).copied().unwrap_or(0);
+            let (before, made) = (wholes(), biased());
+            let there = if apart { without_epilogues(|| step.call(&far)) } else { step.call(&far) }?;
+            assert_eq!(wholes(), before + 1);
+            let epilogues = if apart || dtype == DType::F64 { 0 } else { 2 };
+            assert_eq!(biased() - made, epilogues, "{dtype:?}");
+            for (here, there) in step.call(&x.iter().collect::<Vec<_>>())?.iter().zip(&there) {
+                let flat = |x: &TrackedTensor| algebra::cast(x, DType::F64)?.to_flat::<f64>();
+                for (a, b) in flat(here)?.iter().zip(flat(there)?) {
+                    assert!((a - b).abs() <= tolerance * a.abs().max(1.0), "{dtype:?}: {b}, not {a}");
+                }
+            }
+        }
+    }
     Ok(())
 }

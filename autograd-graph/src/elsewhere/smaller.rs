@@ -37,13 +37,15 @@ pub(super) fn in_smaller_ops(program: &Program) -> Result<std::result::Result<Pr
     Ok(if declined.is_empty() { Ok(program) } else { Err(declined) })
 }
 
-/// The graph with additions of biases as ops of their own, which can be fused with others.
+/// The graph with additions of biases as ops of their own, which can be fused with others, but for
+/// those that the device's kernels take with their products.
 ///
 /// # Errors
 /// As [`in_smaller_ops`].
 pub(super) fn biases_apart(graph: Graph) -> Result<Graph> {
     let program = graph.program();
-    let open: Vec<bool> = program.instructions.iter().map(|step| step.op.is_affine()).collect();
+    let opens = |step: &Instruction| step.op.is_affine() && !is_taken(program, step);
+    let open: Vec<bool> = program.instructions.iter().map(opens).collect();
     if !open.contains(&true) {
         return Ok(graph);
     }

@@ -32,7 +32,7 @@ use crate::graph::meta_of;
 use crate::plan::as_fused;
 use crate::regions::held;
 use autograd_core::smallvec::SmallVec;
-use autograd_core::{Instruction, Meta, Operand, Prim, Program, Result};
+use autograd_core::{Instruction, Meta, Operand, Prim, Program, Result, Rule};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -108,7 +108,9 @@ fn metas(program: &Program, instruction: &Instruction) -> SmallVec<[Meta; 4]> {
 fn found(program: &Program, users: &[Vec<usize>], taken: &HashSet<usize>, product: usize) -> Option<Found> {
     let made = &program.instructions[product];
     let [out] = made.outputs[..] else { return None };
-    if made.aux > 0 || held(program, made) || out.bytes() < WORTH {
+    // What a user's own code makes is made once, which those who repeat ops see by its rule.
+    let opaque = matches!(made.op.rule(), Rule::Opaque(_));
+    if opaque || made.aux > 0 || held(program, made) || out.bytes() < WORTH {
         return None;
     }
     made.op.finishes(&metas(program, made))?;

@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Threads that find tiles of their own in the working memory; more take some from their own store.
-const MOST_THREADS: usize = 32;
+pub(super) const MOST_THREADS: usize = 32;
 
 /// A prepared expression with its operands, to be evaluated on a result that is yet to be made.
 ///
@@ -160,11 +160,11 @@ impl<T: Float> Following<'_, T> {
     /// The elements of the block are the result's, and no other call is given one of them, unless it has
     /// returned and no input lies under an output but the result.
     pub(crate) unsafe fn finish(&self, block: &mut Block<'_, T>) {
+        if block.rows().is_empty() || block.columns().is_empty() {
+            return;
+        }
         self.with_tiles(|tiles| {
             let (rows, columns, room) = (block.rows(), block.columns(), self.plan.tile);
-            if columns.is_empty() {
-                return;
-            }
             // As many whole rows as a tile has room for, or parts of one.
             let together = (room / columns.len()).max(1);
             let mut row = 0;

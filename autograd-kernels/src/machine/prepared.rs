@@ -9,6 +9,7 @@
 //! Preparation and run know each other's numbers, which makes the file long.
 
 use super::accumulate::{add, sum};
+use super::epilogue::MOST_THREADS;
 use super::input::for_each_run;
 use super::schedule::{Place, Step};
 use super::tile::act;
@@ -250,7 +251,7 @@ impl Prepared {
     /// The tiles' type and how many numbers of it an [`Epilogue`](super::Epilogue) takes, for as many
     /// threads as there are now.
     pub fn epilogue_tiles(&self) -> (Kind, usize) {
-        (self.tiles().0, threads() * self.tiles_of_one())
+        (self.tiles().0, threads().min(MOST_THREADS) * self.tiles_of_one())
     }
 
     /// Runs it: what each input reads, the outputs, the working memory, and machine code in place
