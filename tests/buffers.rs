@@ -72,6 +72,16 @@ fn dying_values_are_written_over() -> Result<()> {
         let sources = if last { vec![&x] } else { vec![&x, &h] };
         taken(|| tape.gradient_with(&[&y], &[&seed], &sources))
     };
+    // A residual connection: what comes through the op is added to what comes past it, where that lies.
+    let (_, residual) = {
+        let tape = GradientTape::new();
+        let x = tape.variable(&x);
+        let h = x.exp()?;
+        let y = h.add(&h.tanh()?)?.sigmoid()?;
+        y.settle();
+        taken(|| tape.gradient_with(&[&y], &[&seed], &[&x]))?
+    };
+    assert_eq!(residual, 2, "one buffer past the op, one through it");
     let (one, alone) = gradient(true)?;
     let (both, asked) = gradient(false)?;
     assert_eq!((alone, asked), (1, 2), "one buffer for each gradient that is kept");

@@ -274,4 +274,26 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_gradient_of_nothing_is_nothing() {
+        let empty = |height, out_channels| Conv2d {
+            batch: 2,
+            in_channels: 1,
+            height,
+            width: 4,
+            out_channels,
+            kernel_h: 1,
+            kernel_w: 1,
+            stride: [1, 1],
+            padding: [0, 0],
+            dilation: [1, 1],
+            groups: 1,
+        };
+        let mut none: [f32; 0] = [];
+        input_grad(&empty(0, 1), &[], &[1.0], &mut none);
+        let mut rest = [7f32; 24];
+        input_grad(&empty(3, 0), &[], &[], &mut rest);
+        assert_eq!(rest, [0.0; 24], "no output channel, no gradient");
+    }
 }
